@@ -1,0 +1,1 @@
+"""Engines: the same network as a tensor function on different machinery."""

@@ -1,0 +1,33 @@
+"""The PyTorch engine: CUDA, MPS and CPU."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from vsr.backends.engine import PRECISIONS, Precision
+
+__all__ = ["TorchEngine"]
+
+
+class TorchEngine:
+    """Run a network eagerly, channels last, in fp16, bf16 or fp32.
+
+    The network is copied: one float32 network can serve engines of several precisions.
+    """
+
+    def __init__(self, net: nn.Module, device: torch.device, precision: Precision) -> None:
+        self.device, self.precision = device, precision
+        self.dtype = PRECISIONS[precision]
+        self.name = f"PyTorch {torch.__version__}, {device}, {precision}"
+        net = copy.deepcopy(net).eval().requires_grad_(False)
+        self._net = net.to(device=device, dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # shapes repeat for a whole video: search once
+
+    @torch.inference_mode()
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        out = self._net(*(x.contiguous(memory_format=torch.channels_last) for x in inputs))
+        return out if isinstance(out, tuple) else (out,)

@@ -1,0 +1,195 @@
+"""The command line. Commands are thin: they read options, call the package and print."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from vsr import __version__
+from vsr.errors import OptionError, VsrError
+from vsr.terminal import ProgressPrinter
+
+if TYPE_CHECKING:
+    from vsr.pipeline.job import JobReport
+
+__all__ = ["main"]
+
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+_AUDIO = ["copy", "aac", "opus", "none"]
+_PRECISIONS = ["auto", "fp16", "bf16", "fp32"]
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which stops a job as Ctrl-C does but ends with its own exit code."""
+
+
+def _on_sigterm(number: int, frame: object) -> NoReturn:
+    raise _Terminated
+
+
+class _Seconds(click.ParamType[Fraction]):
+    """A time in seconds (12.5) or as HH:MM:SS.mmm, as ffmpeg takes it."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
+        if isinstance(value, Fraction):
+            return value
+        try:
+            parts = [Fraction(part) for part in str(value).split(":")]
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"{value!r} is not a time; give seconds or HH:MM:SS", param, ctx)
+        if len(parts) > 3:
+            self.fail(f"{value!r} is not a time; give seconds or HH:MM:SS", param, ctx)
+        seconds = Fraction(0)
+        for part in parts:
+            seconds = seconds * 60 + part
+        return seconds
+
+
+def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for value in values:
+        key, equals, rest = value.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{value!r} is not KEY=VALUE")
+        pairs[key] = rest
+    return pairs
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vsr")
+def cli() -> None:
+    """Video super-resolution that loses nothing on the way.
+
+    Exit codes: 0 done, 2 bad input or usage, 3 output cannot be written, 4 wrong option, 5 model,
+    6 engine, 7 the output failed its check, 8 loss under --strict, 9 missing extra, 130 interrupted.
+    """
+
+
+@cli.command(no_args_is_help=True)
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option("--model", default="auto", show_default=True, help="auto, a name ('vsr models'), or a .safetensors file.")
+@click.option("--scale", type=float, help="Output pixels per input pixel; default: the model's.")
+@click.option("--size", help="WIDTHxHEIGHT, 1080p, 1440p, 4k or 8k, instead of a scale.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--precision", default="auto", show_default=True, type=click.Choice(_PRECISIONS), help="Of the network.")
+@click.option("--batch", type=int, help="Frames per batch.  [default: by frame size]")
+@click.option("--tile", type=int, help="Side of a tile in input pixels.  [default: whole frames]")
+@click.option("--codec", "-c:v", help="Video encoder, in ffmpeg's words.  [default: by container]")
+@click.option("--crf", "-crf", type=float, help="Quality of the encoder, lower is better.  [default: 18 for libx264]")
+@click.option("--preset", "-preset", help="Speed preset of the encoder.")
+@click.option("--pix-fmt", "-pix_fmt", help="Pixel format.  [default: the source's, or the closest]")
+@click.option("--encoder-option", multiple=True, callback=_pairs, metavar="K=V", help="Any option of the encoder.")
+@click.option("--audio", type=click.Choice(_AUDIO), default="copy", show_default=True, help="What to do with audio.")
+@click.option("--start", "-ss", type=_Seconds(), help="Where to start: seconds or HH:MM:SS.")
+@click.option("--duration", "-t", type=_Seconds(), help="How much to enhance: seconds or HH:MM:SS.")
+@click.option("--overwrite", "-y", is_flag=True, help="Replace OUTPUT if it exists.")
+@click.option("--strict", is_flag=True, help="Make everything that would be lost an error.")
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+@click.option("--progress", type=click.Choice(["bar", "json", "none"]), default="bar", show_default=True)
+@click.option("--verify/--no-verify", default=True, help="Check frames, timestamps and streams of the output.")
+def enhance(source: Path, output: Path, **values: Any) -> None:
+    """Upscale INPUT to OUTPUT: a video to a video, or a picture to a picture.
+
+    Frames, timestamps, audio, subtitles, chapters, colour and metadata stay those of the input.
+    """
+    from vsr.pipeline.job import enhance_file
+    from vsr.pipeline.plan import JobOptions
+
+    quiet, progress = values.pop("quiet"), values.pop("progress")
+    values["start_seconds"], values["duration_seconds"] = values.pop("start"), values.pop("duration")
+    values["encoder_options"] = values.pop("encoder_option")
+    printer = ProgressPrinter("none" if quiet else progress, quiet)
+    try:
+        report = enhance_file(source, output, JobOptions(**values), note=printer.note, on_progress=printer.update)
+    finally:
+        printer.close()
+    printer.report(report)
+
+
+@cli.command()
+def models() -> None:
+    """List the models that come with vsr, and what they were measured to do."""
+    from vsr.models.cards import shipped_cards
+
+    click.echo(f"{'name':<14}{'scale':<7}{'works on':<10}{'parameters':<12}figures (luma PSNR in dB)")
+    for card in shipped_cards().values():
+        figures = "  ".join(f"{name} {value:.2f}" for name, value in card.figures.items())
+        color = "luma" if card.color == "y" else "RGB"
+        click.echo(f"{card.name:<14}×{card.scale:<6}{color:<10}{card.num_parameters:<12,}{figures}")
+        click.echo(f"{'':<14}{card.description}")
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def info(file: Path) -> None:
+    """Show what vsr sees in FILE."""
+    from vsr.inspection import describe_file
+
+    click.echo(describe_file(file))
+
+
+@cli.command()
+def doctor() -> None:
+    """Show versions, devices, encoders, missing parts, and what 'auto' would pick."""
+    from vsr.inspection import describe_machine
+
+    click.echo(describe_machine())
+
+
+@cli.command()
+@click.argument("recipe")
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of sharp pictures.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--minutes", type=float, help="Length of the training in minutes.")
+@click.option("--steps", type=int, help="Length of the training in steps.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@click.option("--init", help="Start from the weights of a model or a .safetensors file.")
+@click.option("--validation", type=click.Path(path_type=Path), help="Folder that holds Set5 and Set14.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--fp32", is_flag=True, help="Train in fp32 instead of bf16 autocast.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def train(recipe: str, data: Path, out: Path, **values: Any) -> None:
+    """Train the network of RECIPE on pictures; 'vsr train list --data . --out .' names the recipes."""
+    from vsr.train.command import run_training
+
+    run_training(recipe, data, out, log=click.echo, **values)
+
+
+def main() -> NoReturn:
+    """Run the command line: one line on stderr and a documented exit code for every error."""
+    try:
+        signal.signal(signal.SIGTERM, _on_sigterm)
+        code = cli.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        _fail("interrupted", EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except _Terminated:
+        _fail("terminated", EXIT_TERMINATED)
+    except KeyboardInterrupt:
+        _fail("interrupted", EXIT_INTERRUPTED)
+    except VsrError as error:
+        _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+def _fail(line: str, code: int) -> NoReturn:
+    click.echo(f"vsr: {line}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""PyAV in and PyAV out: readers, writers, colour and the streams that are copied."""

@@ -1,0 +1,367 @@
+"""From a file to batches of native planes, with every packet of the other streams beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition, Stream
+from av.video.stream import VideoStream
+
+from vsr.errors import InputError
+from vsr.frames import Color, FrameBatch
+from vsr.media.pixels import FORMATS, PixelFormat, allocate_planes, closest_native, load_planes
+from vsr.media.tags import (
+    HdrMetadata,
+    color_of_frame,
+    display_matrix_of_frame,
+    hdr_of_frame,
+    side_data_not_carried,
+)
+
+__all__ = ["Chunk", "VideoInfo", "VideoReader", "open_input"]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What is known of the main video stream once its first frame is decoded.
+
+    sample_aspect_ratio: None where the stream has none.
+    side_data_not_carried: names of what the frames carry and no encoder here can be given.
+    display_matrix: the nine 16.16 (last column 2.30) fixed-point numbers of ISO/IEC 14496-12, or None.
+    duration_seconds, num_frames_from_header: None where the container does not say; never relied upon.
+    """
+
+    codec: str
+    pixel_format: PixelFormat
+    source_pixel_format: str
+    width: int
+    height: int
+    color: Color
+    untagged: bool
+    time_base: Fraction
+    average_rate: Fraction | None
+    sample_aspect_ratio: Fraction | None
+    display_matrix: tuple[int, ...] | None
+    rotation_degrees: int
+    hdr: HdrMetadata
+    side_data_not_carried: tuple[str, ...]
+    interlaced: bool
+    start_seconds: Fraction | None
+    duration_seconds: float | None
+    num_frames_from_header: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A step of the file: the packets of other streams met on the way, and then some frames.
+
+    batch is None only in the last chunk, which may carry trailing packets alone.
+    """
+
+    packets: tuple[Packet, ...]
+    batch: FrameBatch | None
+
+
+def open_input(path: Path) -> InputContainer:
+    """Open a media file, or say in one line why that is not possible."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file in it")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty (0 bytes)")
+    try:
+        # Names like "-x.mp4" or "a:b.mp4" would read as options or protocols; file: makes them plain files.
+        return av.open(f"file:{path}", mode="r", metadata_errors="replace")
+    except PermissionError as error:
+        raise InputError(f"{path}: no permission to read it") from error
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise InputError(f"{path}: not a media file that FFmpeg can read ({_reason(error)})") from error
+
+
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+class VideoReader:
+    """Decode the main video stream of a file, lazily and in presentation order.
+
+    start_seconds, duration_seconds: the part to read, counted as ffmpeg's -ss and -t do from the start
+        of the file; frames from the first one at or after the start. Timestamps then start at zero.
+        Without a start, timestamps are those of the file, untouched.
+    warn: called with one line for anything out of the ordinary.
+
+    Raises InputError where no frame can be decoded. Use as a context manager.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        start_seconds: Fraction | None = None,
+        duration_seconds: Fraction | None = None,
+        warn: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.path, self._warn = path, warn
+        self.num_damaged = 0
+        self.num_frames = 0
+        self._last_pts: int | None = None
+        self._num_moved_pts = 0
+        self._strange_sizes: set[tuple[int, int]] = set()
+        self._packets: list[Packet] = []
+        self.container = open_input(path)
+        try:
+            self.stream = self._main_stream()
+            self._window = _Window(self.container, start_seconds, duration_seconds)
+            self._start_decoder()
+            self._frames = self._decode()
+            self._first: av.VideoFrame | None = next(self._frames, None)
+            if self._first is None:
+                raise InputError(f"{path}: no video frame could be decoded" + self._damage())
+            self.info = self._describe(self._first)
+        except BaseException:
+            self.container.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._frames.close()  # type: ignore[attr-defined]
+        self.container.close()
+
+    @property
+    def other_streams(self) -> list[Stream]:
+        """Every stream but the one that is decoded, in the order of the file."""
+        return [s for s in self.container.streams if s.index != self.stream.index]
+
+    @property
+    def shift_seconds(self) -> Fraction:
+        """What is taken off every timestamp: the start of the part that is read, else zero."""
+        return self._window.start or Fraction(0)
+
+    @property
+    def duration_limit_seconds(self) -> Fraction | None:
+        """Where the part that is read ends, on the output's clock, or None for the end of the file."""
+        return None if self._window.end is None else self._window.end - self.shift_seconds
+
+    def chunks(self, batch_size: int) -> Iterator[Chunk]:
+        """The whole file once, `batch_size` frames at a time (fewer at the end). Call it once."""
+        frames: list[av.VideoFrame] = []
+        for frame in self._all_frames():
+            frames.append(frame)
+            if len(frames) == batch_size:
+                yield Chunk(self._take_packets(), self._batch(frames))
+                frames = []
+        if self._num_moved_pts:
+            self._warn(f"{self.path}: {self._num_moved_pts} timestamps did not increase and were moved on")
+        if self.num_damaged:
+            self._warn(f"{self.path}: {self.num_damaged} damaged packets could not be decoded")
+        yield Chunk(self._take_packets(), self._batch(frames) if frames else None)
+
+    # -- opening ---------------------------------------------------------------------------------
+
+    def _main_stream(self) -> VideoStream:
+        streams = self.container.streams.video
+        moving = [s for s in streams if not s.disposition & Disposition.attached_pic]
+        if not moving:
+            kinds = ", ".join(s.type for s in self.container.streams) or "none"
+            raise InputError(f"{self.path}: has no video stream (streams: {kinds})")
+        main = next((s for s in moving if s.disposition & Disposition.default), moving[0])
+        if main.codec_context is None:
+            raise InputError(f"{self.path}: this FFmpeg has no decoder for its video stream")
+        return main
+
+    def _start_decoder(self) -> None:
+        self.stream.thread_type = "AUTO"  # frame threads where the codec has them, else slices
+        self.stream.codec_context.thread_count = 0
+        if self._window.start is not None:
+            try:
+                self.container.seek(self._window.seek_target(self.stream), stream=self.stream)
+            except av.FFmpegError as error:
+                raise InputError(f"{self.path}: cannot be searched for the start time ({_reason(error)})") from error
+
+    def _describe(self, frame: av.VideoFrame) -> VideoInfo:
+        name = closest_native(frame.format)
+        format_ = FORMATS[name]
+        if name != frame.format.name:
+            self._warn(f"{self.path}: pixel format {frame.format.name} is read as {name}")
+        color, untagged = color_of_frame(frame, format_, self.stream.codec_context.name)
+        duration = self.container.duration
+        start = self.stream.start_time
+        time_base = frame.time_base or self.stream.time_base or Fraction(1, 90000)
+        return VideoInfo(
+            codec=self.stream.codec_context.name,
+            pixel_format=format_,
+            source_pixel_format=frame.format.name,
+            width=frame.width,
+            height=frame.height,
+            color=color,
+            untagged=untagged,
+            time_base=time_base,
+            average_rate=self.stream.average_rate or self.stream.guessed_rate,
+            sample_aspect_ratio=self.stream.sample_aspect_ratio or None,
+            display_matrix=display_matrix_of_frame(frame),
+            rotation_degrees=frame.rotation,
+            hdr=hdr_of_frame(frame),
+            side_data_not_carried=side_data_not_carried(frame),
+            interlaced=frame.interlaced_frame,
+            start_seconds=None if start is None else start * time_base,
+            duration_seconds=None if duration is None else duration / av.time_base,
+            num_frames_from_header=self.stream.frames or None,
+        )
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        """Frames of the window; packets of other streams gather in `_packets` on the way."""
+        for packet in self._demux():
+            if packet.stream.index != self.stream.index:  # stream_index is 0 in every flush packet
+                if packet.size or packet.pts is not None:
+                    self._keep_packet(packet)
+                continue
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                self.num_damaged += 1
+                continue
+            for frame in frames:
+                self._set_pts(frame)
+                if self._window.ends_before(frame):
+                    return
+                if self._window.holds(frame):
+                    yield frame
+
+    def _demux(self) -> Iterator[Packet]:
+        try:
+            yield from self.container.demux()
+        except av.InvalidDataError as error:
+            self._warn(f"{self.path}: reading stopped at damaged data ({_reason(error)})")
+            self.num_damaged += 1
+        except (av.FFmpegError, OSError) as error:
+            raise InputError(f"{self.path}: reading failed ({_reason(error)})") from error
+
+    def _keep_packet(self, packet: Packet) -> None:
+        if self._window.holds_packet(packet):
+            self._packets.append(packet)
+
+    def _set_pts(self, frame: av.VideoFrame) -> None:
+        """Give every frame a PTS that is greater than the last, touching only those that lack it."""
+        pts = frame.pts if frame.pts is not None else frame.dts
+        if pts is None:
+            pts = 0 if self._last_pts is None else self._last_pts + self._frame_ticks(frame)
+        if self._last_pts is not None and pts <= self._last_pts:
+            if frame.pts is not None:
+                self._num_moved_pts += 1
+                pts = self._last_pts + 1
+            else:
+                pts = self._last_pts + self._frame_ticks(frame)
+        frame.pts = self._last_pts = pts
+
+    def _frame_ticks(self, frame: av.VideoFrame) -> int:
+        """The length of a frame whose container has no timestamps (raw H.264): its own or the nominal."""
+        if frame.duration:
+            return frame.duration
+        rate = self.stream.guessed_rate or self.stream.average_rate or Fraction(25)
+        return max(1, round(1 / (rate * (frame.time_base or Fraction(1, 90000)))))
+
+    def _all_frames(self) -> Iterator[av.VideoFrame]:
+        if self._first is not None:
+            first, self._first = self._first, None
+            yield first
+        yield from self._frames
+
+    def _take_packets(self) -> tuple[Packet, ...]:
+        packets, self._packets = tuple(self._packets), []
+        return packets
+
+    def _batch(self, frames: list[av.VideoFrame]) -> FrameBatch:
+        info = self.info
+        planes = allocate_planes(info.pixel_format, len(frames), info.height, info.width)
+        for position, frame in enumerate(frames):
+            load_planes(self._fitted(frame), info.pixel_format, planes, position)
+        self.num_frames += len(frames)
+        shift = self._window.shift_ticks(info.time_base)
+        return FrameBatch(
+            planes,
+            tuple(_pts(f) - shift for f in frames),
+            tuple(f.duration or 0 for f in frames),
+            info.time_base,
+            info.color,
+        )
+
+    def _fitted(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """A frame in the format and size of the first one, by one swscale pass where it differs."""
+        info = self.info
+        if frame.format.name == info.pixel_format.name and (frame.width, frame.height) == (info.width, info.height):
+            return frame
+        size = (frame.width, frame.height)
+        if size != (info.width, info.height) and size not in self._strange_sizes:
+            self._strange_sizes.add(size)
+            self._warn(
+                f"{self.path}: the picture changes size to {frame.width}x{frame.height}; "
+                f"scaled to the first size, {info.width}x{info.height}"
+            )
+        options: dict[str, Any] = {}
+        if info.pixel_format.kind != "rgb":  # the samples keep their meaning: no matrix or range change
+            options = {"src_colorspace": "DEFAULT", "dst_colorspace": "DEFAULT"}
+        return frame.reformat(info.width, info.height, info.pixel_format.name, interpolation="LANCZOS", **options)
+
+    def _damage(self) -> str:
+        return f" ({self.num_damaged} damaged packets)" if self.num_damaged else ""
+
+
+def _pts(frame: av.VideoFrame) -> int:
+    assert frame.pts is not None  # _set_pts gave it one
+    return frame.pts
+
+
+class _Window:
+    """The part of the file that is wanted, in seconds on the file's own clock."""
+
+    def __init__(self, container: InputContainer, start: Fraction | None, duration: Fraction | None) -> None:
+        origin = Fraction(container.start_time, av.time_base) if container.start_time is not None else Fraction(0)
+        self.start = None if start is None else origin + start
+        self.end = None if duration is None else (origin if self.start is None else self.start) + duration
+        self.trims = self.start is not None or self.end is not None
+
+    def seek_target(self, stream: VideoStream) -> int:
+        assert self.start is not None
+        return int(self.start / (stream.time_base or Fraction(1, 90000)))
+
+    def shift_ticks(self, time_base: Fraction) -> int:
+        return 0 if self.start is None else round(self.start / time_base)
+
+    def ends_before(self, frame: av.VideoFrame) -> bool:
+        return self.end is not None and _pts(frame) * (frame.time_base or 0) >= self.end
+
+    def holds(self, frame: av.VideoFrame) -> bool:
+        return self.start is None or _pts(frame) * (frame.time_base or 0) >= self.start
+
+    def holds_packet(self, packet: Packet) -> bool:
+        """Whether a packet of another stream lies inside; moves it to the output's clock where it does."""
+        time = packet.pts if packet.pts is not None else packet.dts
+        if not self.trims or time is None:
+            return True
+        seconds = time * packet.time_base
+        if (self.start is not None and seconds < self.start) or (self.end is not None and seconds >= self.end):
+            return False
+        shift = self.shift_ticks(packet.time_base)
+        if packet.pts is not None:
+            packet.pts -= shift
+        if packet.dts is not None:
+            packet.dts -= shift
+        return True

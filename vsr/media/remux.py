@@ -1,0 +1,208 @@
+"""The streams that are not upscaled: which the output container can hold, and their way into it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Literal
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import Stream
+
+__all__ = ["AUDIO_ENCODERS", "AudioMode", "Remuxer", "StreamPlan", "StreamTally", "carried_tags", "copy_chapters", "plan_streams"]
+
+AudioMode = Literal["copy", "aac", "opus", "none"]
+AUDIO_ENCODERS: dict[str, str] = {"aac": "aac", "opus": "libopus"}
+
+# What the transcoded audio of a container should be where its own default is an old codec.
+_CONTAINER_AUDIO = {"webm": "libopus", "matroska": "libopus"}
+
+_CHAPTER_CONTAINERS = {"mp4", "mov", "ipod", "matroska", "webm", "nut", "asf", "ogg", "ogv"}
+
+# Tags of the source's bitstream or file that would be untrue of the output's.
+_STALE_TAGS = {
+    "encoder", "handler_name", "vendor_id", "major_brand", "minor_version", "compatible_brands", "duration",
+    "bps", "number_of_frames", "number_of_bytes", "_statistics_writing_app", "_statistics_writing_date_utc",
+    "_statistics_tags",
+}  # fmt: skip
+
+
+def carried_tags(metadata: dict[str, str], *, reencoded: bool) -> dict[str, str]:
+    """Metadata for the output: all of it, less what describes the source's own encoding."""
+    if not reencoded:
+        return dict(metadata)
+    return {k: v for k, v in metadata.items() if k.lower().removesuffix("-eng") not in _STALE_TAGS}
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """What happens to one stream of the input. `note` says why, where it is not plainly copied."""
+
+    stream: Stream
+    action: Literal["copy", "transcode", "leave"]
+    encoder: str | None = None
+    note: str | None = None
+    is_loss: bool = False
+
+    @property
+    def title(self) -> str:
+        # Without a decoder, PyAV's stream has a name only if its own class gives it one.
+        codec = getattr(self.stream.codec_context or self.stream, "name", None) or "unknown codec"
+        language = f", {self.stream.language}" if self.stream.language else ""
+        return f"{self.stream.type} stream {self.stream.index} ({codec}{language})"
+
+
+def plan_streams(streams: Iterable[Stream], container: str, audio: AudioMode, has_chapters: bool) -> list[StreamPlan]:
+    """Decide for every stream: copied where the container takes it, else transcoded (audio) or left out.
+
+    container: FFmpeg's name of the output format.
+    """
+    return [_plan_stream(stream, container, audio, has_chapters) for stream in streams]
+
+
+def _plan_stream(stream: Stream, container: str, audio: AudioMode, has_chapters: bool) -> StreamPlan:
+    if stream.type == "audio" and audio == "none":
+        return StreamPlan(stream, "leave", note="left out as asked (--audio none)")
+    if stream.type == "audio" and audio in AUDIO_ENCODERS:
+        return StreamPlan(stream, "transcode", AUDIO_ENCODERS[audio], f"transcoded to {audio} as asked")
+    if stream.type == "data" and stream.name == "bin_data" and has_chapters:
+        return StreamPlan(stream, "leave", note="is a chapter track, rebuilt from the chapters")
+    refusal = _known_refusal(stream, container) or _refusal(stream, container)
+    if refusal is None:
+        return StreamPlan(stream, "copy")
+    if stream.type == "audio" and stream.codec_context is not None:
+        encoder = _audio_encoder(container)
+        if encoder:
+            note = f"transcoded to {encoder}: {container} cannot hold it as it is"
+            return StreamPlan(stream, "transcode", encoder, note, is_loss=True)
+    return StreamPlan(stream, "leave", note=f"left out: {container} cannot hold it ({refusal})", is_loss=True)
+
+
+def _known_refusal(stream: Stream, container: str) -> str | None:
+    """What a header alone does not show."""
+    codec = getattr(stream.codec_context or stream, "name", None)
+    if codec in ("amrnb", "amrwb") and container in ("mov", "mp4", "3gp", "3g2", "ipod"):
+        return "several AMR frames in a packet"  # as phones record it; the muxer stops at the first
+    return None
+
+
+def _refusal(stream: Stream, container: str) -> str | None:
+    """Why a container does not take a stream: found out by writing a header with it alone."""
+    try:
+        with av.open(io.BytesIO(), "w", format=container) as probe:
+            copied = _add_copy(probe, stream)
+            if copied.type == "attachment":  # needs a stream beside it, and the muxer has the last word
+                return None if container == "matroska" else "no attachments"
+            probe.start_encoding()
+    except (av.FFmpegError, ValueError, OSError) as error:
+        return str(getattr(error, "strerror", None) or error)
+    return None
+
+
+def _audio_encoder(container: str) -> str | None:
+    if container in _CONTAINER_AUDIO:
+        return _CONTAINER_AUDIO[container]
+    with av.open(io.BytesIO(), "w", format=container) as probe:
+        name = probe.default_audio_codec
+    return name if name in av.codecs_available and name != "none" else None
+
+
+def _add_copy(output: OutputContainer, stream: Stream) -> Stream:
+    copied: Stream = output.add_stream_from_template(stream, opaque=True)
+    copied.metadata.update(carried_tags(stream.metadata, reencoded=False))
+    copied.disposition = stream.disposition
+    return copied
+
+
+def copy_chapters(source: InputContainer, output: OutputContainer, shift_seconds: Fraction, end: Fraction | None) -> int:
+    """Set the output's chapters to the source's, moved by the trim. Returns how many cannot be held."""
+    chapters = []
+    for chapter in source.chapters():
+        base = chapter["time_base"] or Fraction(1, 1000)
+        shift = round(shift_seconds / base)
+        first, last = max(0, chapter["start"] - shift), chapter["end"] - shift
+        if last > 0 and (end is None or first * base < end):
+            limit = last if end is None else min(last, int(end / base))
+            chapters.append({**chapter, "start": first if shift else chapter["start"], "end": limit})
+    if output.format.name not in _CHAPTER_CONTAINERS:
+        return len(chapters)
+    output.set_chapters(chapters)  # type: ignore[arg-type]
+    return 0
+
+
+@dataclass(slots=True)
+class StreamTally:
+    """What went into one output stream, for the check afterwards."""
+
+    num_packets: int = 0
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    def add(self, packet: Packet) -> None:
+        data = bytes(packet)
+        if data == b"\0\0":  # mov_text's "nothing on screen", which muxers add where there are gaps
+            return
+        self.num_packets += 1
+        self.digest.update(data)
+
+
+class Remuxer:
+    """Takes packets of the input's other streams and muxes them, copied or with transcoded audio."""
+
+    def __init__(self, output: OutputContainer, plans: Iterable[StreamPlan]) -> None:
+        self._output = output
+        self._streams: dict[int, Stream] = {}
+        self._encoders: dict[int, Stream] = {}
+        self.tallies: dict[int, StreamTally] = {}  # by index in the output, of copied streams
+        self.num_damaged_audio = 0
+        self._plans = {plan.stream.index: plan for plan in plans}
+
+    def add_stream(self, index: int) -> None:
+        """Create the output's stream for the input's stream `index`, if it has one."""
+        plan = self._plans[index]
+        if plan.action == "copy":
+            copied = _add_copy(self._output, plan.stream)
+            self._streams[index] = copied
+            if copied.type != "attachment":
+                self.tallies[copied.index] = StreamTally()
+        elif plan.action == "transcode":
+            source = plan.stream.codec_context
+            rate = 48000 if plan.encoder == "libopus" else source.sample_rate  # type: ignore[union-attr]
+            encoded = self._output.add_stream(plan.encoder or "aac", rate=rate)
+            encoded.codec_context.layout = source.layout.name  # type: ignore[union-attr]
+            encoded.metadata.update(carried_tags(plan.stream.metadata, reencoded=True))
+            encoded.disposition = plan.stream.disposition
+            self._encoders[index] = encoded
+
+    def mux(self, packet: Packet) -> None:
+        """Mux one packet of the input."""
+        index = packet.stream.index
+        if index in self._streams:
+            if packet.dts is None and packet.pts is None:
+                return  # a flush packet, or an attachment that already lies in the header
+            target = self._streams[index]
+            self.tallies[target.index].add(packet)
+            packet.stream = target
+            self._output.mux(packet)
+        elif index in self._encoders:
+            self._transcode(packet, index)
+
+    def _transcode(self, packet: Packet, index: int) -> None:
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            self.num_damaged_audio += 1
+            return
+        for frame in frames:
+            self._output.mux(self._encoders[index].encode(frame))  # type: ignore[attr-defined]
+
+    def flush(self) -> None:
+        """Drain the audio decoders and encoders."""
+        for index, encoder in self._encoders.items():
+            for frame in self._plans[index].stream.decode(None):  # type: ignore[attr-defined]
+                self._output.mux(encoder.encode(frame))  # type: ignore[attr-defined]
+            self._output.mux(encoder.encode(None))  # type: ignore[attr-defined]

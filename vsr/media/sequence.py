@@ -1,0 +1,79 @@
+"""Single pictures in and out: PNG, JPEG, WebP, BMP and TIFF through OpenCV, 8 and 16 bit, with alpha."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from vsr.errors import InputError, OutputError
+
+__all__ = ["IMAGE_SUFFIXES", "is_image", "read_image", "write_image"]
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+_NO_ALPHA = {".jpg", ".jpeg", ".bmp"}
+_8_BIT_ONLY = {".jpg", ".jpeg", ".webp", ".bmp"}
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file's name says that it is a picture."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def read_image(path: Path) -> np.ndarray:
+    """A picture as (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) gray, uint8 or uint16, turned upright by its EXIF tag."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file in it")
+    data = np.fromfile(path, np.uint8)
+    if data.size == 0:
+        raise InputError(f"{path}: the file is empty (0 bytes)")
+    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise InputError(f"{path}: not a picture that OpenCV can read")
+    if image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2] == 3):
+        # Only these modes turn the picture as its EXIF tag asks.
+        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE if image.ndim == 2 else cv2.IMREAD_COLOR)
+    if image.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"{path}: {image.dtype} samples are not supported; convert the picture to 8 or 16 bit")
+    if image.ndim == 3 and image.shape[2] == 2:
+        raise InputError(f"{path}: gray with alpha is not supported; convert the picture to RGBA")
+    if image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
+    return np.ascontiguousarray(image)
+
+
+def lost_in(path: Path, image: np.ndarray) -> list[str]:
+    """What a picture has that the file type of `path` cannot hold."""
+    suffix, losses = path.suffix.lower(), []
+    if image.ndim == 3 and image.shape[2] == 4 and suffix in _NO_ALPHA:
+        losses.append(f"alpha is left out: {suffix} has none")
+    if image.dtype == np.uint16 and suffix in _8_BIT_ONLY:
+        losses.append(f"16 bit samples become 8 bit: {suffix} has no more")
+    return losses
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write a picture as `read_image` gives it, whole or not at all; JPEG and WebP at quality 95."""
+    suffix = path.suffix.lower()
+    if image.dtype == np.uint16 and suffix in _8_BIT_ONLY:
+        image = ((image.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    if image.ndim == 3:
+        if image.shape[2] == 4 and suffix in _NO_ALPHA:
+            image = image[..., :3]
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_WEBP_QUALITY, 95]
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        done, data = cv2.imencode(suffix, image, quality if suffix in (".jpg", ".jpeg", ".webp") else [])
+        if not done:
+            raise OutputError(f"{path}: OpenCV cannot write this picture as {suffix}")
+        partial.write_bytes(data.tobytes())
+        partial.replace(path)
+    except (OSError, cv2.error) as error:
+        raise OutputError(f"{path}: writing failed ({getattr(error, 'strerror', None) or error})") from error
+    finally:
+        partial.unlink(missing_ok=True)

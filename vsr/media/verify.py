@@ -1,0 +1,84 @@
+"""The check of a finished file: frames, timestamps and packets against what went in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from vsr.errors import VerificationError
+from vsr.media.reader import open_input
+from vsr.media.remux import StreamTally
+
+__all__ = ["verify_output"]
+
+# Containers without timestamps of their own: only the frames can be counted.
+_UNTIMED = {"h264", "hevc", "m4v", "mpegvideo", "obu", "rawvideo", "av1"}
+
+# Sources whose packets carry headers that other containers keep elsewhere, so that muxers rewrite them.
+_REWRITTEN_SOURCES = {"mpegts", "mpeg", "h264", "hevc", "aac", "flv", "avi", "ogg"}
+
+
+def verify_output(
+    path: Path,
+    name: Path,
+    pts: list[int],
+    time_base: Fraction,
+    tallies: Mapping[int, StreamTally],
+    video_index: int,
+    source_format: str,
+) -> None:
+    """Read a file back, packet by packet, and compare.
+
+    path: the file to read; `name` is what messages call it.
+    pts: of the frames that were encoded, in ticks of `time_base` (seconds).
+    tallies: number and digest of the packets copied into each stream of the output.
+
+    Raises VerificationError with the first difference.
+    """
+    times: list[Fraction] = []
+    found: dict[int, StreamTally] = {index: StreamTally(digest=hashlib.sha256()) for index in tallies}
+    num_packets = 0
+    with open_input(path) as container:
+        tick = container.streams[video_index].time_base or Fraction(1, 1000)
+        untimed = bool(set(container.format.name.split(",")) & _UNTIMED)
+        for packet in container.demux():
+            if not packet.size:
+                continue
+            if packet.stream.index == video_index:
+                num_packets += 1
+                if packet.pts is not None:
+                    times.append(packet.pts * packet.time_base)
+            elif packet.stream.index in found:
+                found[packet.stream.index].add(packet)
+    if num_packets != len(pts):
+        raise VerificationError(f"{name}: {len(pts)} frames went in and {num_packets} came out; the file was removed")
+    if not untimed:
+        _compare_times(name, [p * time_base for p in pts], sorted(times), tick)
+    rewritten = bool(set(source_format.split(",")) & _REWRITTEN_SOURCES)
+    for index, tally in tallies.items():
+        _compare_stream(name, index, tally, found[index], rewritten)
+
+
+def _compare_times(name: Path, expected: list[Fraction], actual: list[Fraction], tolerance: Fraction) -> None:
+    if len(actual) != len(expected):
+        raise VerificationError(f"{name}: {len(expected) - len(actual)} frames have no timestamp; the file was removed")
+    for position, (want, got) in enumerate(zip(expected, actual, strict=True)):
+        if abs(want - got) > tolerance / 2:
+            raise VerificationError(
+                f"{name}: frame {position} should be shown at {float(want):.6f} s and is at {float(got):.6f} s "
+                f"(this container's clock ticks every {float(tolerance):.6f} s); another container may hold it"
+            )
+
+
+def _compare_stream(name: Path, index: int, tally: StreamTally, found: StreamTally, rewritten: bool) -> None:
+    if tally.num_packets != found.num_packets:
+        raise VerificationError(
+            f"{name}: stream {index}: {tally.num_packets} packets went in and {found.num_packets} came out; "
+            "the file was removed"
+        )
+    if not rewritten and tally.digest.digest() != found.digest.digest():
+        raise VerificationError(f"{name}: stream {index}: the copied packets differ; the file was removed")

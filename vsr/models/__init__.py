@@ -1,0 +1,1 @@
+"""What can be run: cards, checked weights and the networks."""

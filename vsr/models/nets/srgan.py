@@ -1,0 +1,73 @@
+"""The generator of SRGAN (SRResNet), Ledig et al. 2017, arXiv:1609.04802."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["ResidualBlock", "SRResNet"]
+
+
+class ResidualBlock(nn.Module):
+    """Convolution, PReLU, convolution, each with batch norm where asked, around a skip connection."""
+
+    def __init__(self, features: int, batch_norm: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(features, features, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(features) if batch_norm else nn.Identity()
+        self.act = nn.PReLU()
+        self.conv2 = nn.Conv2d(features, features, 3, padding=1)
+        self.bn2 = nn.BatchNorm2d(features) if batch_norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bn2(self.conv2(self.act(self.bn1(self.conv1(x)))))
+
+
+class SRResNet(nn.Module):
+    """Residual blocks at low resolution, then sub-pixel upscaling.
+
+    tail: "shuffle", one convolution and one pixel shuffle of the whole scale: the light form, all
+        of whose work is done at low resolution; or "classic", the paper's: a ×2 shuffle per factor
+        of two, each with PReLU, and a 9×9 output convolution.
+    head_kernel: 9 in the paper, 3 in the light form.
+    batch_norm: as in the paper, for loading its checkpoints; `fold_batch_norm` removes it.
+    residual: add the nearest-neighbour upscaled input (in float32, whatever the weights' dtype).
+
+    Input (N, 3, H, W) float32 in [0, 1]; output (N, 3, H·scale, W·scale) float32, unclamped.
+    """
+
+    def __init__(
+        self,
+        features: int = 64,
+        num_blocks: int = 16,
+        scale: int = 4,
+        tail: Literal["shuffle", "classic"] = "shuffle",
+        head_kernel: int = 3,
+        batch_norm: bool = False,
+        residual: bool = True,
+    ) -> None:
+        super().__init__()
+        if tail == "classic" and scale not in (2, 4, 8):
+            raise ValueError(f"the classic tail upscales by powers of two, not by {scale}")
+        self.scale, self.residual = scale, residual
+        self.head = nn.Sequential(nn.Conv2d(3, features, head_kernel, padding=head_kernel // 2), nn.PReLU())
+        self.blocks = nn.Sequential(*(ResidualBlock(features, batch_norm) for _ in range(num_blocks)))
+        self.fuse = nn.Conv2d(features, features, 3, padding=1)
+        self.fuse_bn = nn.BatchNorm2d(features) if batch_norm else nn.Identity()
+        if tail == "shuffle":
+            self.tail = nn.Sequential(nn.Conv2d(features, 3 * scale**2, 3, padding=1), nn.PixelShuffle(scale))
+            tail_halo = 1
+        else:
+            steps: list[nn.Module] = []
+            for _ in range(scale.bit_length() - 1):
+                steps += [nn.Conv2d(features, 4 * features, 3, padding=1), nn.PixelShuffle(2), nn.PReLU()]
+            self.tail = nn.Sequential(*steps, nn.Conv2d(features, 3, 9, padding=4))
+            tail_halo = 5  # at low resolution: at most 1 + 1/2 for the ×2 steps, 4/scale for the 9×9
+        self.halo = head_kernel // 2 + 2 * num_blocks + 1 + tail_halo
+
+    def forward(self, x: Tensor) -> Tensor:
+        head = self.head(x.to(self.fuse.weight.dtype))
+        out: Tensor = self.tail(head + self.fuse_bn(self.fuse(self.blocks(head)))).float()
+        return out + F.interpolate(x, scale_factor=self.scale, mode="nearest") if self.residual else out

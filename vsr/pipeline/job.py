@@ -1,0 +1,214 @@
+"""A job from file to file. This module owns every stage: what it starts, it stops."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vsr.backends.engine import choose_device
+from vsr.errors import OptionError, StrictError
+from vsr.media.reader import Chunk, VideoReader
+from vsr.media.sequence import is_image, lost_in, read_image, write_image
+from vsr.media.verify import verify_output
+from vsr.media.writer import VideoWriter, check_target
+from vsr.models.cards import ModelCard
+from vsr.pipeline.plan import JobOptions, VideoPlan, choose_batch, choose_model, choose_size, plan_video
+from vsr.pipeline.prefetch import Drain, Prefetch
+from vsr.pipeline.upscaler import Target, Upscaler, load_model
+
+__all__ = ["JobReport", "Progress", "enhance_file", "enhance_image", "enhance_video"]
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is. num_frames_expected comes from the container's header and may be absent or wrong."""
+
+    num_frames: int
+    num_frames_expected: int | None
+    seconds: float
+
+    @property
+    def frames_per_second(self) -> float:
+        return self.num_frames / self.seconds if self.seconds else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        if not self.num_frames_expected or not self.num_frames:
+            return None
+        return max(0, self.num_frames_expected - self.num_frames) * self.seconds / self.num_frames
+
+
+@dataclass(frozen=True, slots=True)
+class JobReport:
+    """What a finished job did.
+
+    stage_seconds: busy time of each stage; they overlap, so their sum can exceed `seconds`.
+    """
+
+    output: Path
+    model: str
+    engine: str
+    num_frames: int
+    width: int
+    height: int
+    seconds: float
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+
+
+def enhance_file(
+    source: Path,
+    output: Path,
+    options: JobOptions,
+    *,
+    note: Note = lambda line: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> JobReport:
+    """Upscale a video to a video, or a picture to a picture. Raises the errors of `vsr.errors`."""
+    if is_image(source):
+        return enhance_image(source, output, options, note=note)
+    return enhance_video(source, output, options, note=note, on_progress=on_progress)
+
+
+def enhance_image(source: Path, output: Path, options: JobOptions, *, note: Note = lambda line: None) -> JobReport:
+    """Upscale one picture."""
+    started = time.perf_counter()
+    if not is_image(output):
+        raise OptionError(f"{output}: a picture goes in, so name a picture to come out (.png, .jpg, .webp, .tif)")
+    image = read_image(source)
+    check_target(output, options.overwrite, source)
+    _strict(options, lost_in(output, image), note)
+    height, width = image.shape[:2]
+    card, upscaler = _upscaler(options, width, height, note)
+    size = choose_size(options, card, width, height, (False, False))
+    write_image(output, upscaler.upscale_image(image, size))
+    return JobReport(output, card.name, upscaler.engine.name, 1, *size, time.perf_counter() - started)
+
+
+def enhance_video(
+    source: Path,
+    output: Path,
+    options: JobOptions,
+    *,
+    upscaler: Upscaler | None = None,
+    note: Note = lambda line: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> JobReport:
+    """Upscale one video. upscaler: one that is loaded already, instead of the model of the options."""
+    started = time.perf_counter()
+    if is_image(output):
+        raise OptionError(f"{output}: a video goes in, so name a video to come out (.mp4, .mkv, .mov, .webm)")
+    with VideoReader(
+        source, start_seconds=options.start_seconds, duration_seconds=options.duration_seconds, warn=note
+    ) as reader:
+        check_target(output, options.overwrite, source)
+        info = reader.info
+        if upscaler is None:
+            _, upscaler = _upscaler(options, info.width, info.height, note)
+        plan = plan_video(reader, output, options, upscaler.card)
+        for line in plan.notes:
+            note(line)
+        _strict(options, list(plan.losses), note)
+        with _partial_file(output, reader, plan) as writer:
+            stages = _run_stages(reader, upscaler, writer, options, on_progress, started)
+            if reader.num_damaged:
+                _strict(options, [f"{source}: {reader.num_damaged} damaged packets"], lambda line: None)
+            if writer.num_lost_chapters:
+                _strict(options, [f"{writer.num_lost_chapters} chapters: {plan.container} holds none"], note)
+            if options.verify:
+                _verify(writer, reader, output)
+            writer.commit()
+    settings, seconds = plan.settings, time.perf_counter() - started
+    name, engine = upscaler.card.name, upscaler.engine.name
+    return JobReport(output, name, engine, len(writer.pts), settings.width, settings.height, seconds, stages)
+
+
+def _upscaler(options: JobOptions, width: int, height: int, note: Note) -> tuple[ModelCard, Upscaler]:
+    device = choose_device(options.device)
+    card, path, reason = choose_model(options, width, height, device)
+    note(f"model {card.name} ({reason})")
+    model = card.name if options.model == "auto" else options.model
+    upscaler = load_model(model, device=str(device), precision=options.precision, tile=options.tile, note=note)
+    return card, upscaler
+
+
+def _strict(options: JobOptions, losses: list[str], note: Note) -> None:
+    """Name what is lost; under --strict, refuse instead."""
+    if losses and options.strict:
+        raise StrictError("; ".join(losses) + " (--strict)")
+    for line in losses:
+        note(line)
+
+
+@contextmanager
+def _partial_file(output: Path, reader: VideoReader, plan: VideoPlan) -> Iterator[VideoWriter]:
+    """A writer whose partial file is gone when the block is left, unless it was put in place."""
+    writer = VideoWriter(output, reader, plan.settings, plan.streams)
+    try:
+        yield writer
+    finally:
+        writer.abort()
+
+
+def _run_stages(
+    reader: VideoReader,
+    upscaler: Upscaler,
+    writer: VideoWriter,
+    options: JobOptions,
+    on_progress: Callable[[Progress], None],
+    started: float,
+) -> dict[str, float]:
+    """Decode, upscale and encode side by side, each one batch of frames at a time.
+
+    Returns busy seconds per stage. An error anywhere stops the other stages and surfaces as itself.
+    """
+    info, settings = reader.info, writer.settings
+    target = Target(settings.width, settings.height, settings.pixel_format, settings.color)
+    batch_size = choose_batch(options, upscaler.card, info.width, info.height, upscaler.device)
+    expected = _expected_frames(reader)
+    network_seconds, num_frames = 0.0, 0
+    with ExitStack() as stack:
+        drain = Drain(writer.write, "vsr-encode")
+        stack.callback(drain.close)
+        prefetch = Prefetch(reader.chunks(batch_size), "vsr-decode")
+        stack.callback(prefetch.close)
+        for chunk in prefetch:
+            if chunk.batch is not None:
+                begun = time.perf_counter()
+                batch = upscaler.upscale(chunk.batch, target)
+                network_seconds += time.perf_counter() - begun
+                num_frames += batch.num_frames
+                chunk = Chunk(chunk.packets, batch)
+            drain.put(chunk)
+            on_progress(Progress(num_frames, expected, time.perf_counter() - started))
+        drain.finish()
+        begun = time.perf_counter()
+        writer.finish()
+        encode_seconds = drain.busy_seconds + time.perf_counter() - begun
+    return {"decode": prefetch.busy_seconds, "network": network_seconds, "encode": encode_seconds}
+
+
+def _expected_frames(reader: VideoReader) -> int | None:
+    info, limit = reader.info, reader.duration_limit_seconds
+    if limit is None and not reader.shift_seconds and info.num_frames_from_header:
+        return info.num_frames_from_header
+    if info.average_rate is None or info.duration_seconds is None:
+        return None
+    seconds = max(0.0, info.duration_seconds - float(reader.shift_seconds))
+    return round(min(seconds, float(limit) if limit is not None else seconds) * info.average_rate)
+
+
+def _verify(writer: VideoWriter, reader: VideoReader, output: Path) -> None:
+    verify_output(
+        writer.partial,
+        output,
+        writer.pts.tolist(),
+        reader.info.time_base,
+        writer.tallies,
+        writer.stream_index,
+        reader.container.format.name,
+    )

@@ -1,0 +1,313 @@
+"""What a job will do, decided before any frame is touched: model, size, codec, samples, streams."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import torch
+
+from vsr.errors import OptionError, OutputError
+from vsr.frames import ChromaLocation, Color, Matrix, Range, Transfer
+from vsr.media.pixels import FORMATS, PixelFormat
+from vsr.media.reader import VideoInfo, VideoReader
+from vsr.media.remux import AudioMode, StreamPlan, plan_streams
+from vsr.media.tags import color_of_rgb_as_video
+from vsr.media.writer import VideoSettings
+from vsr.models.cards import ModelCard
+from vsr.models.weights import resolve
+
+__all__ = ["JobOptions", "VideoPlan", "choose_batch", "choose_model", "choose_size", "plan_video"]
+
+_NAMED_HEIGHTS = {"720p": 720, "1080p": 1080, "1440p": 1440, "2k": 1440, "4k": 2160, "2160p": 2160, "8k": 4320}
+
+_CONTAINER_CODECS = {"webm": "libvpx-vp9"}
+_X264_CONTAINERS = {"mp4", "mov", "ipod", "matroska", "mpegts", "flv", "avi", "nut", "3gp", "3g2", "psp", "f4v"}
+_X265_CONTAINERS = {"mp4", "mov", "ipod", "matroska", "mpegts", "nut"}
+_X265_SMALLEST_SIDE = 64  # below, x265 refuses or gains nothing
+
+# Visually close to lossless, as the point of the exercise is detail; ffmpeg's own defaults are coarser.
+_DEFAULT_CRF = {"libx264": "18", "libx265": "20", "libvpx-vp9": "24", "libsvtav1": "26", "libaom-av1": "24"}
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """What a person can ask of a job; the defaults are those of the command line.
+
+    model: "auto", a name, or a .safetensors file.  scale: output pixels per input pixel.
+    size: "WIDTHxHEIGHT", or "1080p", "4k" and their like (height; width by the aspect ratio).
+    device, precision: see `load_model`.  batch: frames per batch; None chooses.  tile: input pixels.
+    codec, crf, preset, pix_fmt, encoder_options: of the video encoder, in FFmpeg's words.
+    audio: "copy", "aac", "opus" or "none".  start_seconds, duration_seconds: the part to enhance.
+    overwrite: replace an existing output.  strict: make every loss an error.  verify: check the output.
+    """
+
+    model: str = "auto"
+    scale: float | None = None
+    size: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    batch: int | None = None
+    tile: int | None = None
+    codec: str | None = None
+    crf: float | None = None
+    preset: str | None = None
+    pix_fmt: str | None = None
+    encoder_options: dict[str, str] = field(default_factory=dict)
+    audio: AudioMode = "copy"
+    start_seconds: Fraction | None = None
+    duration_seconds: Fraction | None = None
+    overwrite: bool = False
+    strict: bool = False
+    verify: bool = True
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and self.size is not None:
+            raise OptionError("--scale and --size exclude each other; give one")
+        if self.scale is not None and not 1 <= self.scale <= 16:
+            raise OptionError(f"--scale {self.scale:g}: must lie between 1 and 16")
+        for name in ("batch", "tile"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionError(f"--{name} {value}: must be at least 1")
+        if self.start_seconds is not None and self.start_seconds < 0:
+            raise OptionError("--start: must not be negative")
+        if self.duration_seconds is not None and self.duration_seconds <= 0:
+            raise OptionError("--duration: must be greater than zero")
+
+
+@dataclass(frozen=True, slots=True)
+class VideoPlan:
+    """A video job, decided. `notes` are worth knowing; `losses` are what `--strict` refuses."""
+
+    settings: VideoSettings
+    streams: tuple[StreamPlan, ...]
+    container: str
+    notes: tuple[str, ...]
+    losses: tuple[str, ...]
+
+
+# -- model and size ------------------------------------------------------------------------------------
+
+
+def choose_model(options: JobOptions, width: int, height: int, device: torch.device) -> tuple[ModelCard, Path, str]:
+    """The card and weights of the model asked for, or of the best for the scale; and why, in one line."""
+    if options.model != "auto":
+        card, path = resolve(options.model)
+        return card, path, "as asked"
+    wanted = 4.0
+    if options.scale is not None:
+        wanted = options.scale
+    elif options.size is not None:
+        size = _parse_size(options.size, width, height)
+        wanted = max(size[0] / width, size[1] / height)
+    name = "fast-x2" if wanted <= 2 else "fast"
+    card, path = resolve(name)
+    return card, path, f"auto: the network for ×{wanted:g} on {device.type}"
+
+
+def choose_size(options: JobOptions, card: ModelCard, width: int, height: int, even: tuple[bool, bool]) -> tuple[int, int]:
+    """(width, height) of the output in pixels.
+
+    even: whether (width, height) must be even, because chroma is subsampled; a size that was asked for
+        in pixels and is odd is an error, one that follows from a scale is rounded up.
+    """
+    if options.size is not None:
+        out = _parse_size(options.size, width, height)
+        if out[0] < width or out[1] < height:
+            raise OptionError(
+                f"--size {options.size}: {out[0]}x{out[1]} is smaller than the input, {width}x{height}; "
+                "vsr enlarges (ffmpeg's scale filter reduces)"
+            )
+        if any(side % 2 and must for side, must in zip(out, even, strict=True)):
+            raise OptionError(f"--size {options.size}: must be even for 4:2:0; or add --pix-fmt yuv444p")
+        return out
+    scale = options.scale or card.scale
+    sides = (round(width * scale), round(height * scale))
+    return sides[0] + (sides[0] % 2 if even[0] else 0), sides[1] + (sides[1] % 2 if even[1] else 0)
+
+
+def _parse_size(text: str, width: int, height: int) -> tuple[int, int]:
+    named = _NAMED_HEIGHTS.get(text.lower())
+    if named is not None:
+        # A portrait picture is named by its shorter side too: "1080p" of a phone video is 1080 wide.
+        if width <= height:
+            return named, 2 * round(height * named / width / 2)
+        return 2 * round(width * named / height / 2), named
+    match = re.fullmatch(r"(\d+)[x×:](\d+)", text)
+    if not match:
+        raise OptionError(f"--size {text}: give WIDTHxHEIGHT, or one of {', '.join(_NAMED_HEIGHTS)}")
+    return int(match[1]), int(match[2])
+
+
+def choose_batch(options: JobOptions, card: ModelCard, width: int, height: int, device: torch.device) -> int:
+    """Frames per batch: enough to keep the device busy, few enough to stay in its caches or memory."""
+    if options.batch is not None:
+        return options.batch
+    pixels, most = (2**18, 4) if device.type == "cpu" else (2**22, 16)
+    return max(1, min(most, pixels // (width * height)))
+
+
+# -- video ---------------------------------------------------------------------------------------------
+
+
+def plan_video(reader: VideoReader, output: Path, options: JobOptions, card: ModelCard) -> VideoPlan:
+    """Decide codec, samples, size and the fate of every other stream."""
+    info = reader.info
+    container, default_codec = _container(output)
+    codec = options.codec or _default_codec(container, default_codec, info, card)
+    format_ = _choose_pixel_format(codec, info, options.pix_fmt)
+    even = (format_.chroma_shift[0] > 0, format_.chroma_shift[1] > 0)
+    width, height = choose_size(options, card, info.width, info.height, even)
+    color = _output_color(info, format_)
+    settings = VideoSettings(
+        codec=codec,
+        pixel_format=format_,
+        width=width,
+        height=height,
+        color=color,
+        sample_aspect_ratio=_output_aspect(info, width, height),
+        options=_encoder_options(codec, options),
+    )
+    streams = plan_streams(reader.other_streams, container, options.audio, bool(reader.container.chapters()))
+    losses = [f"{s.title}: {s.note}" for s in streams if s.is_loss]
+    losses += [f"{name} of the video cannot be carried over" for name in info.side_data_not_carried]
+    losses += _sample_losses(info.pixel_format, format_, codec)
+    notes = [f"{s.title}: {s.note}" for s in streams if s.note and not s.is_loss]
+    if info.untagged and not info.color.is_rgb:
+        notes.append(f"the video has no colour tags; read as {info.color.matrix.name}, and tagged so")
+    if info.interlaced:
+        losses.append("the video is interlaced and is upscaled as it is; deinterlace it first (ffmpeg -vf bwdif)")
+    return VideoPlan(settings, tuple(streams), container, tuple(notes), tuple(losses))
+
+
+def _container(path: Path) -> tuple[str, str]:
+    """FFmpeg's name of the container that a file's suffix asks for, and its usual video codec."""
+    try:
+        with av.open(f"file:{path}", "w") as probe:  # nothing is written before a header is
+            container, codec, audio = probe.format.name, probe.default_video_codec, probe.default_audio_codec
+    except (av.FFmpegError, ValueError) as error:
+        raise OutputError(f"{path}: the suffix '{path.suffix}' names no container; use .mp4, .mkv, .mov or .webm") from error
+    if codec == "none" or (codec == "png" and audio != "none"):  # audio files hold a PNG cover at most
+        raise OutputError(f"{path}: {container} does not hold video; use .mp4, .mkv, .mov or .webm")
+    return container, codec
+
+
+def _default_codec(container: str, default: str, info: VideoInfo, card: ModelCard) -> str:
+    deep = info.color.bit_depth > 8 or info.color.transfer in (Transfer.PQ, Transfer.HLG)
+    large = min(info.width, info.height) * card.scale >= _X265_SMALLEST_SIDE
+    if deep and large and container in _X265_CONTAINERS:
+        return "libx265"
+    if container in _X264_CONTAINERS:
+        return "libx264"
+    return _CONTAINER_CODECS.get(container, default)
+
+
+@functools.cache
+def _encoder_facts(codec: str) -> tuple[frozenset[str], tuple[str, ...]]:
+    """The private options of an encoder and the pixel formats it takes. Raises OptionError if unknown."""
+    try:
+        context = av.CodecContext.create(codec, "w")
+    except (av.FFmpegError, ValueError) as error:
+        raise OptionError(f"--codec {codec}: this FFmpeg has no such encoder; 'vsr doctor' lists some") from error
+    if context.type != "video":
+        raise OptionError(f"--codec {codec}: is not a video encoder")
+    names = frozenset(option.name for option in context.supported_options.private)
+    return names, tuple(f.name for f in context.codec.video_formats or ())
+
+
+def _encoder_options(codec: str, options: JobOptions) -> dict[str, str]:
+    known, _ = _encoder_facts(codec)
+    result: dict[str, str] = {}
+    if codec in _DEFAULT_CRF and not {"crf", "qp", "b", "b:v"} & options.encoder_options.keys():
+        result["crf"] = _DEFAULT_CRF[codec]
+    if codec == "libx265":
+        result["x265-params"] = "log-level=error"  # x265 writes to stderr by itself
+    if options.crf is not None:
+        key = next((name for name in ("crf", "cq", "qp") if name in known), None)
+        if key is None:
+            raise OptionError(f"--crf: the encoder {codec} has no such option; see --encoder-option")
+        result[key] = f"{options.crf:g}"
+    if options.preset is not None:
+        if "preset" not in known:
+            raise OptionError(f"--preset: the encoder {codec} has no such option")
+        result["preset"] = options.preset
+    given = dict(options.encoder_options)
+    if "x265-params" in given and "x265-params" in result:
+        given["x265-params"] = f"{result['x265-params']}:{given['x265-params']}"
+    return result | given
+
+
+# -- samples -------------------------------------------------------------------------------------------
+
+
+def _choose_pixel_format(codec: str, info: VideoInfo, asked: str | None) -> PixelFormat:
+    """The encoder's format that loses least of the source, or the one asked for."""
+    _, names = _encoder_facts(codec)
+    if asked is not None:
+        if asked not in FORMATS:
+            raise OptionError(f"--pix-fmt {asked}: not supported; try yuv420p, yuv420p10le or yuv444p")
+        if names and asked not in names:
+            raise OptionError(f"--pix-fmt {asked}: {codec} takes {', '.join(n for n in names if n in FORMATS)}")
+        return FORMATS[asked]
+    candidates = [FORMATS[n] for n in names if n in FORMATS] or [FORMATS["yuv420p"]]
+    return min(candidates, key=lambda f: _loss(info.pixel_format, f, info.color.range))
+
+
+def _loss(source: PixelFormat, target: PixelFormat, color_range: Range) -> tuple[float, ...]:
+    """How much worse `target` holds what `source` holds, most important first; then what it wastes."""
+    wide_j = target.name.startswith("yuvj")
+    chroma_lost = 0
+    if source.kind != "gray":
+        chroma_lost = sum(t > s for s, t in zip(source.chroma_shift, target.chroma_shift, strict=True))
+        chroma_lost += 3 * (target.kind == "gray")
+    return (
+        source.alpha and not target.alpha,
+        chroma_lost,
+        max(0, source.bit_depth - target.bit_depth),
+        source.kind == "rgb" and target.kind != "rgb",
+        source.kind != "rgb" and target.kind == "rgb",
+        wide_j and color_range is not Range.FULL,
+        max(0, target.bit_depth - source.bit_depth),
+        target.alpha and not source.alpha,
+        source.kind == "gray" and target.kind != "gray",
+        -sum(target.chroma_shift),
+        wide_j,
+        target.layout != "planar",
+    )
+
+
+def _sample_losses(source: PixelFormat, target: PixelFormat, codec: str) -> list[str]:
+    losses = []
+    if source.alpha and not target.alpha:
+        losses.append(f"alpha is left out: {codec} has none")
+    if target.bit_depth < source.bit_depth:
+        losses.append(f"{source.bit_depth} bit samples become {target.bit_depth} bit ({codec}, {target.name})")
+    if source.kind != "gray" and any(t > s for s, t in zip(source.chroma_shift, target.chroma_shift, strict=True)):
+        losses.append(f"colour is stored at lower resolution: {source.name} becomes {target.name}")
+    return losses
+
+
+def _output_color(info: VideoInfo, format_: PixelFormat) -> Color:
+    source, depth = info.color, format_.bit_depth
+    if format_.kind == "rgb":
+        location = ChromaLocation.LEFT
+        return Color(Matrix.RGB, source.primaries, source.transfer, Range.FULL, location, depth)
+    if source.is_rgb:
+        source = color_of_rgb_as_video(source, info.height)
+    color_range = Range.FULL if format_.name.startswith("yuvj") else source.range
+    return Color(source.matrix, source.primaries, source.transfer, color_range, source.chroma_location, depth)
+
+
+def _output_aspect(info: VideoInfo, width: int, height: int) -> Fraction | None:
+    """The sample aspect ratio that keeps the shape of the picture, as ffmpeg's scale filter does."""
+    stretch = Fraction(width, info.width) / Fraction(height, info.height)
+    if info.sample_aspect_ratio is None and abs(stretch - 1) < Fraction(1, 100):
+        return None
+    if abs(stretch - 1) < Fraction(1, 1000):  # rounding to even sides is no change of shape
+        return info.sample_aspect_ratio
+    return ((info.sample_aspect_ratio or Fraction(1)) / stretch).limit_denominator(65535)

@@ -1,0 +1,104 @@
+"""Run a network on pictures of any size: padded, split into batches and overlapping tiles, never dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vsr.backends.engine import Engine
+from vsr.errors import EngineError
+from vsr.models.cards import ModelCard
+
+__all__ = ["SMALLEST_TILE", "TiledNetwork"]
+
+SMALLEST_TILE = 32  # input pixels
+
+
+class TiledNetwork:
+    """An engine that takes (N, C, H, W) of any N, H and W.
+
+    tile: side of a tile in input pixels, or None for whole frames. Tiles overlap by the network's halo,
+        and keep the picture's own borders, so that tiled output equals untiled output.
+    On running out of memory the batch is halved down to one frame, then frames are tiled, then tiles
+    halved down to `SMALLEST_TILE`; what was learnt holds for the calls that follow.
+    """
+
+    def __init__(
+        self, engine: Engine, card: ModelCard, tile: int | None = None, note: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self.engine, self.card, self.tile, self._note = engine, card, tile, note
+        self.max_batch: int | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """float32 (N, C, H, W) on the engine's device to (N, C, H·scale, W·scale).
+
+        Raises EngineError where memory does not suffice even for the smallest tile.
+        """
+        while True:
+            try:
+                parts = x.split(self.max_batch or x.shape[0])
+                outs = [self._frames(part) for part in parts]
+                return outs[0] if len(outs) == 1 else torch.cat(outs)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self._shrink(x, error)
+            if x.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _shrink(self, x: Tensor, error: BaseException) -> None:
+        batch, longest = self.max_batch or x.shape[0], max(x.shape[-2:])
+        if batch > 1:
+            self.max_batch = batch // 2
+            self._note(f"out of memory: going on with batches of {self.max_batch}")
+        elif (tile := min(self.tile or longest, longest)) > SMALLEST_TILE:
+            self.tile = max(SMALLEST_TILE, -(-tile // 2))
+            self._note(f"out of memory: going on with tiles of {self.tile} pixels")
+        else:
+            raise EngineError(
+                f"out of memory on {x.device} even with tiles of {SMALLEST_TILE} pixels; use a smaller model or --device cpu"
+            ) from error
+
+    def _frames(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        if self.tile is None or (self.tile >= height and self.tile >= width):
+            return self._padded(x)
+        scale = self.card.scale
+        out = x.new_empty((x.shape[0], x.shape[1], height * scale, width * scale))
+        for top, bottom, outer_top, outer_bottom in _spans(height, self.tile, self.card.halo):
+            for left, right, outer_left, outer_right in _spans(width, self.tile, self.card.halo):
+                part = self._padded(x[..., outer_top:outer_bottom, outer_left:outer_right])
+                y, z = (top - outer_top) * scale, (left - outer_left) * scale
+                inner = part[..., y : y + (bottom - top) * scale, z : z + (right - left) * scale]
+                out[..., top * scale : bottom * scale, left * scale : right * scale] = inner
+        return out
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """The engine on a picture padded to what the network needs, cropped back."""
+        height, width = x.shape[-2:]
+        below, right = -height % self.card.multiple_of, -width % self.card.multiple_of
+        if below or right:
+            x = F.pad(x, (0, right, 0, below), mode="replicate")
+        (out,) = self.engine(x)
+        return out[..., : height * self.card.scale, : width * self.card.scale]
+
+
+def _spans(length: int, tile: int, halo: int) -> Iterator[tuple[int, int, int, int]]:
+    """(start, end) of each tile along a side, and (start, end) with the halo, inside the picture.
+
+    Tiles are of equal size, give or take a pixel, so that a device sees few shapes.
+    """
+    count = -(-length // tile)
+    for index in range(count):
+        start, end = index * length // count, (index + 1) * length // count
+        yield start, end, max(0, start - halo), min(length, end + halo)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()  # the CPU allocator and MPS raise plain RuntimeErrors
+    return "can't allocate memory" in text or "not enough memory" in text or "out of memory" in text

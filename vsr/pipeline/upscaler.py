@@ -1,0 +1,281 @@
+"""Frames in, larger frames out: colour, network, resize and colour again, on the engine's device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vsr.backends.engine import Engine, Precision, choose_device, choose_precision, safer_precisions
+from vsr.backends.torch_engine import TorchEngine
+from vsr.errors import EngineError
+from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
+from vsr.media import color as convert
+from vsr.media.pixels import PixelFormat
+from vsr.media.resample import resample
+from vsr.models.cards import ModelCard
+from vsr.models.weights import load_net, resolve
+from vsr.pipeline.tiles import TiledNetwork
+
+__all__ = ["Target", "Upscaler", "load_model", "upscaler_of_net"]
+
+GATE_SIDE = 128  # input pixels of the crop on which the first batch is checked against fp32
+GATE_TOLERANCE = 2 / 255  # largest difference anywhere: two code values of 8 bit
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the output frames are: size in pixels, samples and colour."""
+
+    width: int
+    height: int
+    pixel_format: PixelFormat
+    color: Color
+
+
+class Upscaler:
+    """A model ready to run: its card, an engine, and everything around the network.
+
+    Instances keep what they learn (batch and tile that fit in memory, a safer precision), not frames.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        make_engine: Callable[[Precision], Engine],
+        precision: Precision,
+        tile: int | None = None,
+        note: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.card, self.precision, self._make_engine, self._note = card, precision, make_engine, note
+        self._tiled = TiledNetwork(make_engine(precision), card, tile, note)
+        self._is_checked = not safer_precisions(precision)
+
+    @property
+    def engine(self) -> Engine:
+        return self._tiled.engine
+
+    @property
+    def device(self) -> torch.device:
+        return self.engine.device
+
+    # -- the network -------------------------------------------------------------------------------
+
+    def network(self, x: Tensor) -> Tensor:
+        """float32 (N, C, H, W), C = 3 or 1 as the card says, to (N, C, H·scale, W·scale), unclamped.
+
+        The first batch is checked against fp32; NaN and Inf are caught in every batch. Either moves to
+        the next safer precision, with a note. Raises EngineError where there is none left.
+        """
+        if not self._is_checked:
+            self._check_precision(x)
+        while True:
+            out = self._tiled(x)
+            if torch.isfinite(out.sum()):
+                return out
+            self._fall_back("gave NaN or Inf")
+
+    def _check_precision(self, x: Tensor) -> None:
+        top, left = max(0, (x.shape[-2] - GATE_SIDE) // 2), max(0, (x.shape[-1] - GATE_SIDE) // 2)
+        crop = x[..., top : top + GATE_SIDE, left : left + GATE_SIDE]
+        reference = TiledNetwork(self._make_engine("fp32"), self.card)(crop).clamp(0, 1)
+        while not self._is_checked:
+            difference = (self._tiled(crop).clamp(0, 1) - reference).abs().max().item()
+            if difference <= GATE_TOLERANCE:  # false for NaN
+                self._is_checked = True
+            else:
+                self._fall_back(f"differs from fp32 by {difference * 255:.1f} code values")
+
+    def _fall_back(self, why: str) -> None:
+        remaining = safer_precisions(self.precision)
+        if not remaining:
+            raise EngineError(f"model '{self.card.name}' {why} at {self.precision} on {self.device}; its weights are bad")
+        self._note(f"{self.precision} {why}: going on in {remaining[0]}")
+        self.precision = remaining[0]
+        self._is_checked = self._is_checked or not safer_precisions(self.precision)
+        self._tiled.engine = self._make_engine(self.precision)
+
+    # -- frames --------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def upscale(self, batch: FrameBatch, target: Target) -> FrameBatch:
+        """A batch of native planes to a batch of the target's planes, on the CPU; PTS and durations as they are."""
+        planes = [p.to(self.device, non_blocking=True) for p in batch.planes]
+        if batch.chroma is None and not batch.color.is_rgb:
+            main = self._gray(planes[0], batch.color, target)
+        elif batch.color.is_rgb:
+            main = self._from_rgb(self._rgb_to_rgb(convert.dequantize_luma(planes[0], batch.color), target), target)
+        elif self.card.color == "y" and _same_ycbcr(batch.color, target.color):
+            main = self._luma_planes(planes[0], planes[1], batch.color, target)
+        else:
+            luma, chroma = (convert.dequantize_luma(planes[0], batch.color), self._full_chroma(planes, batch.color))
+            rgb = convert.ycbcr_to_rgb(luma, chroma, batch.color.matrix)
+            main = self._from_rgb(self._rgb_to_rgb(rgb, target), target)
+        if target.pixel_format.alpha:
+            main = (*main, self._alpha(planes[-1] if batch.alpha is not None else None, batch, target))
+        return FrameBatch(
+            tuple(p.cpu() for p in main), batch.pts, batch.durations, batch.time_base, target.color
+        )
+
+    def _luma_planes(self, luma: Tensor, chroma: Tensor, color: Color, target: Target) -> tuple[Tensor, ...]:
+        """The light way: luma through the network as it is coded, chroma up by the cubic kernel."""
+        peak = _luma_peak(color)
+        out = self._resized(self.network(luma.to(torch.float32).mul_(1 / peak)), target)
+        out = _to_codes(out.mul_(_luma_peak(target.color)), target.color)
+        if target.pixel_format.kind == "gray":
+            return (out,)
+        shift = _chroma_shift(luma, chroma)
+        scale = (target.height / luma.shape[-2], target.width / luma.shape[-1])
+        moved = convert.resize_chroma(
+            convert.dequantize_chroma(chroma, color),
+            (color, shift),
+            (target.color, target.pixel_format.chroma_shift),
+            scale,
+            (target.height, target.width),
+        )
+        return out, convert.quantize_chroma(moved, target.color)
+
+    def _gray(self, luma: Tensor, color: Color, target: Target) -> tuple[Tensor, ...]:
+        if self.card.color == "y" and target.pixel_format.kind == "gray" and color.range is target.color.range:
+            out = self._resized(self.network(luma.to(torch.float32).mul_(1 / _luma_peak(color))), target)
+            return (_to_codes(out.mul_(_luma_peak(target.color)), target.color),)
+        gray = convert.dequantize_luma(luma, color)
+        rgb = self._rgb_to_rgb(gray.expand(-1, 3, -1, -1), target)
+        return self._from_rgb(rgb, target)
+
+    def _full_chroma(self, planes: list[Tensor], color: Color) -> Tensor:
+        size = (planes[0].shape[-2], planes[0].shape[-1])
+        chroma = convert.dequantize_chroma(planes[1], color)
+        return convert.upsample_chroma(chroma, color, _chroma_shift(planes[0], planes[1]), size)
+
+    def _rgb_to_rgb(self, rgb: Tensor, target: Target) -> Tensor:
+        """RGB floats through the network, at the target's size, clamped to [0, 1]."""
+        if self.card.color == "rgb":
+            return self._resized(self.network(rgb.clamp(0, 1)), target).clamp_(0, 1)
+        # A luma network was trained on BT.601 luma as it is coded: 16 to 235, over 255.
+        luma, chroma = convert.rgb_to_ycbcr(rgb.clamp(0, 1), Matrix.SMPTE170M)
+        luma = self._resized(self.network(luma.mul_(219 / 255).add_(16 / 255)), target)
+        chroma = resample(chroma, (target.height, target.width))
+        return convert.ycbcr_to_rgb(luma.sub_(16 / 255).mul_(255 / 219), chroma, Matrix.SMPTE170M).clamp_(0, 1)
+
+    def _from_rgb(self, rgb: Tensor, target: Target) -> tuple[Tensor, ...]:
+        """RGB floats at the target's size to the target's planes."""
+        color, format_ = target.color, target.pixel_format
+        if format_.kind == "rgb":
+            return (convert.quantize_luma(rgb, color),)
+        luma, chroma = convert.rgb_to_ycbcr(rgb, color.matrix)
+        if format_.kind == "gray":
+            return (convert.quantize_luma(luma, color),)
+        size = (target.height, target.width)
+        chroma = convert.resize_chroma(chroma, (color, (0, 0)), (color, format_.chroma_shift), (1, 1), size)
+        return convert.quantize_luma(luma, color), convert.quantize_chroma(chroma, color)
+
+    def _alpha(self, alpha: Tensor | None, batch: FrameBatch, target: Target) -> Tensor:
+        opaque = 2.0**target.color.bit_depth - 1
+        if alpha is None:
+            shape = (batch.num_frames, 1, target.height, target.width)
+            return torch.full(shape, opaque, device=self.device).to(target.color.dtype)
+        scaled = alpha.to(torch.float32).mul_(opaque / (2.0**batch.color.bit_depth - 1))
+        return _to_codes(resample(scaled, (target.height, target.width)), target.color)
+
+    def _resized(self, x: Tensor, target: Target) -> Tensor:
+        """The one resize, where the target is not the network's own size."""
+        if x.shape[-2:] == (target.height, target.width):
+            return x
+        return F.interpolate(x, (target.height, target.width), mode="bicubic", antialias=True)
+
+    # -- pictures --------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def upscale_image(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        """One picture: (H, W, 3) or (H, W, 4) RGB(A), or (H, W) gray; uint8 or uint16, and so the result.
+
+        size: (width, height) of the result; the network's scale unless given. Alpha goes up bicubically.
+        Raises ValueError for other shapes and dtypes.
+        """
+        peak = _image_peak(image)
+        pixels = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(image))).permute(2, 0, 1)[None]
+        x = pixels.to(self.device).to(torch.float32) / peak
+        height, width = image.shape[0] * self.card.scale, image.shape[1] * self.card.scale
+        if size is not None:
+            width, height = size
+        target = Target(width, height, _RGB, _SRGB)
+        rgb = self._rgb_to_rgb(x[:, :3].expand(-1, 3, -1, -1), target)
+        if image.ndim == 2:
+            rgb = convert.rgb_to_ycbcr(rgb, Matrix.SMPTE170M)[0]
+        if x.shape[1] == 4:
+            rgb = torch.cat((rgb, resample(x[:, 3:], (height, width)).clamp(0, 1)), 1)
+        out = rgb.mul(peak).add_(0.5)[0].permute(1, 2, 0).cpu().numpy().astype(image.dtype)
+        return out[..., 0] if image.ndim == 2 else out
+
+
+_RGB = PixelFormat("gbrp", "rgb", "planar", 8)
+_SRGB = Color(Matrix.RGB, Primaries.BT709, Transfer.SRGB, Range.FULL, ChromaLocation.LEFT, 8)
+
+
+def load_model(
+    model: str,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    tile: int | None = None,
+    note: Callable[[str], None] = lambda line: None,
+) -> Upscaler:
+    """A model by name or .safetensors file, ready on a device.
+
+    device: "auto", "cpu", "cuda", "cuda:N" or "mps".  precision: "auto", "fp16", "bf16" or "fp32".
+    tile: side of a tile in input pixels; None for whole frames.  note: called with one line where the
+    engine has to fall back. Raises ModelError and OptionError.
+    """
+    card, path = resolve(model)
+    net = load_net(card, path)
+    return upscaler_of_net(card, net, device=device, precision=precision, tile=tile, note=note)
+
+
+def upscaler_of_net(
+    card: ModelCard,
+    net: nn.Module,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    tile: int | None = None,
+    note: Callable[[str], None] = lambda line: None,
+) -> Upscaler:
+    """Like `load_model`, for a network that is in memory."""
+    chosen = choose_device(device)
+
+    def make_engine(precision: Precision) -> Engine:
+        return TorchEngine(net, chosen, precision)
+
+    return Upscaler(card, make_engine, choose_precision(chosen, precision), tile, note)
+
+
+def _same_ycbcr(source: Color, target: Color) -> bool:
+    """Whether luma and chroma mean the same in both, bit depth aside, so that planes can go through alone."""
+    return source.matrix is target.matrix and source.range is target.range
+
+
+def _luma_peak(color: Color) -> float:
+    """The code value that stands for 1 at a luma network's input: 255 at 8 bit."""
+    return 255.0 * 2 ** (color.bit_depth - 8) if color.range is Range.LIMITED else 2.0**color.bit_depth - 1
+
+
+def _to_codes(x: Tensor, color: Color) -> Tensor:
+    return x.add_(0.5).clamp_(0, 2.0**color.bit_depth - 0.5).to(color.dtype)
+
+
+def _chroma_shift(luma: Tensor, chroma: Tensor) -> tuple[int, int]:
+    """log2 of the (horizontal, vertical) subsampling, from the planes' own sizes."""
+    return int(chroma.shape[-1] < luma.shape[-1]), int(chroma.shape[-2] < luma.shape[-2])
+
+
+def _image_peak(image: np.ndarray) -> int:
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"a picture must be uint8 or uint16, not {image.dtype}")
+    if image.size == 0 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):
+        raise ValueError(f"a picture must be (H, W, 3), (H, W, 4) or (H, W), not {image.shape}")
+    return 255 if image.dtype == np.uint8 else 65535

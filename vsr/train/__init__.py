@@ -1,0 +1,1 @@
+"""Training: pictures, degradations, recipes and the loop."""
