@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import av
 from av.container import InputContainer
+from av.container.core import Flags as ContainerFlags
 from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
@@ -80,11 +81,14 @@ def open_input(path: Path) -> InputContainer:
         raise InputError(f"{path}: the file is empty (0 bytes)")
     try:
         # Names like "-x.mp4" or "a:b.mp4" would read as options or protocols; file: makes them plain files.
-        return av.open(f"file:{path}", mode="r", metadata_errors="replace")
+        container = av.open(f"file:{path}", mode="r", metadata_errors="replace")
     except PermissionError as error:
         raise InputError(f"{path}: no permission to read it") from error
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"{path}: not a media file that FFmpeg can read ({_reason(error)})") from error
+    # PyAV asks FFmpeg to invent missing timestamps, which shifts H.264 in AVI; ffmpeg itself does not.
+    container.flags &= ~ContainerFlags.gen_pts.value
+    return container
 
 
 def _reason(error: BaseException) -> str:

@@ -184,6 +184,8 @@ class Remuxer:
         if index in self._streams:
             if packet.dts is None and packet.pts is None:
                 return  # a flush packet, or an attachment that already lies in the header
+            if packet.duration and packet.duration >= 2**31:
+                packet.duration = 0  # "until further notice", which muxers refuse as too long
             target = self._streams[index]
             self.tallies[target.index].add(packet)
             packet.stream = target

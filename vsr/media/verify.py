@@ -50,8 +50,9 @@ def verify_output(
                 continue
             if packet.stream.index == video_index:
                 num_packets += 1
-                if packet.pts is not None:
-                    times.append(packet.pts * packet.time_base)
+                time = packet.pts if packet.pts is not None else packet.dts  # AVI has the latter alone
+                if time is not None:
+                    times.append(time * packet.time_base)
             elif packet.stream.index in found:
                 found[packet.stream.index].add(packet)
     if num_packets != len(pts):

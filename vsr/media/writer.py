@@ -232,6 +232,7 @@ def _muxer_options(path: Path, time_base: Fraction) -> dict[str, str]:
     if path.suffix.lower() in (".mp4", ".mov", ".m4v", ".3gp", ".3g2"):
         options["movflags"] = "+write_colr"
         options["video_track_timescale"] = str(time_base.denominator)
+        options["movie_timescale"] = str(time_base.denominator)  # of the edit list, which holds a late start
     return options
 
 

@@ -23,18 +23,25 @@ from vsr.train.recipes import RECIPES, card_of
 __all__ = ["StillsValidation", "run_training"]
 
 # PSNR in dB of bicubic upscaling, which every correct measuring reproduces (tolerance 0.05 dB).
-_GATES = {("Set5", 4): 28.42, ("Set14", 4): 26.09, ("Set5", 2): 33.68, ("Set14", 2): 30.33}
+_GATES = {
+    ("Set5", 4): 28.42,
+    ("Set14", 4): 26.09,
+    ("BSD100", 4): 25.96,
+    ("Set5", 2): 33.68,
+    ("Set14", 2): 30.33,
+    ("BSD100", 2): 29.56,
+}
 _GATE_TOLERANCE_DB = 0.05
 
 
 class StillsValidation:
     """Luma PSNR on folders of pictures: MATLAB bicubic LR in uint8, crop of `scale` pixels, BT.601 luma."""
 
-    def __init__(self, folder: Path, scale: int) -> None:
+    def __init__(self, folder: Path, scale: int, names: tuple[str, ...] = ("Set5", "Set14")) -> None:
         self.scale = scale
         self.sets = {
             name: [mod_crop(read_rgb(path), scale) for path in find_images(folder / name)]
-            for name in ("Set5", "Set14")
+            for name in names
             if (folder / name).is_dir()
         }
 
