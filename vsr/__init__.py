@@ -1,10 +1,10 @@
 """Video super-resolution that loses nothing on the way: every frame, timestamp and stream.
 
-    import vsr
+import vsr
 
-    vsr.enhance("input.mp4", "output.mp4")
-    sharp = vsr.upscale_image(picture, model="fast")  # (H, W, 3) uint8 RGB in and out
-    model = vsr.load_model("fast")                    # the same, loaded once for many pictures
+vsr.enhance("input.mp4", "output.mp4")
+sharp = vsr.upscale_image(picture, model="fast")  # (H, W, 3) uint8 RGB in and out
+model = vsr.load_model("fast")                    # the same, loaded once for many pictures
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vsr.errors import VsrError
+from vsr.version import __version__
 
 if TYPE_CHECKING:
     from vsr.api import enhance, load_model, upscale_image
 
 __all__ = ["VsrError", "__version__", "enhance", "load_model", "upscale_image"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

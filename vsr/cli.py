@@ -6,16 +6,13 @@ import signal
 import sys
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
-from vsr import __version__
-from vsr.errors import OptionError, VsrError
+from vsr.errors import VsrError
 from vsr.terminal import ProgressPrinter
-
-if TYPE_CHECKING:
-    from vsr.pipeline.job import JobReport
+from vsr.version import __version__
 
 __all__ = ["main"]
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import av
 import torch
 
-from vsr import __version__
 from vsr.backends.engine import choose_device, choose_precision
 from vsr.media.reader import VideoReader
 from vsr.media.sequence import is_image, read_image
 from vsr.pipeline.plan import JobOptions, choose_model
+from vsr.version import __version__
 
 __all__ = ["describe_file", "describe_machine"]
 
@@ -88,7 +88,8 @@ def describe_machine() -> str:
         properties = torch.cuda.get_device_properties(index)
         lines.append(f"cuda:{index}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
     if not torch.cuda.is_available():
-        lines.append("no CUDA GPU" + (f" (this torch is built for CUDA {torch.version.cuda})" if torch.version.cuda else ""))
+        build = f" (this torch is built for CUDA {torch.version.cuda})" if torch.version.cuda else ""
+        lines.append("no CUDA GPU" + build)
     if torch.backends.mps.is_available():
         lines.append("mps: Metal GPU")
     lines.append("encoders: " + ", ".join(name for name in _ENCODERS if name in av.codecs_available))

@@ -112,7 +112,8 @@ def allocate_planes(format_: PixelFormat, num_frames: int, height: int, width: i
 def _samples(plane: av.video.plane.VideoPlane, format_: PixelFormat, per_pixel: int) -> np.ndarray:
     """A plane's memory as (height, width, per_pixel) samples, without a copy."""
     stride = plane.line_size // np.dtype(format_.sample_dtype).itemsize
-    rows = np.frombuffer(plane, format_.sample_dtype).reshape(-1, stride)[: plane.height]
+    samples: np.ndarray = np.frombuffer(plane, format_.sample_dtype)  # type: ignore[call-overload]
+    rows = samples.reshape(-1, stride)[: plane.height]
     return rows[:, : plane.width * per_pixel].reshape(plane.height, plane.width, per_pixel)
 
 

@@ -67,7 +67,7 @@ class Chunk:
     batch is None only in the last chunk, which may carry trailing packets alone.
     """
 
-    packets: tuple[Packet, ...]
+    packets: tuple[Packet[Any], ...]
     batch: FrameBatch | None
 
 
@@ -87,7 +87,7 @@ def open_input(path: Path) -> InputContainer:
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"{path}: not a media file that FFmpeg can read ({_reason(error)})") from error
     # PyAV asks FFmpeg to invent missing timestamps, which shifts H.264 in AVI; ffmpeg itself does not.
-    container.flags &= ~ContainerFlags.gen_pts.value
+    container.flags &= ~ContainerFlags.gen_pts.value  # type: ignore[attr-defined]
     return container
 
 
@@ -120,7 +120,7 @@ class VideoReader:
         self._last_pts: int | None = None
         self._num_moved_pts = 0
         self._strange_sizes: set[tuple[int, int]] = set()
-        self._packets: list[Packet] = []
+        self._packets: list[Packet[Any]] = []
         self.container = open_input(path)
         try:
             self.stream = self._main_stream()
@@ -180,11 +180,11 @@ class VideoReader:
 
     def _main_stream(self) -> VideoStream:
         streams = self.container.streams.video
-        moving = [s for s in streams if not s.disposition & Disposition.attached_pic]
+        moving = [s for s in streams if Disposition.attached_pic not in s.disposition]
         if not moving:
             kinds = ", ".join(s.type for s in self.container.streams) or "none"
             raise InputError(f"{self.path}: has no video stream (streams: {kinds})")
-        main = next((s for s in moving if s.disposition & Disposition.default), moving[0])
+        main = next((s for s in moving if Disposition.default in s.disposition), moving[0])
         if main.codec_context is None:
             raise InputError(f"{self.path}: this FFmpeg has no decoder for its video stream")
         return main
@@ -249,7 +249,7 @@ class VideoReader:
                 if self._window.holds(frame):
                     yield frame
 
-    def _demux(self) -> Iterator[Packet]:
+    def _demux(self) -> Iterator[Packet[Any]]:
         try:
             yield from self.container.demux()
         except av.InvalidDataError as error:
@@ -258,7 +258,7 @@ class VideoReader:
         except (av.FFmpegError, OSError) as error:
             raise InputError(f"{self.path}: reading failed ({_reason(error)})") from error
 
-    def _keep_packet(self, packet: Packet) -> None:
+    def _keep_packet(self, packet: Packet[Any]) -> None:
         if self._window.holds_packet(packet):
             self._packets.append(packet)
 
@@ -288,7 +288,7 @@ class VideoReader:
             yield first
         yield from self._frames
 
-    def _take_packets(self) -> tuple[Packet, ...]:
+    def _take_packets(self) -> tuple[Packet[Any], ...]:
         packets, self._packets = tuple(self._packets), []
         return packets
 
@@ -355,7 +355,7 @@ class _Window:
     def holds(self, frame: av.VideoFrame) -> bool:
         return self.start is None or _pts(frame) * (frame.time_base or 0) >= self.start
 
-    def holds_packet(self, packet: Packet) -> bool:
+    def holds_packet(self, packet: Packet[Any]) -> bool:
         """Whether a packet of another stream lies inside; moves it to the output's clock where it does."""
         time = packet.pts if packet.pts is not None else packet.dts
         if not self.trims or time is None:

@@ -10,11 +10,23 @@ from fractions import Fraction
 from typing import Any, Literal
 
 import av
+from av.audio.codeccontext import AudioCodecContext
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Stream
 
-__all__ = ["AUDIO_ENCODERS", "AudioMode", "Remuxer", "StreamPlan", "StreamTally", "carried_tags", "copy_chapters", "plan_streams"]
+__all__ = [
+    "AUDIO_ENCODERS",
+    "AudioMode",
+    "Remuxer",
+    "StreamPlan",
+    "StreamTally",
+    "carried_tags",
+    "copy_chapters",
+    "plan_streams",
+]
 
 AudioMode = Literal["copy", "aac", "opus", "none"]
 AUDIO_ENCODERS: dict[str, str] = {"aac": "aac", "opus": "libopus"}
@@ -119,7 +131,9 @@ def _add_copy(output: OutputContainer, stream: Stream) -> Stream:
     return copied
 
 
-def copy_chapters(source: InputContainer, output: OutputContainer, shift_seconds: Fraction, end: Fraction | None) -> int:
+def copy_chapters(
+    source: InputContainer, output: OutputContainer, shift_seconds: Fraction, end: Fraction | None
+) -> int:
     """Set the output's chapters to the source's, moved by the trim. Returns how many cannot be held."""
     chapters = []
     for chapter in source.chapters():
@@ -142,7 +156,7 @@ class StreamTally:
     num_packets: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
 
-    def add(self, packet: Packet) -> None:
+    def add(self, packet: Packet[Any]) -> None:
         data = bytes(packet)
         if data == b"\0\0":  # mov_text's "nothing on screen", which muxers add where there are gaps
             return
@@ -156,7 +170,7 @@ class Remuxer:
     def __init__(self, output: OutputContainer, plans: Iterable[StreamPlan]) -> None:
         self._output = output
         self._streams: dict[int, Stream] = {}
-        self._encoders: dict[int, Stream] = {}
+        self._encoders: dict[int, AudioStream] = {}
         self.tallies: dict[int, StreamTally] = {}  # by index in the output, of copied streams
         self.num_damaged_audio = 0
         self._plans = {plan.stream.index: plan for plan in plans}
@@ -171,14 +185,16 @@ class Remuxer:
                 self.tallies[copied.index] = StreamTally()
         elif plan.action == "transcode":
             source = plan.stream.codec_context
-            rate = 48000 if plan.encoder == "libopus" else source.sample_rate  # type: ignore[union-attr]
+            assert isinstance(source, AudioCodecContext)
+            rate = 48000 if plan.encoder == "libopus" else source.sample_rate
             encoded = self._output.add_stream(plan.encoder or "aac", rate=rate)
-            encoded.codec_context.layout = source.layout.name  # type: ignore[union-attr]
+            assert isinstance(encoded, AudioStream)
+            encoded.codec_context.layout = source.layout
             encoded.metadata.update(carried_tags(plan.stream.metadata, reencoded=True))
             encoded.disposition = plan.stream.disposition
             self._encoders[index] = encoded
 
-    def mux(self, packet: Packet) -> None:
+    def mux(self, packet: Packet[Any]) -> None:
         """Mux one packet of the input."""
         index = packet.stream.index
         if index in self._streams:
@@ -193,18 +209,18 @@ class Remuxer:
         elif index in self._encoders:
             self._transcode(packet, index)
 
-    def _transcode(self, packet: Packet, index: int) -> None:
+    def _transcode(self, packet: Packet[Any], index: int) -> None:
         try:
-            frames = packet.decode()
+            frames: list[AudioFrame] = packet.decode()  # type: ignore[assignment]
         except av.FFmpegError:
             self.num_damaged_audio += 1
             return
         for frame in frames:
-            self._output.mux(self._encoders[index].encode(frame))  # type: ignore[attr-defined]
+            self._output.mux(self._encoders[index].encode(frame))
 
     def flush(self) -> None:
         """Drain the audio decoders and encoders."""
         for index, encoder in self._encoders.items():
             for frame in self._plans[index].stream.decode(None):  # type: ignore[attr-defined]
-                self._output.mux(encoder.encode(frame))  # type: ignore[attr-defined]
-            self._output.mux(encoder.encode(None))  # type: ignore[attr-defined]
+                self._output.mux(encoder.encode(frame))
+            self._output.mux(encoder.encode(None))

@@ -57,9 +57,7 @@ def _cubic(x: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
-def _taps(
-    source: int, target: int, scale: float, source_offset: float, target_offset: float
-) -> tuple[Tensor, Tensor]:
+def _taps(source: int, target: int, scale: float, source_offset: float, target_offset: float) -> tuple[Tensor, Tensor]:
     """Weights (target, P) float64 and source indices (target, P), unreflected: may lie outside."""
     center = (torch.arange(target, dtype=torch.float64) + target_offset) / scale - source_offset
     stretch = min(scale, 1.0)

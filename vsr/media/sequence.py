@@ -36,7 +36,8 @@ def read_image(path: Path) -> np.ndarray:
         raise InputError(f"{path}: not a picture that OpenCV can read")
     if image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2] == 3):
         # Only these modes turn the picture as its EXIF tag asks.
-        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE if image.ndim == 2 else cv2.IMREAD_COLOR)
+        upright = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE if image.ndim == 2 else cv2.IMREAD_COLOR)
+        image = image if upright is None else upright
     if image.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: {image.dtype} samples are not supported; convert the picture to 8 or 16 bit")
     if image.ndim == 3 and image.shape[2] == 2:

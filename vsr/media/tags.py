@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeVar
 
 import av
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideData, Type
 
 from vsr.frames import ChromaLocation, Color, Matrix, Primaries, Range, Transfer
 from vsr.media.pixels import PixelFormat
@@ -159,4 +160,5 @@ def _mastering_display(data: bytes) -> MasteringDisplay:
 
 
 def _side_data(frame: av.VideoFrame, kind: Type) -> bytes | None:
-    return next((bytes(data) for data in frame.side_data if data.type == kind), None)  # type: ignore[attr-defined]
+    items: Iterable[SideData] = frame.side_data  # type: ignore[assignment]  # a sequence, whatever its stub says
+    return next((bytes(data) for data in items if data.type == kind), None)

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
-import av
-
 from vsr.errors import VerificationError
 from vsr.media.reader import open_input
 from vsr.media.remux import StreamTally

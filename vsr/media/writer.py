@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from array import array
 from collections.abc import Sequence
@@ -69,9 +70,7 @@ def check_target(path: Path, overwrite: bool, source: Path | None = None) -> Non
 class VideoWriter:
     """Encode and mux into a file beside the target, which `commit` puts in place and `abort` removes."""
 
-    def __init__(
-        self, path: Path, reader: VideoReader, settings: VideoSettings, plans: Sequence[StreamPlan]
-    ) -> None:
+    def __init__(self, path: Path, reader: VideoReader, settings: VideoSettings, plans: Sequence[StreamPlan]) -> None:
         self.path, self.settings = path, settings
         self.partial = partial_path(path)
         self.pts: array[int] = array("q")  # every PTS that was encoded, 8 bytes a frame
@@ -211,10 +210,9 @@ class VideoWriter:
 
     def abort(self) -> None:
         """Close without completing, and remove the partial file."""
-        try:
+        # The file goes away; what it lacks no longer matters.
+        with contextlib.suppress(av.FFmpegError, OSError, ValueError):
             self._output.close()
-        except (av.FFmpegError, OSError, ValueError):
-            pass  # the file goes away; what it lacks no longer matters
         self.partial.unlink(missing_ok=True)
 
     @property

@@ -129,7 +129,7 @@ def enhance_video(
 
 def _upscaler(options: JobOptions, width: int, height: int, note: Note) -> tuple[ModelCard, Upscaler]:
     device = choose_device(options.device)
-    card, path, reason = choose_model(options, width, height, device)
+    card, _, reason = choose_model(options, width, height, device)
     note(f"model {card.name} ({reason})")
     model = card.name if options.model == "auto" else options.model
     upscaler = load_model(model, device=str(device), precision=options.precision, tile=options.tile, note=note)

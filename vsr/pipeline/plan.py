@@ -110,7 +110,9 @@ def choose_model(options: JobOptions, width: int, height: int, device: torch.dev
     return card, path, f"auto: the network for ×{wanted:g} on {device.type}"
 
 
-def choose_size(options: JobOptions, card: ModelCard, width: int, height: int, even: tuple[bool, bool]) -> tuple[int, int]:
+def choose_size(
+    options: JobOptions, card: ModelCard, width: int, height: int, even: tuple[bool, bool]
+) -> tuple[int, int]:
     """(width, height) of the output in pixels.
 
     even: whether (width, height) must be even, because chroma is subsampled; a size that was asked for
@@ -191,7 +193,9 @@ def _container(path: Path) -> tuple[str, str]:
         with av.open(f"file:{path}", "w") as probe:  # nothing is written before a header is
             container, codec, audio = probe.format.name, probe.default_video_codec, probe.default_audio_codec
     except (av.FFmpegError, ValueError) as error:
-        raise OutputError(f"{path}: the suffix '{path.suffix}' names no container; use .mp4, .mkv, .mov or .webm") from error
+        raise OutputError(
+            f"{path}: the suffix '{path.suffix}' names no container; use .mp4, .mkv, .mov or .webm"
+        ) from error
     if codec == "none" or (codec == "png" and audio != "none"):  # audio files hold a PNG cover at most
         raise OutputError(f"{path}: {container} does not hold video; use .mp4, .mkv, .mov or .webm")
     return container, codec

@@ -39,7 +39,7 @@ class TiledNetwork:
         """
         while True:
             try:
-                parts = x.split(self.max_batch or x.shape[0])
+                parts = torch.split(x, self.max_batch or x.shape[0])
                 outs = [self._frames(part) for part in parts]
                 return outs[0] if len(outs) == 1 else torch.cat(outs)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -59,7 +59,8 @@ class TiledNetwork:
             self._note(f"out of memory: going on with tiles of {self.tile} pixels")
         else:
             raise EngineError(
-                f"out of memory on {x.device} even with tiles of {SMALLEST_TILE} pixels; use a smaller model or --device cpu"
+                f"out of memory on {x.device} even with tiles of {SMALLEST_TILE} pixels; "
+                "use a smaller model or --device cpu"
             ) from error
 
     def _frames(self, x: Tensor) -> Tensor:

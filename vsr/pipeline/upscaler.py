@@ -93,7 +93,9 @@ class Upscaler:
     def _fall_back(self, why: str) -> None:
         remaining = safer_precisions(self.precision)
         if not remaining:
-            raise EngineError(f"model '{self.card.name}' {why} at {self.precision} on {self.device}; its weights are bad")
+            raise EngineError(
+                f"model '{self.card.name}' {why} at {self.precision} on {self.device}; its weights are bad"
+            )
         self._note(f"{self.precision} {why}: going on in {remaining[0]}")
         self.precision = remaining[0]
         self._is_checked = self._is_checked or not safer_precisions(self.precision)
@@ -117,9 +119,7 @@ class Upscaler:
             main = self._from_rgb(self._rgb_to_rgb(rgb, target), target)
         if target.pixel_format.alpha:
             main = (*main, self._alpha(planes[-1] if batch.alpha is not None else None, batch, target))
-        return FrameBatch(
-            tuple(p.cpu() for p in main), batch.pts, batch.durations, batch.time_base, target.color
-        )
+        return FrameBatch(tuple(p.cpu() for p in main), batch.pts, batch.durations, batch.time_base, target.color)
 
     def _luma_planes(self, luma: Tensor, chroma: Tensor, color: Color, target: Target) -> tuple[Tensor, ...]:
         """The light way: luma through the network as it is coded, chroma up by the cubic kernel."""

@@ -51,7 +51,8 @@ class PatchBank:
 
     def sample(self, batch: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """`batch` patches: low (B, 3, p, p) and high (B, 3, p·scale, p·scale), uint8, flipped and rotated."""
-        lows, highs = [], []
+        lows: list[Tensor] = []
+        highs: list[Tensor] = []
         p, s = self.patch, self.scale
         for _ in range(batch):
             high, low = self.pairs[int(np.searchsorted(self._cumulative, rng.random()))]

@@ -76,7 +76,7 @@ class Trainer:
         loss_fn = F.mse_loss if progress >= 1 - self.recipe.mse_share else F.l1_loss
         loss = loss_fn(out.float(), self._inputs(high))
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimizer.step()
         self.num_steps += 1
@@ -171,9 +171,7 @@ def train(
     return out / WEIGHTS
 
 
-def _report(
-    trainer: Trainer, progress: float, losses: list[float], validate: Callable[[nn.Module], str] | None
-) -> str:
+def _report(trainer: Trainer, progress: float, losses: list[float], validate: Callable[[nn.Module], str] | None) -> str:
     mean = sum(losses) / len(losses) if losses else math.nan
     line = f"{progress:6.1%}  step {trainer.num_steps}  {trainer.seconds / 60:.1f} min  loss {mean:.5f}"
     return line + ("  " + validate(trainer.ema) if validate else "")

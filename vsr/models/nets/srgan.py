@@ -22,7 +22,8 @@ class ResidualBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(features) if batch_norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.bn2(self.conv2(self.act(self.bn1(self.conv1(x)))))
+        out: Tensor = self.bn2(self.conv2(self.act(self.bn1(self.conv1(x)))))
+        return x + out
 
 
 class SRResNet(nn.Module):
