@@ -1,6 +1,6 @@
 """Measure trained weights and put them, with their card, where the package finds them.
 
-    python scripts/ship_model.py runs/fast/weights.safetensors --name fast --recipe "..." --description "..."
+python scripts/ship_model.py runs/fast/weights.safetensors --name fast --recipe "..." --description "..."
 """
 
 from __future__ import annotations

@@ -155,6 +155,9 @@ class FrameBatch:
             raise ValueError(f"first plane has {channels} channels, which does not fit {self.color.matrix.name}")
         if any(p.ndim != 4 or p.shape[0] != num_frames or p.dtype != self.color.dtype for p in self.planes):
             raise ValueError("planes must share N and the dtype of the colour's bit depth")
+        size = tuple(main.shape[2:])
+        if any(p.shape[1] not in (1, 2) or (p.shape[1] == 1 and tuple(p.shape[2:]) != size) for p in self.planes[1:]):
+            raise ValueError("after the first plane come chroma of two channels and alpha of the luma's size")
         if len(self.pts) != num_frames or len(self.durations) != num_frames:
             raise ValueError(f"{num_frames} frames with {len(self.pts)} pts and {len(self.durations)} durations")
         if any(b <= a for a, b in zip(self.pts, self.pts[1:], strict=False)):

@@ -89,8 +89,10 @@ def closest_native(format_: av.VideoFormat) -> str:
             return "rgba" if alpha else "rgb24"
         alpha_depth = max(depth, 10)
         return f"gbrap{alpha_depth}le" if alpha else f"gbrp{depth}le"
-    if not any(c.is_chroma for c in format_.components):
-        return ("ya8" if alpha else "gray") if depth == 8 else f"gray{depth}le"
+    if len(format_.components) < 3:  # not by is_chroma: PyAV says False for chroma that is not subsampled
+        if alpha:
+            return "ya8" if depth == 8 else f"yuva444p{'10' if depth <= 10 else '16'}le"
+        return "gray" if depth == 8 else f"gray{depth}le"
     halved_x, halved_y = format_.chroma_width(16) < 16, format_.chroma_height(16) < 16
     name = "420" if halved_x and halved_y else "422" if halved_x else "444"
     if alpha:

@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import av
 from av.container import InputContainer
-from av.container.core import Flags as ContainerFlags
 from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
@@ -28,6 +27,8 @@ from vsr.media.tags import (
 )
 
 __all__ = ["Chunk", "VideoInfo", "VideoReader", "open_input"]
+
+GEN_PTS = 1  # AVFMT_FLAG_GENPTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def open_input(path: Path) -> InputContainer:
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"{path}: not a media file that FFmpeg can read ({_reason(error)})") from error
     # PyAV asks FFmpeg to invent missing timestamps, which shifts H.264 in AVI; ffmpeg itself does not.
-    container.flags &= ~ContainerFlags.gen_pts.value  # type: ignore[attr-defined]
+    container.flags &= ~GEN_PTS
     return container
 
 

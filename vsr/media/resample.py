@@ -67,8 +67,9 @@ def _taps(source: int, target: int, scale: float, source_offset: float, target_o
     index = first[:, None] + torch.arange(num_taps)
     weight = _cubic((center[:, None] - index) * stretch)
     weight /= weight.sum(1, keepdim=True)
-    used = weight.abs().amax(0) > 1e-12
-    return weight[:, used], index[:, used]
+    used = (weight.abs().amax(0) > 1e-12).nonzero()
+    first_used, last_used = int(used[0]), int(used[-1])  # the taps between stay, zero or not: they are a kernel
+    return weight[:, first_used : last_used + 1], index[:, first_used : last_used + 1]
 
 
 def _reflect(index: Tensor, length: int) -> Tensor:

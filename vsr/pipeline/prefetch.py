@@ -68,8 +68,9 @@ class Prefetch(Generic[T]):
         self._thread.start()
 
     def _run(self) -> None:
-        iterator = iter(self._source)
+        iterator: Iterator[T] | None = None
         try:
+            iterator = iter(self._source)
             while True:
                 started = time.perf_counter()
                 item = next(iterator, self)
@@ -82,8 +83,9 @@ class Prefetch(Generic[T]):
         except BaseException as error:  # handed over to the reading thread, whatever it is
             self._error = error
         finally:
-            if hasattr(iterator, "close"):
-                iterator.close()
+            close = getattr(iterator, "close", None)  # generators have one; it runs their finally blocks
+            if close is not None:
+                close()
             self._channel.close()
 
     def __iter__(self) -> Iterator[T]:

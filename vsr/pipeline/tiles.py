@@ -64,38 +64,38 @@ class TiledNetwork:
             ) from error
 
     def _frames(self, x: Tensor) -> Tensor:
+        """Frames padded to what the network needs, whole or in tiles, and cropped back."""
         height, width = x.shape[-2:]
+        scale, multiple = self.card.scale, self.card.multiple_of
+        below, right = -height % multiple, -width % multiple
+        if below or right:
+            x = F.pad(x, (0, right, 0, below), mode="replicate")
         if self.tile is None or (self.tile >= height and self.tile >= width):
-            return self._padded(x)
-        scale = self.card.scale
+            (out,) = self.engine(x)
+            return out[..., : height * scale, : width * scale]
         out = x.new_empty((x.shape[0], x.shape[1], height * scale, width * scale))
-        for top, bottom, outer_top, outer_bottom in _spans(height, self.tile, self.card.halo):
-            for left, right, outer_left, outer_right in _spans(width, self.tile, self.card.halo):
-                part = self._padded(x[..., outer_top:outer_bottom, outer_left:outer_right])
+        for top, bottom, outer_top, outer_bottom in _spans(height, self.tile, self.card.halo, multiple):
+            for left, right, outer_left, outer_right in _spans(width, self.tile, self.card.halo, multiple):
+                (part,) = self.engine(x[..., outer_top:outer_bottom, outer_left:outer_right])
                 y, z = (top - outer_top) * scale, (left - outer_left) * scale
                 inner = part[..., y : y + (bottom - top) * scale, z : z + (right - left) * scale]
                 out[..., top * scale : bottom * scale, left * scale : right * scale] = inner
         return out
 
-    def _padded(self, x: Tensor) -> Tensor:
-        """The engine on a picture padded to what the network needs, cropped back."""
-        height, width = x.shape[-2:]
-        below, right = -height % self.card.multiple_of, -width % self.card.multiple_of
-        if below or right:
-            x = F.pad(x, (0, right, 0, below), mode="replicate")
-        (out,) = self.engine(x)
-        return out[..., : height * self.card.scale, : width * self.card.scale]
 
+def _spans(length: int, tile: int, halo: int, multiple: int = 1) -> Iterator[tuple[int, int, int, int]]:
+    """(start, end) of each tile along a side, and (start, end) with the halo, inside the padded picture.
 
-def _spans(length: int, tile: int, halo: int) -> Iterator[tuple[int, int, int, int]]:
-    """(start, end) of each tile along a side, and (start, end) with the halo, inside the picture.
-
-    Tiles are of equal size, give or take a pixel, so that a device sees few shapes.
+    Tiles are of equal size, give or take a pixel, so that a device sees few shapes. The outer bounds are
+    multiples of what the network needs, so that its cells fall as in the whole picture.
     """
     count = -(-length // tile)
+    padded = -(-length // multiple) * multiple
     for index in range(count):
         start, end = index * length // count, (index + 1) * length // count
-        yield start, end, max(0, start - halo), min(length, end + halo)
+        outer_start = max(0, start - halo) // multiple * multiple
+        outer_end = min(padded, -(-(end + halo) // multiple) * multiple)
+        yield start, end, outer_start, outer_end
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

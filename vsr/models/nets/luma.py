@@ -16,9 +16,12 @@ class LumaNet(nn.Module):
     SRVGG networks (Wang et al. 2021, Real-ESRGAN).
 
     Input (N, 1, H, W) float32, nominally in [0, 1]; output (N, 1, H·scale, W·scale) float32, unclamped.
-    The convolutions run in the dtype of the weights; the residual is added in float32, so that bf16
-    costs no code value.
+    The convolutions run in the dtype of the weights. In bf16 the first stays in float32, as eight bits
+    of mantissa are too few for the picture itself, and the residual is added in float32 for the same
+    reason: what is left of the error is about one code value at the worst pixel of a frame.
     """
+
+    keep_float32 = ("body.0",)
 
     def __init__(self, features: int = 32, depth: int = 5, scale: int = 4) -> None:
         super().__init__()
@@ -33,5 +36,7 @@ class LumaNet(nn.Module):
         self.halo = depth + 2
 
     def forward(self, x: Tensor) -> Tensor:
-        detail = self.tail(self.body(x.to(self.tail.weight.dtype)))
+        first = self.body[0].get_parameter("weight")
+        features = self.body[0](x.to(first.dtype)).to(self.tail.weight.dtype)
+        detail = self.tail(self.body[1:](features))
         return F.pixel_shuffle(detail + x, self.scale)  # x spreads over the sub-pixels: nearest neighbour

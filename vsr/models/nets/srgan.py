@@ -36,8 +36,11 @@ class SRResNet(nn.Module):
     batch_norm: as in the paper, for loading its checkpoints; `fold_batch_norm` removes it.
     residual: add the nearest-neighbour upscaled input (in float32, whatever the weights' dtype).
 
-    Input (N, 3, H, W) float32 in [0, 1]; output (N, 3, H·scale, W·scale) float32, unclamped.
+    Input (N, 3, H, W) float32 in [0, 1]; output (N, 3, H·scale, W·scale) float32, unclamped. The first
+    convolution stays in float32, for the reason given in `LumaNet`.
     """
+
+    keep_float32 = ("head.0",)
 
     def __init__(
         self,
@@ -69,6 +72,8 @@ class SRResNet(nn.Module):
         self.halo = head_kernel // 2 + 2 * num_blocks + 1 + tail_halo
 
     def forward(self, x: Tensor) -> Tensor:
-        head = self.head(x.to(self.fuse.weight.dtype))
+        first = self.head[0].get_parameter("weight")
+        head = self.head[0](x.to(first.dtype)).to(self.fuse.weight.dtype)
+        head = self.head[1](head)
         out: Tensor = self.tail(head + self.fuse_bn(self.fuse(self.blocks(head)))).float()
         return out + F.interpolate(x, scale_factor=self.scale, mode="nearest") if self.residual else out

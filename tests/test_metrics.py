@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from vsr.metrics import luma_bt601, psnr_db, ssim
+
+
+def _picture(seed: int, height: int = 14, width: int = 17) -> Tensor:
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(rng.integers(0, 256, (1, 1, height, width)).astype(np.uint8))
+
+
+def test_one_code_value_everywhere_is_48_13_db() -> None:
+    a = torch.full((1, 1, 4, 4), 100, dtype=torch.uint8)
+    assert psnr_db(a, a + 1) == pytest.approx(48.1308, abs=1e-4)
+
+
+def test_psnr_of_four_pixels_by_hand() -> None:
+    a = torch.tensor([[[[10.0, 20.0], [30.0, 40.0]]]])
+    b = torch.tensor([[[[10.0, 25.0], [30.0, 37.0]]]])
+    assert psnr_db(a, b) == pytest.approx(10 * math.log10(255**2 / ((25 + 9) / 4)))
+    assert psnr_db(a / 255, b / 255, peak=1.0) == pytest.approx(psnr_db(a, b), abs=1e-4)
+
+
+def test_uint8_pictures_do_not_wrap_around() -> None:
+    black = torch.zeros((1, 1, 2, 2), dtype=torch.uint8)
+    white = torch.full_like(black, 255)
+    assert psnr_db(black, white) == psnr_db(white, black) == 0
+
+
+def test_equal_pictures_have_infinite_psnr() -> None:
+    assert psnr_db(_picture(1), _picture(1)) == math.inf
+
+
+def test_crop_leaves_out_exactly_the_edge() -> None:
+    a = torch.full((1, 1, 9, 9), 50.0)
+    edge = a.clone()
+    edge[..., 1, :] = edge[..., :, 7] = 90
+    assert psnr_db(a, edge, crop=1) < 30
+    assert psnr_db(a, edge, crop=2) == math.inf
+
+
+def test_white_is_235_and_black_16() -> None:
+    pixels = torch.tensor([[0, 255]]).expand(1, 3, 1, 2)
+    assert luma_bt601(pixels).flatten().tolist() == pytest.approx([16.0, 235.0])
+
+
+def test_primaries_have_bt601_luma() -> None:
+    pixels = 255 * torch.eye(3).view(1, 3, 1, 3)
+    assert luma_bt601(pixels).flatten().tolist() == pytest.approx([81.481, 144.553, 40.966])
+
+
+def _gaussian_window() -> np.ndarray:
+    y, x = np.mgrid[-5:6, -5:6]
+    window: np.ndarray = np.exp(-(x * x + y * y) / (2 * 1.5**2))
+    window /= window.sum()
+    return window
+
+
+def _ssim_by_definition(a: np.ndarray, b: np.ndarray) -> float:
+    """Wang et al. 2004, equation 13, window by window."""
+    window, c1, c2 = _gaussian_window(), (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    scores = []
+    for y in range(a.shape[0] - 10):
+        for x in range(a.shape[1] - 10):
+            p, q = a[y : y + 11, x : x + 11], b[y : y + 11, x : x + 11]
+            mean_p, mean_q = (window * p).sum(), (window * q).sum()
+            var_p, var_q = (window * (p - mean_p) ** 2).sum(), (window * (q - mean_q) ** 2).sum()
+            cov = (window * (p - mean_p) * (q - mean_q)).sum()
+            top = (2 * mean_p * mean_q + c1) * (2 * cov + c2)
+            scores.append(top / ((mean_p**2 + mean_q**2 + c1) * (var_p + var_q + c2)))
+    return float(np.mean(scores))
+
+
+@pytest.mark.parametrize("mix", [0.0, 0.5, 0.9])
+def test_ssim_equals_its_definition(mix: float) -> None:
+    a, noise = _picture(1).double(), _picture(2).double()
+    b = mix * a + (1 - mix) * noise
+    assert ssim(a, b) == pytest.approx(_ssim_by_definition(a[0, 0].numpy(), b[0, 0].numpy()), abs=1e-9)
+
+
+def test_ssim_of_equal_pictures_is_one() -> None:
+    assert ssim(_picture(3), _picture(3)) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_ssim_of_a_batch_is_the_mean_over_its_pictures() -> None:
+    pairs = [(_picture(1), _picture(2)), (_picture(3), _picture(3))]
+    batch = ssim(torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs]))
+    assert batch == pytest.approx(sum(ssim(a, b) for a, b in pairs) / 2)
+
+
+@pytest.mark.parametrize("metric", [psnr_db, ssim])
+def test_pictures_of_different_shapes_are_refused(metric: object) -> None:
+    with pytest.raises(ValueError, match=r"14, 17.*15, 17"):
+        metric(_picture(1), _picture(1, height=15))  # type: ignore[operator]
