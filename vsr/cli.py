@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from fractions import Fraction
@@ -164,6 +165,8 @@ def train(recipe: str, data: Path, out: Path, **values: Any) -> None:
 
 def main() -> NoReturn:
     """Run the command line: one line on stderr and a documented exit code for every error."""
+    # OpenMP threads that spin while they wait take the cores from the encoder; read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         signal.signal(signal.SIGTERM, _on_sigterm)
         code = cli.main(standalone_mode=False)
