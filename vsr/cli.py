@@ -157,7 +157,11 @@ def doctor() -> None:
 @click.option("--fp32", is_flag=True, help="Train in fp32 instead of bf16 autocast.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def train(recipe: str, data: Path, out: Path, **values: Any) -> None:
-    """Train the network of RECIPE on pictures; 'vsr train list --data . --out .' names the recipes."""
+    """Train the network of RECIPE (fast, fast-x2 or srresnet) on pictures.
+
+    Writes OUT/weights.safetensors, which 'vsr enhance --model' takes, and OUT/checkpoint.pt, from which
+    --resume goes on. Ctrl-C saves first.
+    """
     from vsr.train.command import run_training
 
     run_training(recipe, data, out, log=click.echo, **values)
@@ -173,9 +177,12 @@ def main() -> NoReturn:
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
         _fail("interrupted", EXIT_INTERRUPTED)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "vsr"
+        _fail(f"{error.format_message()} See '{command} --help'.", error.exit_code)
     except _Terminated:
         _fail("terminated", EXIT_TERMINATED)
     except KeyboardInterrupt:

@@ -130,7 +130,7 @@ class VideoReader:
             self._frames = self._decode()
             self._first: av.VideoFrame | None = next(self._frames, None)
             if self._first is None:
-                raise InputError(f"{path}: no video frame could be decoded" + self._damage())
+                raise InputError(f"{path}: {self._nothing_found()}")
             self.info = self._describe(self._first)
         except BaseException:
             self.container.close()
@@ -325,8 +325,11 @@ class VideoReader:
             options = {"src_colorspace": "DEFAULT", "dst_colorspace": "DEFAULT"}
         return frame.reformat(info.width, info.height, info.pixel_format.name, interpolation="LANCZOS", **options)
 
-    def _damage(self) -> str:
-        return f" ({self.num_damaged} damaged packets)" if self.num_damaged else ""
+    def _nothing_found(self) -> str:
+        if self._last_pts is not None:  # frames there are, but outside the window
+            return f"has no frame at or after {float(self._window.start or 0):g} s; start earlier"
+        damage = f" ({self.num_damaged} damaged packets)" if self.num_damaged else ""
+        return f"no video frame could be decoded{damage}"
 
 
 def _pts(frame: av.VideoFrame) -> int:

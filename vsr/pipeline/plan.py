@@ -30,6 +30,11 @@ _X264_CONTAINERS = {"mp4", "mov", "ipod", "matroska", "mpegts", "flv", "avi", "n
 _X265_CONTAINERS = {"mp4", "mov", "ipod", "matroska", "mpegts", "nut"}
 _X265_SMALLEST_SIDE = 64  # below, x265 refuses or gains nothing
 
+# x264 complains of others to stderr, beside the error.
+_X26X_PRESETS = (
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo",
+)  # fmt: skip
+
 # Visually close to lossless, as the point of the exercise is detail; ffmpeg's own defaults are coarser.
 _DEFAULT_CRF = {"libx264": "18", "libx265": "20", "libvpx-vp9": "24", "libsvtav1": "26", "libaom-av1": "24"}
 
@@ -239,6 +244,8 @@ def _encoder_options(codec: str, options: JobOptions) -> dict[str, str]:
     if options.preset is not None:
         if "preset" not in known:
             raise OptionError(f"--preset: the encoder {codec} has no such option")
+        if codec in ("libx264", "libx265") and options.preset not in _X26X_PRESETS:
+            raise OptionError(f"--preset {options.preset}: {codec} has {', '.join(_X26X_PRESETS)}")
         result["preset"] = options.preset
     given = dict(options.encoder_options)
     if "x265-params" in given and "x265-params" in result:
