@@ -35,6 +35,8 @@ def resample(
     """
     height, width = x.shape[-2:]
     scale_y, scale_x = scale or (size[0] / height, size[1] / width)
+    if _is_whole(scale_y, height, size[0]) and _is_whole(scale_x, width, size[1]) and scale_y * scale_x > 1:
+        return _upsample(x, (int(scale_y), int(scale_x)), source_offset, target_offset)
     # The dimension that shrinks most goes first, as in imresize: less work, and the same result.
     steps = [(-2, size[0], scale_y, source_offset[1], target_offset[1])]
     steps.insert(1 if scale_y <= scale_x else 0, (-1, size[1], scale_x, source_offset[0], target_offset[0]))
@@ -83,8 +85,6 @@ def _resample_dim(x: Tensor, dim: int, length: int, scale: float, source_offset:
     if length == source and scale == 1 and source_offset == target_offset:
         return x
     weight, index = _taps(source, length, scale, source_offset, target_offset)
-    if scale >= 1 and scale == int(scale) and length == source * int(scale):
-        return _upsample_dim(x, dim, int(scale), weight, index)
     if scale < 1 and (1 / scale) == int(1 / scale):
         return _downsample_dim(x, dim, int(1 / scale), weight, index)
     out = torch.zeros((), dtype=x.dtype, device=x.device)
@@ -100,27 +100,36 @@ def _resample_dim(x: Tensor, dim: int, length: int, scale: float, source_offset:
 def _padded(x: Tensor, dim: int, first: int, last: int) -> Tensor:
     """Samples first..last of a dimension, reflected where they lie outside."""
     index = _reflect(torch.arange(first, last + 1), x.shape[dim]).to(x.device)
-    return x.index_select(dim, index).flatten(0, 1).unsqueeze(1)
+    return x.index_select(dim, index)
 
 
-def _upsample_dim(x: Tensor, dim: int, scale: int, weight: Tensor, index: Tensor) -> Tensor:
-    """Integer upscaling: every output phase is a short convolution, and the phases interleave."""
+def _is_whole(scale: float, source: int, target: int) -> bool:
+    return scale >= 1 and scale == int(scale) and target == source * int(scale)
+
+
+def _upsample(
+    x: Tensor, scale: tuple[int, int], source_offset: tuple[float, float], target_offset: tuple[float, float]
+) -> Tensor:
+    """Integer upscaling of both dimensions: every output phase is one small convolution; they interleave."""
     n, c, h, w = x.shape
-    first, last = int(index[:scale].min()), int(index[:scale].max())
-    kernel = weight.new_zeros(scale, last - first + 1)
-    kernel.scatter_(1, index[:scale] - first, weight[:scale])
-    x = _padded(x, dim, first, x.shape[dim] - 1 + last)
-    if dim == -2:
-        out = F.conv2d(x, kernel.to(x)[:, None, :, None])
-        return out.permute(0, 2, 1, 3).reshape(n, c, h * scale, w)
-    out = F.conv2d(x, kernel.to(x)[:, None, None, :])
-    return out.permute(0, 2, 3, 1).reshape(n, c, h, w * scale)
+    kernels, padded = [], x.flatten(0, 1).unsqueeze(1)
+    for dim, axis in ((-2, 1), (-1, 0)):
+        length, factor = x.shape[dim], scale[dim]
+        weight, index = _taps(length, length * factor, float(factor), source_offset[axis], target_offset[axis])
+        first, last = int(index[:factor].min()), int(index[:factor].max())
+        kernel = weight.new_zeros(factor, last - first + 1)
+        kernels.append(kernel.scatter_(1, index[:factor] - first, weight[:factor]))
+        padded = _padded(padded, dim, first, length - 1 + last)
+    kernel = kernels[0][:, None, :, None] * kernels[1][None, :, None, :]
+    phases = F.conv2d(padded, kernel.flatten(0, 1)[:, None].to(x))
+    phases = phases.view(n, c, *scale, h, w).permute(0, 1, 4, 2, 5, 3)
+    return phases.reshape(n, c, h * scale[0], w * scale[1])
 
 
 def _downsample_dim(x: Tensor, dim: int, factor: int, weight: Tensor, index: Tensor) -> Tensor:
     """Integer downscaling: one strided convolution."""
     n, c = x.shape[:2]
-    x = _padded(x, dim, int(index[0, 0]), int(index[-1, -1]))
+    x = _padded(x, dim, int(index[0, 0]), int(index[-1, -1])).flatten(0, 1).unsqueeze(1)
     kernel = weight[0].to(x)
     if dim == -2:
         out = F.conv2d(x, kernel[None, None, :, None], stride=(factor, 1))

@@ -152,11 +152,14 @@ def _parse_size(text: str, width: int, height: int) -> tuple[int, int]:
 
 
 def choose_batch(options: JobOptions, card: ModelCard, width: int, height: int, device: torch.device) -> int:
-    """Frames per batch: enough to keep the device busy, few enough to stay in its caches or memory."""
+    """Frames per batch: enough to keep the device busy, few enough to stay in its caches or memory.
+
+    On a CPU at least two, so that there are frames to run side by side.
+    """
     if options.batch is not None:
         return options.batch
-    pixels, most = (2**18, 4) if device.type == "cpu" else (2**22, 16)
-    return max(1, min(most, pixels // (width * height)))
+    pixels, fewest, most = (2**18, 2, 4) if device.type == "cpu" else (2**22, 1, 16)
+    return max(fewest, min(most, pixels // (width * height)))
 
 
 # -- video ---------------------------------------------------------------------------------------------

@@ -125,24 +125,25 @@ class Upscaler:
         """The light way: luma through the network as it is coded, chroma up by the cubic kernel."""
         peak = _luma_peak(color)
         out = self._resized(self.network(luma.to(torch.float32).mul_(1 / peak)), target)
-        out = _to_codes(out.mul_(_luma_peak(target.color)), target.color)
+        out = _to_codes(out, _luma_peak(target.color), target.color)
         if target.pixel_format.kind == "gray":
             return (out,)
         shift = _chroma_shift(luma, chroma)
         scale = (target.height / luma.shape[-2], target.width / luma.shape[-1])
+        # Of one range and matrix, so the code values themselves can be resampled: bit depth is a factor.
         moved = convert.resize_chroma(
-            convert.dequantize_chroma(chroma, color),
+            chroma.to(torch.float32),
             (color, shift),
             (target.color, target.pixel_format.chroma_shift),
             scale,
             (target.height, target.width),
         )
-        return out, convert.quantize_chroma(moved, target.color)
+        return out, _to_codes(moved, 2.0 ** (target.color.bit_depth - color.bit_depth), target.color)
 
     def _gray(self, luma: Tensor, color: Color, target: Target) -> tuple[Tensor, ...]:
         if self.card.color == "y" and target.pixel_format.kind == "gray" and color.range is target.color.range:
             out = self._resized(self.network(luma.to(torch.float32).mul_(1 / _luma_peak(color))), target)
-            return (_to_codes(out.mul_(_luma_peak(target.color)), target.color),)
+            return (_to_codes(out, _luma_peak(target.color), target.color),)
         gray = convert.dequantize_luma(luma, color)
         rgb = self._rgb_to_rgb(gray.expand(-1, 3, -1, -1), target)
         return self._from_rgb(rgb, target)
@@ -179,8 +180,8 @@ class Upscaler:
         if alpha is None:
             shape = (batch.num_frames, 1, target.height, target.width)
             return torch.full(shape, opaque, device=self.device).to(target.color.dtype)
-        scaled = alpha.to(torch.float32).mul_(opaque / (2.0**batch.color.bit_depth - 1))
-        return _to_codes(resample(scaled, (target.height, target.width)), target.color)
+        scaled = resample(alpha.to(torch.float32), (target.height, target.width))
+        return _to_codes(scaled, opaque / (2.0**batch.color.bit_depth - 1), target.color)
 
     def _resized(self, x: Tensor, target: Target) -> Tensor:
         """The one resize, where the target is not the network's own size."""
@@ -264,8 +265,10 @@ def _luma_peak(color: Color) -> float:
     return 255.0 * 2 ** (color.bit_depth - 8) if color.range is Range.LIMITED else 2.0**color.bit_depth - 1
 
 
-def _to_codes(x: Tensor, color: Color) -> Tensor:
-    return x.add_(0.5).clamp_(0, 2.0**color.bit_depth - 0.5).to(color.dtype)
+def _to_codes(x: Tensor, scale: float, color: Color) -> Tensor:
+    """Scaled, rounded half up and clamped to the code values of the bit depth."""
+    half = torch.full((), 0.5, device=x.device)
+    return torch.add(half, x, alpha=scale).clamp_(0, 2.0**color.bit_depth - 0.5).to(color.dtype)
 
 
 def _chroma_shift(luma: Tensor, chroma: Tensor) -> tuple[int, int]:
