@@ -24,8 +24,16 @@ _AUDIO = ["copy", "aac", "opus", "none"]
 _PRECISIONS = ["auto", "fp16", "bf16", "fp32"]
 
 
-class _Terminated(KeyboardInterrupt):
+class _Terminated(BaseException):
     """SIGTERM, which stops a job as Ctrl-C does but ends with its own exit code."""
+
+
+_interrupts: list[int] = []
+
+
+def _on_sigint(number: int, frame: object) -> NoReturn:
+    _interrupts.append(number)  # an import may swallow the exception; see enhance
+    raise KeyboardInterrupt
 
 
 def _on_sigterm(number: int, frame: object) -> NoReturn:
@@ -103,6 +111,8 @@ def enhance(source: Path, output: Path, **values: Any) -> None:
     from vsr.pipeline.job import enhance_file
     from vsr.pipeline.plan import JobOptions
 
+    if _interrupts:
+        raise KeyboardInterrupt
     quiet, progress = values.pop("quiet"), values.pop("progress")
     values["start_seconds"], values["duration_seconds"] = values.pop("start"), values.pop("duration")
     values["encoder_options"] = values.pop("encoder_option")
@@ -171,8 +181,10 @@ def main() -> NoReturn:
     """Run the command line: one line on stderr and a documented exit code for every error."""
     # OpenMP threads that spin while they wait take the cores from the encoder; read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 writes to stderr by itself: errors only
     try:
         signal.signal(signal.SIGTERM, _on_sigterm)
+        signal.signal(signal.SIGINT, _on_sigint)
         code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:

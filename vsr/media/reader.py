@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,10 +26,12 @@ from vsr.media.tags import (
     hdr_of_frame,
     side_data_not_carried,
 )
+from vsr.media.tally import StreamTally
 
 __all__ = ["Chunk", "VideoInfo", "VideoReader", "open_input"]
 
 GEN_PTS = 1  # AVFMT_FLAG_GENPTS
+INTERLEAVE_SECONDS = 10  # how far apart streams of one moment may lie in a file; FFmpeg's own limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +120,12 @@ class VideoReader:
     ) -> None:
         self.path, self._warn = path, warn
         self.num_damaged = 0
-        self.num_frames = 0
         self._last_pts: int | None = None
         self._num_moved_pts = 0
         self._strange_sizes: set[tuple[int, int]] = set()
         self._packets: list[Packet[Any]] = []
+        self.pts: array[int] = array("q")  # of every frame handed out, on the output's clock; 8 bytes a frame
+        self.tallies: dict[int, StreamTally] = {}  # of the packets handed out, by stream
         self.container = open_input(path)
         try:
             self.stream = self._main_stream()
@@ -233,10 +237,15 @@ class VideoReader:
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         """Frames of the window; packets of other streams gather in `_packets` on the way."""
+        is_over = False  # the window's last frame is out; sound that lies later in the file may follow
         for packet in self._demux():
+            if is_over and self._window.is_far_behind(packet):
+                return
             if packet.stream.index != self.stream.index:  # stream_index is 0 in every flush packet
-                if packet.size or packet.pts is not None:
+                if packet.size:  # flush packets are empty
                     self._keep_packet(packet)
+                continue
+            if is_over:
                 continue
             try:
                 frames = packet.decode()
@@ -245,9 +254,9 @@ class VideoReader:
                 continue
             for frame in frames:
                 self._set_pts(frame)
-                if self._window.ends_before(frame):
-                    return
-                if self._window.holds(frame):
+                if is_over or self._window.ends_before(frame):
+                    is_over = True
+                elif self._window.holds(frame):
                     yield frame
 
     def _demux(self) -> Iterator[Packet[Any]]:
@@ -262,6 +271,7 @@ class VideoReader:
     def _keep_packet(self, packet: Packet[Any]) -> None:
         if self._window.holds_packet(packet):
             self._packets.append(packet)
+            self.tallies.setdefault(packet.stream.index, StreamTally()).add(packet)
 
     def _set_pts(self, frame: av.VideoFrame) -> None:
         """Give every frame a PTS that is greater than the last, touching only those that lack it."""
@@ -298,8 +308,8 @@ class VideoReader:
         planes = allocate_planes(info.pixel_format, len(frames), info.height, info.width)
         for position, frame in enumerate(frames):
             load_planes(self._fitted(frame), info.pixel_format, planes, position)
-        self.num_frames += len(frames)
         shift = self._window.shift_ticks(info.time_base)
+        self.pts.extend(_pts(f) - shift for f in frames)
         return FrameBatch(
             planes,
             tuple(_pts(f) - shift for f in frames),
@@ -355,6 +365,11 @@ class _Window:
 
     def ends_before(self, frame: av.VideoFrame) -> bool:
         return self.end is not None and _pts(frame) * (frame.time_base or 0) >= self.end
+
+    def is_far_behind(self, packet: Packet[Any]) -> bool:
+        """Whether a packet lies so far past the end that none of before will follow."""
+        time = packet.dts if packet.dts is not None else packet.pts
+        return self.end is not None and time is not None and time * packet.time_base >= self.end + INTERLEAVE_SECONDS
 
     def holds(self, frame: av.VideoFrame) -> bool:
         return self.start is None or _pts(frame) * (frame.time_base or 0) >= self.start

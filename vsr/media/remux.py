@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -22,7 +21,6 @@ __all__ = [
     "AudioMode",
     "Remuxer",
     "StreamPlan",
-    "StreamTally",
     "carried_tags",
     "copy_chapters",
     "plan_streams",
@@ -149,21 +147,6 @@ def copy_chapters(
     return 0
 
 
-@dataclass(slots=True)
-class StreamTally:
-    """What went into one output stream, for the check afterwards."""
-
-    num_packets: int = 0
-    digest: Any = field(default_factory=hashlib.sha256)
-
-    def add(self, packet: Packet[Any]) -> None:
-        data = bytes(packet)
-        if data == b"\0\0":  # mov_text's "nothing on screen", which muxers add where there are gaps
-            return
-        self.num_packets += 1
-        self.digest.update(data)
-
-
 class Remuxer:
     """Takes packets of the input's other streams and muxes them, copied or with transcoded audio."""
 
@@ -171,7 +154,6 @@ class Remuxer:
         self._output = output
         self._streams: dict[int, Stream] = {}
         self._encoders: dict[int, AudioStream] = {}
-        self.tallies: dict[int, StreamTally] = {}  # by index in the output, of copied streams
         self.num_damaged_audio = 0
         self._plans = {plan.stream.index: plan for plan in plans}
 
@@ -181,8 +163,6 @@ class Remuxer:
         if plan.action == "copy":
             copied = _add_copy(self._output, plan.stream)
             self._streams[index] = copied
-            if copied.type != "attachment":
-                self.tallies[copied.index] = StreamTally()
         elif plan.action == "transcode":
             source = plan.stream.codec_context
             assert isinstance(source, AudioCodecContext)
@@ -194,16 +174,20 @@ class Remuxer:
             encoded.disposition = plan.stream.disposition
             self._encoders[index] = encoded
 
+    @property
+    def copied(self) -> dict[int, int]:
+        """Index in the output of every stream that is copied packet by packet, by its index in the input."""
+        return {index: stream.index for index, stream in self._streams.items() if stream.type != "attachment"}
+
     def mux(self, packet: Packet[Any]) -> None:
         """Mux one packet of the input."""
         index = packet.stream.index
         if index in self._streams:
             if packet.dts is None and packet.pts is None:
-                return  # a flush packet, or an attachment that already lies in the header
+                packet.dts = packet.pts = 0  # a cover picture has no time, and muxers want one
             if packet.duration and packet.duration >= 2**31:
                 packet.duration = 0  # "until further notice", which muxers refuse as too long
             target = self._streams[index]
-            self.tallies[target.index].add(packet)
             packet.stream = target
             self._output.mux(packet)
         elif index in self._encoders:

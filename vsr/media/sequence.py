@@ -14,6 +14,11 @@ __all__ = ["IMAGE_SUFFIXES", "is_image", "read_image", "write_image"]
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 _NO_ALPHA = {".jpg", ".jpeg", ".bmp"}
+_QUALITY = {
+    ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
+    ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, 95],
+    ".webp": [cv2.IMWRITE_WEBP_QUALITY, 95],
+}
 _8_BIT_ONLY = {".jpg", ".jpeg", ".webp", ".bmp"}
 
 
@@ -66,10 +71,9 @@ def write_image(path: Path, image: np.ndarray) -> None:
         if image.shape[2] == 4 and suffix in _NO_ALPHA:
             image = image[..., :3]
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_WEBP_QUALITY, 95]
     partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
-        done, data = cv2.imencode(suffix, image, quality if suffix in (".jpg", ".jpeg", ".webp") else [])
+        done, data = cv2.imencode(suffix, image, _QUALITY.get(suffix, []))
         if not done:
             raise OutputError(f"{path}: OpenCV cannot write this picture as {suffix}")
         partial.write_bytes(data.tobytes())

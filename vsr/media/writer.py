@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -17,7 +16,7 @@ from vsr.errors import OptionError, OutputError
 from vsr.frames import ChromaLocation, Color, FrameBatch
 from vsr.media.pixels import PixelFormat, store_planes
 from vsr.media.reader import Chunk, VideoReader
-from vsr.media.remux import Remuxer, StreamPlan, StreamTally, carried_tags, copy_chapters
+from vsr.media.remux import Remuxer, StreamPlan, carried_tags, copy_chapters
 from vsr.media.tags import HdrMetadata
 
 __all__ = ["VideoSettings", "VideoWriter", "check_target", "partial_path"]
@@ -73,7 +72,7 @@ class VideoWriter:
     def __init__(self, path: Path, reader: VideoReader, settings: VideoSettings, plans: Sequence[StreamPlan]) -> None:
         self.path, self.settings = path, settings
         self.partial = partial_path(path)
-        self.pts: array[int] = array("q")  # every PTS that was encoded, 8 bytes a frame
+        self.num_frames = 0
         self._durations: dict[int, int] = {}
         info = reader.info
         self.time_base = info.time_base
@@ -118,8 +117,9 @@ class VideoWriter:
         context = stream.codec_context
         context.width, context.height = settings.width, settings.height
         context.pix_fmt = settings.pixel_format.name
-        if self._output.format.name == "avi":  # counts frames, in the order they are stored
+        if self._output.format.name == "avi":  # counts frames
             self.time_base = 1 / rate
+        if self._output.format.name in ("avi", "flv"):  # cannot store frames out of order from time zero on
             context.max_b_frames = 0
         context.time_base = stream.time_base = self.time_base
         context.thread_count = 0
@@ -182,7 +182,7 @@ class VideoWriter:
             frame.color_primaries, frame.color_trc = batch.color.primaries, batch.color.transfer
             if duration:
                 self._durations[frame.pts] = round(duration * ticks)
-            self.pts.append(pts)
+            self.num_frames += 1
             self._mux_video(frame)
 
     def _mux_video(self, frame: av.VideoFrame | None) -> None:
@@ -216,9 +216,9 @@ class VideoWriter:
         self.partial.unlink(missing_ok=True)
 
     @property
-    def tallies(self) -> dict[int, StreamTally]:
-        """Packets copied so far, by stream of the output."""
-        return self._remuxer.tallies
+    def copied_streams(self) -> dict[int, int]:
+        """Index in the output of every stream that is copied packet by packet, by its index in the input."""
+        return self._remuxer.copied
 
 
 def _reason(error: BaseException) -> str:

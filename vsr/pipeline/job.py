@@ -12,6 +12,7 @@ from vsr.backends.engine import choose_device
 from vsr.errors import OptionError, StrictError
 from vsr.media.reader import Chunk, VideoReader
 from vsr.media.sequence import is_image, lost_in, read_image, write_image
+from vsr.media.tally import StreamTally
 from vsr.media.verify import verify_output
 from vsr.media.writer import VideoWriter, check_target
 from vsr.models.cards import ModelCard
@@ -124,7 +125,7 @@ def enhance_video(
             writer.commit()
     settings, seconds = plan.settings, time.perf_counter() - started
     name, engine = upscaler.card.name, upscaler.engine.name
-    return JobReport(output, name, engine, len(writer.pts), settings.width, settings.height, seconds, stages)
+    return JobReport(output, name, engine, writer.num_frames, settings.width, settings.height, seconds, stages)
 
 
 def _upscaler(options: JobOptions, width: int, height: int, note: Note) -> tuple[ModelCard, Upscaler]:
@@ -203,12 +204,13 @@ def _expected_frames(reader: VideoReader) -> int | None:
 
 
 def _verify(writer: VideoWriter, reader: VideoReader, output: Path) -> None:
+    """What the reader handed out against what the file holds: nothing in between can vouch for itself."""
     verify_output(
         writer.partial,
         output,
-        writer.pts.tolist(),
+        reader.pts,
         reader.info.time_base,
-        writer.tallies,
+        {target: reader.tallies.get(source, StreamTally()) for source, target in writer.copied_streams.items()},
         writer.stream_index,
         reader.container.format.name,
     )

@@ -169,7 +169,7 @@ def plan_video(reader: VideoReader, output: Path, options: JobOptions, card: Mod
     """Decide codec, samples, size and the fate of every other stream."""
     info = reader.info
     container, default_codec = _container(output)
-    codec = options.codec or _default_codec(container, default_codec, info, card)
+    codec = _encoder_name(options.codec or _default_codec(container, default_codec, info, card))
     format_ = _choose_pixel_format(codec, info, options.pix_fmt)
     even = (format_.chroma_shift[0] > 0, format_.chroma_shift[1] > 0)
     width, height = choose_size(options, card, info.width, info.height, even)
@@ -219,13 +219,18 @@ def _default_codec(container: str, default: str, info: VideoInfo, card: ModelCar
     return _CONTAINER_CODECS.get(container, default)
 
 
-@functools.cache
-def _encoder_facts(codec: str) -> tuple[frozenset[str], tuple[str, ...]]:
-    """The private options of an encoder and the pixel formats it takes. Raises OptionError if unknown."""
+def _encoder_name(codec: str) -> str:
+    """The encoder's own name, for "hevc" and others that only say what it makes."""
     try:
-        context = av.CodecContext.create(codec, "w")
+        return str(av.Codec(codec, "w").name)
     except (av.FFmpegError, ValueError) as error:
         raise OptionError(f"--codec {codec}: this FFmpeg has no such encoder; 'vsr doctor' lists some") from error
+
+
+@functools.cache
+def _encoder_facts(codec: str) -> tuple[frozenset[str], tuple[str, ...]]:
+    """The private options of an encoder and the pixel formats it takes. Raises OptionError if not of video."""
+    context = av.CodecContext.create(codec, "w")
     if context.type != "video":
         raise OptionError(f"--codec {codec}: is not a video encoder")
     names = frozenset(option.name for option in context.supported_options.private)
