@@ -27,6 +27,7 @@ from machine import describe_run
 from torch import Tensor
 
 from vsr.media.reader import VideoReader
+from vsr.media.writer import encoder_threads
 from vsr.pipeline.job import enhance_video
 from vsr.pipeline.plan import JobOptions, choose_batch
 from vsr.pipeline.upscaler import Upscaler, load_model
@@ -51,7 +52,7 @@ def encode_alone(frames: list[av.VideoFrame], target: Path) -> None:
         stream = container.add_stream("libx264", rate=30, options={"crf": "18"})
         context = stream.codec_context
         context.width, context.height, context.pix_fmt = frames[0].width, frames[0].height, frames[0].format.name
-        context.time_base, context.thread_count, context.thread_type = frames[0].time_base, 0, "AUTO"
+        context.time_base, context.thread_count = frames[0].time_base, encoder_threads("libx264")
         for frame in frames:
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

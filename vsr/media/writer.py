@@ -19,7 +19,9 @@ from vsr.media.reader import Chunk, VideoReader
 from vsr.media.remux import Remuxer, StreamPlan, carried_tags, copy_chapters
 from vsr.media.tags import HdrMetadata
 
-__all__ = ["VideoSettings", "VideoWriter", "check_target", "partial_path"]
+__all__ = ["VideoSettings", "VideoWriter", "check_target", "encoder_threads", "partial_path"]
+
+SMALL_MACHINE_CORES = 4
 
 _CHROMA_LOCATION_NAMES = {
     ChromaLocation.LEFT: "left",
@@ -122,7 +124,7 @@ class VideoWriter:
         if self._output.format.name in ("avi", "flv"):  # cannot store frames out of order from time zero on
             context.max_b_frames = 0
         context.time_base = stream.time_base = self.time_base
-        context.thread_count = 0
+        context.thread_count = encoder_threads(settings.codec)
         context.thread_type = "AUTO"
         if settings.sample_aspect_ratio:
             context.sample_aspect_ratio = settings.sample_aspect_ratio
@@ -223,6 +225,16 @@ class VideoWriter:
 
 def _reason(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or error)
+
+
+def encoder_threads(codec: str) -> int:
+    """0 for the encoder's own choice; twice the cores for x264 on a small machine.
+
+    x264's own 1.5 threads a core leave two cores idle for a tenth of the time, as frame threads wait for
+    one another (benchmarks/overlap.py).
+    """
+    cores = os.cpu_count() or 1
+    return 2 * cores if codec == "libx264" and cores <= SMALL_MACHINE_CORES else 0
 
 
 def _muxer_options(path: Path, time_base: Fraction) -> dict[str, str]:
