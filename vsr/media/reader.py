@@ -28,7 +28,7 @@ from vsr.media.tags import (
 )
 from vsr.media.tally import StreamTally
 
-__all__ = ["Chunk", "VideoInfo", "VideoReader", "open_input"]
+__all__ = ["Chunk", "VideoInfo", "VideoReader", "open_input", "reason"]
 
 GEN_PTS = 1  # AVFMT_FLAG_GENPTS
 INTERLEAVE_SECONDS = 10  # how far apart streams of one moment may lie in a file; FFmpeg's own limit
@@ -89,13 +89,14 @@ def open_input(path: Path) -> InputContainer:
     except PermissionError as error:
         raise InputError(f"{path}: no permission to read it") from error
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise InputError(f"{path}: not a media file that FFmpeg can read ({_reason(error)})") from error
+        raise InputError(f"{path}: not a media file that FFmpeg can read ({reason(error)})") from error
     # PyAV asks FFmpeg to invent missing timestamps, which shifts H.264 in AVI; ffmpeg itself does not.
     container.flags &= ~GEN_PTS
     return container
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """What FFmpeg or the system said, without the numbers and names around it."""
     return str(getattr(error, "strerror", None) or error)
 
 
@@ -201,7 +202,7 @@ class VideoReader:
             try:
                 self.container.seek(self._window.seek_target(self.stream), stream=self.stream)
             except av.FFmpegError as error:
-                raise InputError(f"{self.path}: cannot be searched for the start time ({_reason(error)})") from error
+                raise InputError(f"{self.path}: cannot be searched for the start time ({reason(error)})") from error
 
     def _describe(self, frame: av.VideoFrame) -> VideoInfo:
         name = closest_native(frame.format)
@@ -263,10 +264,10 @@ class VideoReader:
         try:
             yield from self.container.demux()
         except av.InvalidDataError as error:
-            self._warn(f"{self.path}: reading stopped at damaged data ({_reason(error)})")
+            self._warn(f"{self.path}: reading stopped at damaged data ({reason(error)})")
             self.num_damaged += 1
         except (av.FFmpegError, OSError) as error:
-            raise InputError(f"{self.path}: reading failed ({_reason(error)})") from error
+            raise InputError(f"{self.path}: reading failed ({reason(error)})") from error
 
     def _keep_packet(self, packet: Packet[Any]) -> None:
         if self._window.holds_packet(packet):

@@ -16,6 +16,8 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Stream
 
+from vsr.media.reader import reason
+
 __all__ = [
     "AUDIO_ENCODERS",
     "AudioMode",
@@ -110,7 +112,7 @@ def _refusal(stream: Stream, container: str) -> str | None:
                 return None if container == "matroska" else "no attachments"
             probe.start_encoding()
     except (av.FFmpegError, ValueError, OSError) as error:
-        return str(getattr(error, "strerror", None) or error)
+        return reason(error)
     return None
 
 

@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 from vsr.errors import OptionError, OutputError
 from vsr.frames import ChromaLocation, Color, FrameBatch
 from vsr.media.pixels import PixelFormat, store_planes
-from vsr.media.reader import Chunk, VideoReader
+from vsr.media.reader import Chunk, VideoReader, reason
 from vsr.media.remux import Remuxer, StreamPlan, carried_tags, copy_chapters
 from vsr.media.tags import HdrMetadata
 
@@ -81,7 +81,7 @@ class VideoWriter:
         try:
             self._output = av.open(f"file:{self.partial}", "w", container_options=_muxer_options(path, info.time_base))
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise OutputError(f"{path}: cannot be created ({_reason(error)})") from error
+            raise OutputError(f"{path}: cannot be created ({reason(error)})") from error
         try:
             self._remuxer = Remuxer(self._output, plans)
             self.num_lost_chapters = self._add_streams(reader)
@@ -149,7 +149,7 @@ class VideoWriter:
             asked = " ".join(f"{k}={v}" for k, v in settings.options.items())
             raise OutputError(
                 f"{self.path}: the encoder {settings.codec} does not open at {settings.width}x{settings.height} "
-                f"{settings.pixel_format.name} with {asked or 'its defaults'} ({_reason(error)})"
+                f"{settings.pixel_format.name} with {asked or 'its defaults'} ({reason(error)})"
             ) from error
         unused = set(settings.options) & set(context.options)
         if unused:
@@ -160,7 +160,7 @@ class VideoWriter:
             self._output.start_encoding()
         except (av.FFmpegError, OSError, ValueError) as error:
             raise OutputError(
-                f"{self.path}: {self._output.format.name} cannot hold these streams ({_reason(error)})"
+                f"{self.path}: {self._output.format.name} cannot hold these streams ({reason(error)})"
             ) from error
 
     # -- writing ---------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ class VideoWriter:
             if chunk.batch is not None:
                 self._encode(chunk.batch)
         except (av.FFmpegError, OSError) as error:
-            raise OutputError(f"{self.path}: writing failed ({_reason(error)})") from error
+            raise OutputError(f"{self.path}: writing failed ({reason(error)})") from error
 
     def _encode(self, batch: FrameBatch) -> None:
         for position, (pts, duration) in enumerate(zip(batch.pts, batch.durations, strict=True)):
@@ -201,14 +201,14 @@ class VideoWriter:
             self._remuxer.flush()
             self._output.close()
         except (av.FFmpegError, OSError) as error:
-            raise OutputError(f"{self.path}: writing failed ({_reason(error)})") from error
+            raise OutputError(f"{self.path}: writing failed ({reason(error)})") from error
 
     def commit(self) -> None:
         """Put the complete file in the target's place, at once."""
         try:
             self.partial.replace(self.path)
         except OSError as error:
-            raise OutputError(f"{self.path}: cannot be put in place ({_reason(error)})") from error
+            raise OutputError(f"{self.path}: cannot be put in place ({reason(error)})") from error
 
     def abort(self) -> None:
         """Close without completing, and remove the partial file."""
@@ -221,10 +221,6 @@ class VideoWriter:
     def copied_streams(self) -> dict[int, int]:
         """Index in the output of every stream that is copied packet by packet, by its index in the input."""
         return self._remuxer.copied
-
-
-def _reason(error: BaseException) -> str:
-    return str(getattr(error, "strerror", None) or error)
 
 
 def encoder_threads(codec: str) -> int:
