@@ -96,6 +96,7 @@ def cli() -> None:
 @click.option("--pix-fmt", "-pix_fmt", help="Pixel format.  [default: the source's, or the closest]")
 @click.option("--encoder-option", multiple=True, callback=_pairs, metavar="K=V", help="Any option of the encoder.")
 @click.option("--audio", type=click.Choice(_AUDIO), default="copy", show_default=True, help="What to do with audio.")
+@click.option("--deinterlace", type=click.Choice(["auto", "on", "off"]), default="auto", show_default=True)
 @click.option("--start", "-ss", type=_Seconds(), help="Where to start: seconds or HH:MM:SS.")
 @click.option("--duration", "-t", type=_Seconds(), help="How much to enhance: seconds or HH:MM:SS.")
 @click.option("--overwrite", "-y", is_flag=True, help="Replace OUTPUT if it exists.")

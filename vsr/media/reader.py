@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 
 from vsr.errors import InputError
 from vsr.frames import Color, FrameBatch
+from vsr.media.deinterlace import DeinterlaceMode, deinterlaced
 from vsr.media.pixels import FORMATS, PixelFormat, allocate_planes, closest_native, load_planes
 from vsr.media.tags import (
     HdrMetadata,
@@ -106,6 +107,7 @@ class VideoReader:
     start_seconds, duration_seconds: the part to read, counted as ffmpeg's -ss and -t do from the start
         of the file; frames from the first one at or after the start. Timestamps then start at zero.
         Without a start, timestamps are those of the file, untouched.
+    deinterlace: "auto" deinterlaces where the first frame is flagged as interlaced, "on" always.
     warn: called with one line for anything out of the ordinary.
 
     Raises InputError where no frame can be decoded. Use as a context manager.
@@ -117,6 +119,7 @@ class VideoReader:
         *,
         start_seconds: Fraction | None = None,
         duration_seconds: Fraction | None = None,
+        deinterlace: DeinterlaceMode = "auto",
         warn: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.path, self._warn = path, warn
@@ -137,6 +140,8 @@ class VideoReader:
             if self._first is None:
                 raise InputError(f"{path}: {self._nothing_found()}")
             self.info = self._describe(self._first)
+            self.is_deinterlaced = deinterlace == "on" or (deinterlace == "auto" and self.info.interlaced)
+            self._deinterlace_every_frame = deinterlace == "on"
         except BaseException:
             self.container.close()
             raise
@@ -171,7 +176,11 @@ class VideoReader:
     def chunks(self, batch_size: int) -> Iterator[Chunk]:
         """The whole file once, `batch_size` frames at a time (fewer at the end). Call it once."""
         frames: list[av.VideoFrame] = []
-        for frame in self._all_frames():
+        source: Iterator[av.VideoFrame]
+        source = (self._fitted(frame) for frame in self._all_frames())
+        if self.is_deinterlaced:
+            source = deinterlaced(source, self._deinterlace_every_frame)
+        for frame in source:
             frames.append(frame)
             if len(frames) == batch_size:
                 yield Chunk(self._take_packets(), self._batch(frames))
@@ -308,7 +317,7 @@ class VideoReader:
         info = self.info
         planes = allocate_planes(info.pixel_format, len(frames), info.height, info.width)
         for position, frame in enumerate(frames):
-            load_planes(self._fitted(frame), info.pixel_format, planes, position)
+            load_planes(frame, info.pixel_format, planes, position)
         shift = self._window.shift_ticks(info.time_base)
         self.pts.extend(_pts(f) - shift for f in frames)
         return FrameBatch(

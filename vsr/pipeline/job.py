@@ -104,7 +104,11 @@ def enhance_video(
     if is_image(output):
         raise OptionError(f"{output}: a video goes in, so name a video to come out (.mp4, .mkv, .mov, .webm)")
     with VideoReader(
-        source, start_seconds=options.start_seconds, duration_seconds=options.duration_seconds, warn=note
+        source,
+        start_seconds=options.start_seconds,
+        duration_seconds=options.duration_seconds,
+        deinterlace=options.deinterlace,
+        warn=note,
     ) as reader:
         check_target(output, options.overwrite, source)
         info = reader.info

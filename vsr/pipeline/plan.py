@@ -13,6 +13,7 @@ import torch
 
 from vsr.errors import OptionError, OutputError
 from vsr.frames import ChromaLocation, Color, Matrix, Range, Transfer
+from vsr.media.deinterlace import DeinterlaceMode
 from vsr.media.pixels import FORMATS, PixelFormat
 from vsr.media.reader import VideoInfo, VideoReader
 from vsr.media.remux import AudioMode, StreamPlan, plan_streams
@@ -47,7 +48,8 @@ class JobOptions:
     size: "WIDTHxHEIGHT", or "1080p", "4k" and their like (height; width by the aspect ratio).
     device, precision: see `load_model`.  batch: frames per batch; None chooses.  tile: input pixels.
     codec, crf, preset, pix_fmt, encoder_options: of the video encoder, in FFmpeg's words.
-    audio: "copy", "aac", "opus" or "none".  start_seconds, duration_seconds: the part to enhance.
+    audio: "copy", "aac", "opus" or "none".  deinterlace: "auto" (where flagged), "on" or "off".
+    start_seconds, duration_seconds: the part to enhance.
     overwrite: replace an existing output.  strict: make every loss an error.  verify: check the output.
     """
 
@@ -64,6 +66,7 @@ class JobOptions:
     pix_fmt: str | None = None
     encoder_options: dict[str, str] = field(default_factory=dict)
     audio: AudioMode = "copy"
+    deinterlace: DeinterlaceMode = "auto"
     start_seconds: Fraction | None = None
     duration_seconds: Fraction | None = None
     overwrite: bool = False
@@ -190,8 +193,10 @@ def plan_video(reader: VideoReader, output: Path, options: JobOptions, card: Mod
     notes = [f"{s.title}: {s.note}" for s in streams if s.note and not s.is_loss]
     if info.untagged and not info.color.is_rgb:
         notes.append(f"the video has no colour tags; read as {info.color.matrix.name}, and tagged so")
-    if info.interlaced:
-        losses.append("the video is interlaced and is upscaled as it is; deinterlace it first (ffmpeg -vf bwdif)")
+    if reader.is_deinterlaced:
+        notes.append(
+            "the video is interlaced; deinterlaced by bwdif, a frame for a frame (--deinterlace off leaves it)"
+        )
     return VideoPlan(settings, tuple(streams), container, tuple(notes), tuple(losses))
 
 
