@@ -194,9 +194,9 @@ def plan_video(reader: VideoReader, output: Path, options: JobOptions, card: Mod
     if info.untagged and not info.color.is_rgb:
         notes.append(f"the video has no colour tags; read as {info.color.matrix.name}, and tagged so")
     if reader.is_deinterlaced:
-        notes.append(
-            "the video is interlaced; deinterlaced by bwdif, a frame for a frame (--deinterlace off leaves it)"
-        )
+        notes.append("deinterlaced by bwdif, a frame for a frame (--deinterlace off leaves it)")
+    elif info.interlaced:
+        notes.append("the video is interlaced and is upscaled as it is, as asked")
     return VideoPlan(settings, tuple(streams), container, tuple(notes), tuple(losses))
 
 
