@@ -84,7 +84,7 @@ def enhance_image(source: Path, output: Path, options: JobOptions, *, note: Note
     check_target(output, options.overwrite, source)
     _strict(options, lost_in(output, image), note)
     height, width = image.shape[:2]
-    card, upscaler = _upscaler(options, width, height, note)
+    card, upscaler = _upscaler(options, width, height, note, is_picture=True)
     size = choose_size(options, card, width, height, (False, False))
     write_image(output, upscaler.upscale_image(image, size))
     return JobReport(output, card.name, upscaler.engine.name, 1, *size, time.perf_counter() - started)
@@ -132,9 +132,11 @@ def enhance_video(
     return JobReport(output, name, engine, writer.num_frames, settings.width, settings.height, seconds, stages)
 
 
-def _upscaler(options: JobOptions, width: int, height: int, note: Note) -> tuple[ModelCard, Upscaler]:
+def _upscaler(
+    options: JobOptions, width: int, height: int, note: Note, *, is_picture: bool = False
+) -> tuple[ModelCard, Upscaler]:
     device = choose_device(options.device)
-    card, _, reason = choose_model(options, width, height, device)
+    card, _, reason = choose_model(options, width, height, device, is_picture=is_picture)
     note(f"model {card.name} ({reason})")
     model = card.name if options.model == "auto" else options.model
     upscaler = load_model(model, device=str(device), precision=options.precision, tile=options.tile, note=note)

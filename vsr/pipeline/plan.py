@@ -24,6 +24,8 @@ from vsr.models.weights import resolve
 
 __all__ = ["JobOptions", "VideoPlan", "choose_batch", "choose_model", "choose_size", "plan_video"]
 
+LARGEST_PICTURE_ON_CPU = 2**20  # pixels; above, the large network takes more than about a minute
+
 _NAMED_HEIGHTS = {"720p": 720, "1080p": 1080, "1440p": 1440, "2k": 1440, "4k": 2160, "2160p": 2160, "8k": 4320}
 
 _CONTAINER_CODECS = {"webm": "libvpx-vp9"}
@@ -102,8 +104,10 @@ class VideoPlan:
 # -- model and size ------------------------------------------------------------------------------------
 
 
-def choose_model(options: JobOptions, width: int, height: int, device: torch.device) -> tuple[ModelCard, Path, str]:
-    """The card and weights of the model asked for, or of the best for the scale; and why, in one line."""
+def choose_model(
+    options: JobOptions, width: int, height: int, device: torch.device, *, is_picture: bool = False
+) -> tuple[ModelCard, Path, str]:
+    """The card and weights of the model asked for, or of the best that the device can bear; and why, in one line."""
     if options.model != "auto":
         card, path = resolve(options.model)
         return card, path, "as asked"
@@ -113,9 +117,15 @@ def choose_model(options: JobOptions, width: int, height: int, device: torch.dev
     elif options.size is not None:
         size = _parse_size(options.size, width, height)
         wanted = max(size[0] / width, size[1] / height)
-    name = "fast-x2" if wanted <= 2 else "fast"
+    subject = "a picture" if is_picture else "video"
+    if wanted <= 2:
+        name = "fast-x2"
+    elif device.type != "cpu" or (is_picture and width * height <= LARGEST_PICTURE_ON_CPU):
+        name = "srresnet"
+    else:
+        name = "fast"
     card, path = resolve(name)
-    return card, path, f"auto: the network for ×{wanted:g} on {device.type}"
+    return card, path, f"auto: for ×{wanted:g}, {subject} of {width}x{height} on {device.type}"
 
 
 def choose_size(

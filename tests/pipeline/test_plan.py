@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vsr.errors import OptionError
+from vsr.frames import Range
+from vsr.media.pixels import FORMATS
+from vsr.pipeline.plan import JobOptions, _loss, choose_batch, choose_model, choose_size
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "is_picture", "size", "name"),
+    [
+        (JobOptions(), CPU, False, (320, 180), "fast"),
+        (JobOptions(scale=2), CPU, False, (320, 180), "fast-x2"),
+        (JobOptions(scale=1.5), GPU, False, (320, 180), "fast-x2"),
+        (JobOptions(scale=3), CPU, False, (320, 180), "fast"),
+        (JobOptions(size="1080p"), CPU, False, (1280, 720), "fast-x2"),
+        (JobOptions(size="4k"), CPU, False, (1280, 720), "fast"),
+        (JobOptions(), GPU, False, (1280, 720), "srresnet"),
+        (JobOptions(), CPU, True, (640, 480), "srresnet"),
+        (JobOptions(), CPU, True, (4000, 3000), "fast"),
+        (JobOptions(model="fast-x2"), GPU, True, (640, 480), "fast-x2"),
+    ],
+)
+def test_auto_takes_what_the_device_can_bear(
+    options: JobOptions, device: torch.device, is_picture: bool, size: tuple[int, int], name: str
+) -> None:
+    card, path, reason = choose_model(options, *size, device, is_picture=is_picture)
+    assert (card.name, path.is_file()) == (name, True)
+    assert "auto" in reason or options.model != "auto"
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "expected"),
+    [
+        ("1080p", (640, 360), (1920, 1080)),
+        ("4k", (640, 360), (3840, 2160)),
+        ("1080p", (360, 640), (1080, 1920)),  # a phone held upright
+        ("1080p", (720, 576), (1350, 1080)),
+        ("1280x720", (320, 180), (1280, 720)),
+        ("1280X720".lower(), (320, 180), (1280, 720)),
+    ],
+)
+def test_size_in_pixels(text: str, source: tuple[int, int], expected: tuple[int, int]) -> None:
+    card, _, _ = choose_model(JobOptions(), *source, CPU)
+    assert choose_size(JobOptions(size=text), card, *source, (True, True)) == expected
+
+
+def test_odd_sizes_that_follow_from_a_scale_become_even_where_chroma_needs_it() -> None:
+    card, _, _ = choose_model(JobOptions(), 33, 17, CPU)
+    assert choose_size(JobOptions(scale=3), card, 33, 17, (True, True)) == (100, 52)
+    assert choose_size(JobOptions(scale=3), card, 33, 17, (False, False)) == (99, 51)
+
+
+@pytest.mark.parametrize("options", [{"scale": 0.5}, {"scale": 2, "size": "4k"}, {"batch": 0}, {"tile": -1}])
+def test_options_that_make_no_sense(options: dict[str, float]) -> None:
+    with pytest.raises(OptionError):
+        JobOptions(**options)  # type: ignore[arg-type]
+
+
+def test_a_batch_on_a_cpu_has_frames_to_run_side_by_side() -> None:
+    card, _, _ = choose_model(JobOptions(), 320, 180, CPU)
+    assert choose_batch(JobOptions(), card, 320, 180, CPU) == 4
+    assert choose_batch(JobOptions(), card, 1920, 1080, CPU) == 2
+    assert choose_batch(JobOptions(batch=7), card, 1920, 1080, CPU) == 7
+
+
+@pytest.mark.parametrize(
+    ("source", "offered", "chosen"),
+    [
+        ("yuv420p", ("yuv444p", "yuv420p", "yuv420p10le"), "yuv420p"),
+        ("yuv420p10le", ("yuv420p", "yuv444p", "yuv420p10le"), "yuv420p10le"),
+        ("yuv420p12le", ("yuv420p", "yuv420p10le"), "yuv420p10le"),
+        ("yuv422p", ("yuv420p", "yuv444p"), "yuv444p"),
+        ("nv12", ("yuv420p", "nv12"), "yuv420p"),
+        ("p010le", ("yuv420p", "yuv420p10le"), "yuv420p10le"),
+        ("gray", ("yuv420p", "gray"), "gray"),
+        ("gray", ("yuv420p", "yuv444p"), "yuv420p"),
+        ("gbrp", ("yuv420p", "yuv444p"), "yuv444p"),
+        ("rgba", ("yuv444p", "yuva444p"), "yuva444p"),
+        ("yuvj420p", ("yuvj420p", "yuv420p"), "yuv420p"),
+    ],
+)
+def test_the_encoder_gets_the_format_that_loses_least(source: str, offered: tuple[str, ...], chosen: str) -> None:
+    color_range = Range.FULL if "j" in source else Range.LIMITED
+    assert min(offered, key=lambda name: _loss(FORMATS[source], FORMATS[name], color_range)) == chosen
