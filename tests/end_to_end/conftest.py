@@ -66,7 +66,7 @@ def _picture(index: int, size: tuple[int, int], pix_fmt: str) -> av.VideoFrame:
     _fill(frame.planes[0], brightness(index), (5 * index) % size[0])
     _fill(frame.planes[1], 120)
     _fill(frame.planes[2], 140)
-    return frame if pix_fmt == "yuv420p" else frame.reformat(format=pix_fmt)
+    return frame if pix_fmt == "yuv420p" else frame.reformat(threads=1, format=pix_fmt)
 
 
 def _encode_audio(output: Any, stream: Any, seconds: Fraction) -> None:

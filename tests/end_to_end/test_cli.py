@@ -345,7 +345,7 @@ def test_info_of_a_picture(tmp_path: Path, run: Run) -> None:
 def test_doctor_names_what_there_is(run: Run) -> None:
     ended = run("doctor")
     assert (ended.code, ended.err) == (0, "")
-    for words in ("torch", "PyAV", "FFmpeg", "libx264", "auto at ×2", "auto at ×4"):
+    for words in ("torch", "PyAV", "FFmpeg", "libx264", "auto for video at ×4", "auto for a picture at ×4"):
         assert words in ended.out
 
 
@@ -774,7 +774,7 @@ def test_strict_refuses_what_otherwise_is_named(
     _enhance(run, source, tmp_path / "out.mkv", "--model", tiny_model, "--strict")
 
 
-def test_interlaced_video_is_named_and_strict_refuses_it(
+def test_interlaced_video_is_deinterlaced_and_said_so(
     tmp_path: Path,
     run: Run,
     tiny_model: Path,
@@ -783,11 +783,11 @@ def test_interlaced_video_is_named_and_strict_refuses_it(
 ) -> None:
     options = {"x264-params": "tff=1", "flags": "+ildct+ilme"}
     source = make_clip(tmp_path / "in.mkv", size=(64, 64), options=options)
-    ended = run("enhance", source, tmp_path / "out.mkv", "--model", tiny_model, "--strict", "--quiet")
-    _is_refused(ended, STRICT, "interlaced")
-    clean_folder("in.mkv")
-    lines = _enhance(run, source, tmp_path / "out.mkv", "--model", tiny_model)
+    lines = _enhance(run, source, tmp_path / "out.mkv", "--model", tiny_model, "--strict")
+    assert len([line for line in lines if "deinterlaced by bwdif" in line]) == 1
+    lines = _enhance(run, source, tmp_path / "raw.mkv", "--model", tiny_model, "--deinterlace", "off")
     assert len([line for line in lines if "is interlaced" in line]) == 1
+    clean_folder("in.mkv", "out.mkv", "raw.mkv")
 
 
 def test_strict_refuses_lost_chapters(

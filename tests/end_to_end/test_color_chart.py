@@ -190,7 +190,7 @@ def _rgb_chart() -> np.ndarray:
 
 def _lossless_clip(make_clip: Callable[..., Path], path: Path, codec: str, pix_fmt: str) -> Path:
     def picture(index: int) -> av.VideoFrame:
-        return av.VideoFrame.from_ndarray(_rgb_chart(), "rgba").reformat(format=pix_fmt)
+        return av.VideoFrame.from_ndarray(_rgb_chart(), "rgba").reformat(threads=1, format=pix_fmt)
 
     def prepare(stream: Any) -> None:
         stream.codec_context.color_range = LIMITED if pix_fmt.startswith("yuv") else FULL
@@ -269,7 +269,7 @@ def _player_rgb(frame: av.VideoFrame) -> np.ndarray:
 def _rgb_by(frame: av.VideoFrame, matrix: int) -> np.ndarray:
     names = {1: "ITU709", 6: "ITU601", 9: "BT2020"}
     ranges = {"src_color_range": LIMITED, "dst_color_range": FULL}
-    return frame.reformat(format="rgb24", src_colorspace=names[matrix], **ranges).to_ndarray().astype(int)
+    return frame.reformat(threads=1, format="rgb24", src_colorspace=names[matrix], **ranges).to_ndarray().astype(int)
 
 
 def _centers(rgb: np.ndarray) -> np.ndarray:

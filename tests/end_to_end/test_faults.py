@@ -508,7 +508,7 @@ def test_full_disk(
 
     def noise(index: int) -> av.VideoFrame:
         values = np.random.default_rng(index).integers(0, 256, (144, 160, 3), np.uint8)
-        return av.VideoFrame.from_ndarray(values, "rgb24").reformat(format="yuv420p")
+        return av.VideoFrame.from_ndarray(values, "rgb24").reformat(threads=1, format="yuv420p")
 
     source = make_clip(tmp_path / "in.mkv", size=(160, 144), pts=tuple(range(30)), picture=noise)
     options = ["--model", tiny_model, "--quiet", "--crf", "0", "--preset", "ultrafast"]

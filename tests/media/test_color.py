@@ -216,6 +216,7 @@ def _reformat(frame: av.VideoFrame, format_: str, color: Color, flags: int) -> T
     space = SWS[color.matrix]
     return _read_gbr(
         frame.reformat(
+            threads=1,  # swscale slices overwrite one another at odd widths (FFmpeg 8.1)
             format=format_,
             src_colorspace=space,
             dst_colorspace=space,
@@ -256,6 +257,7 @@ def test_rgb_to_444_at_10_bit_is_within_a_code_of_swscale(matrix: Matrix, range_
     for plane, index in zip(frame.planes, (1, 2, 0), strict=True):
         _write(plane, rgb[index])
     out = frame.reformat(
+        threads=1,  # swscale slices overwrite one another at odd widths (FFmpeg 8.1)
         format="yuv444p10le",
         src_colorspace=SWS[matrix],
         dst_colorspace=SWS[matrix],

@@ -30,7 +30,9 @@ def interlaced_clip(tmp_path: Path) -> Path:
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv444p"
         stream.codec_context.flags |= av.codec.context.Flags.interlaced_dct
         for index in range(NUM_FRAMES):
-            frame = av.VideoFrame.from_ndarray(frame_of_two_moments(index), "rgb24").reformat(format="yuv444p")
+            frame = av.VideoFrame.from_ndarray(frame_of_two_moments(index), "rgb24").reformat(
+                threads=1, format="yuv444p"
+            )
             frame.pts, frame.time_base = index, Fraction(1, 25)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

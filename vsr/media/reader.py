@@ -343,7 +343,10 @@ class VideoReader:
         options: dict[str, Any] = {}
         if info.pixel_format.kind != "rgb":  # the samples keep their meaning: no matrix or range change
             options = {"src_colorspace": "DEFAULT", "dst_colorspace": "DEFAULT"}
-        return frame.reformat(info.width, info.height, info.pixel_format.name, interpolation="LANCZOS", **options)
+        # One thread: swscale's slices overwrite the start of one another's rows at odd widths (FFmpeg 8.1).
+        return frame.reformat(
+            info.width, info.height, info.pixel_format.name, interpolation="LANCZOS", threads=1, **options
+        )
 
     def _nothing_found(self) -> str:
         if self._last_pts is not None:  # frames there are, but outside the window

@@ -19,6 +19,8 @@ _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 def find_images(folder: Path) -> list[Path]:
     """Pictures below a folder, sorted by path. Raises InputError where there is none."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
     if not paths:
         raise InputError(f"{folder}: no pictures found ({', '.join(sorted(_SUFFIXES))})")

@@ -144,10 +144,10 @@ def train(
     validate: called with the averaged network at each report; its text joins the log.
     Ctrl-C saves before it goes on its way.
     """
-    out.mkdir(parents=True, exist_ok=True)
     if (out / CHECKPOINT).exists() and not resume:
         raise OptionError(f"{out}: holds a run already; go on with --resume or name another folder")
     bank = PatchBank(find_images(data), recipe.scale, recipe.patch)
+    out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(recipe, bank, device or torch.device("cpu"), seed, bf16)
     if resume:
         trainer.load(out)
