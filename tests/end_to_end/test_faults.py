@@ -255,6 +255,18 @@ def test_damaged_packet_is_named_and_all_else_is_kept(
     assert len(output.others[0].packets) > 50
 
 
+def test_damaged_sound_that_is_transcoded_is_named(tmp_path: Path, long_clip: Path) -> None:
+    with av.open(str(long_clip)) as container:
+        sound = [bytes(packet) for packet in container.demux(audio=0) if packet.size > 20]
+    data, packet = long_clip.read_bytes(), sound[len(sound) // 2]
+    source = tmp_path / "in.mp4"
+    source.write_bytes(data.replace(packet, b"\xff" * len(packet), 1))
+    notes: list[str] = []
+    options = JobOptions(audio="opus", batch=2, preset="ultrafast")
+    enhance_video(source, tmp_path / "out.mkv", options, upscaler=_upscaler(), note=notes.append)
+    assert len([line for line in notes if "damaged audio packets" in line]) == 1
+
+
 def test_damaged_packet_is_an_error_when_strict(
     tmp_path: Path, damaged_clip: Path, clean_folder: Callable[..., None]
 ) -> None:

@@ -218,6 +218,11 @@ class VideoWriter:
         self.partial.unlink(missing_ok=True)
 
     @property
+    def num_damaged_audio(self) -> int:
+        """Audio packets that were to be transcoded and could not be decoded."""
+        return self._remuxer.num_damaged_audio
+
+    @property
     def copied_streams(self) -> dict[int, int]:
         """Index in the output of every stream that is copied packet by packet, by its index in the input."""
         return self._remuxer.copied

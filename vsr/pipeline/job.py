@@ -122,6 +122,8 @@ def enhance_video(
             stages = _run_stages(reader, upscaler, writer, options, on_progress, started)
             if reader.num_damaged:
                 _strict(options, [f"{source}: {reader.num_damaged} damaged packets"], lambda line: None)
+            if writer.num_damaged_audio:
+                _strict(options, [f"{source}: {writer.num_damaged_audio} damaged audio packets left out"], note)
             if writer.num_lost_chapters:
                 _strict(options, [f"{writer.num_lost_chapters} chapters: {plan.container} holds none"], note)
             if options.verify:
