@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vsr.frames import FrameBatch
 
-__all__ = ["FORMATS", "PixelFormat", "allocate_planes", "closest_native", "load_planes", "store_planes"]
+__all__ = ["FORMATS", "PixelFormat", "allocate_planes", "closest_native", "load_planes", "repeated", "store_planes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +147,18 @@ def load_planes(frame: av.VideoFrame, format_: PixelFormat, planes: tuple[Tensor
             np.right_shift(source, format_.msb_shift, out=target)
         else:
             np.copyto(target, source)
+
+
+def repeated(frame: av.VideoFrame, pts: int) -> av.VideoFrame:
+    """A copy of a frame, to be shown at another PTS of its time base."""
+    copy = av.VideoFrame(frame.width, frame.height, frame.format.name)
+    for source, target in zip(frame.planes, copy.planes, strict=True):
+        old: np.ndarray = np.frombuffer(source, np.uint8).reshape(-1, source.line_size)  # type: ignore[call-overload]
+        new: np.ndarray = np.frombuffer(target, np.uint8).reshape(-1, target.line_size)  # type: ignore[call-overload]
+        width = min(source.line_size, target.line_size)
+        new[: source.height, :width] = old[: source.height, :width]
+    copy.pts, copy.time_base, copy.duration = pts, frame.time_base, frame.duration
+    return copy
 
 
 def store_planes(batch: FrameBatch, position: int, format_: PixelFormat) -> av.VideoFrame:

@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from vsr.errors import InputError
 from vsr.frames import Color, FrameBatch
 from vsr.media.deinterlace import DeinterlaceMode, deinterlaced
-from vsr.media.pixels import FORMATS, PixelFormat, allocate_planes, closest_native, load_planes
+from vsr.media.pixels import FORMATS, PixelFormat, allocate_planes, closest_native, load_planes, repeated
 from vsr.media.tags import (
     HdrMetadata,
     color_of_frame,
@@ -124,6 +124,9 @@ class VideoReader:
     ) -> None:
         self.path, self._warn = path, warn
         self.num_damaged = 0
+        self.num_repeated = 0
+        self._awaited_pts: set[int] = set()  # of packets that were decoded and have given no frame yet
+        self._last_frame: av.VideoFrame | None = None
         self._last_pts: int | None = None
         self._num_moved_pts = 0
         self._strange_sizes: set[tuple[int, int]] = set()
@@ -188,7 +191,10 @@ class VideoReader:
         if self._num_moved_pts:
             self._warn(f"{self.path}: {self._num_moved_pts} timestamps did not increase and were moved on")
         if self.num_damaged:
-            self._warn(f"{self.path}: {self.num_damaged} damaged packets could not be decoded")
+            self._warn(
+                f"{self.path}: {self.num_damaged} damaged packets could not be decoded; "
+                f"{self.num_repeated} frames repeat the one before in their place"
+            )
         yield Chunk(self._take_packets(), self._batch(frames) if frames else None)
 
     # -- opening ---------------------------------------------------------------------------------
@@ -257,17 +263,43 @@ class VideoReader:
                 continue
             if is_over:
                 continue
-            try:
-                frames = packet.decode()
-            except av.FFmpegError:
-                self.num_damaged += 1
-                continue
-            for frame in frames:
+            for frame in self._decoded(packet):
                 self._set_pts(frame)
                 if is_over or self._window.ends_before(frame):
                     is_over = True
                 elif self._window.holds(frame):
                     yield frame
+
+    def _decoded(self, packet: Packet[Any]) -> Iterator[av.VideoFrame]:
+        """The frames that a packet completes, each after stand-ins for those that damage took before it."""
+        if packet.size and packet.pts is not None:
+            self._awaited_pts.add(packet.pts)
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            self.num_damaged += 1
+            return
+        for frame in frames:
+            if frame.pts is not None:
+                self._awaited_pts.discard(frame.pts)
+                yield from self._stand_ins(frame.pts, self._last_frame or frame)
+            self._last_frame = frame
+            yield frame
+        if not packet.size and self._last_frame is not None:  # the end: nothing more will come
+            yield from self._stand_ins(None, self._last_frame)
+
+    def _stand_ins(self, before_pts: int | None, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
+        """Copies of `frame` for the packets up to a PTS that can no longer give one of their own.
+
+        Decoders put frames out in the order of their PTS. Without damage, a packet that gives no frame of
+        its own PTS is no loss: the second field of a picture, or a frame that is not to be shown.
+        """
+        overdue = sorted(pts for pts in self._awaited_pts if before_pts is None or pts < before_pts)
+        self._awaited_pts.difference_update(overdue)
+        for pts in overdue if self.num_damaged else ():
+            if self._last_pts is None or pts > self._last_pts:
+                self.num_repeated += 1
+                yield repeated(frame, pts)
 
     def _demux(self) -> Iterator[Packet[Any]]:
         try:
