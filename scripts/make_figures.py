@@ -2,13 +2,14 @@
 
     python scripts/make_figures.py
 
-Enhances samples/sample.mp4 with the default model and writes samples/before_after.jpg: crops of one frame,
-upscaled bicubically by swscale on the left and by vsr on the right.
+Enhances a moment of samples/sample.mp4 with two models and writes samples/before_after.jpg: crops of one frame,
+upscaled bicubically by swscale on the left, and by vsr beside it.
 """
 
 from __future__ import annotations
 
 import tempfile
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -20,7 +21,8 @@ import vsr
 
 ROOT = Path(__file__).parent.parent
 CROPS = ((690, 80, 480, 230), (200, 10, 480, 230), (560, 400, 480, 230))  # x, y, width, height at x4
-ROW_HEIGHT = 288
+MODELS = ("fast", "srresnet")
+ROW_HEIGHT = 200
 GAP = 8
 
 
@@ -43,10 +45,10 @@ def labelled(picture: np.ndarray, text: str) -> np.ndarray:
     return picture
 
 
-def row(before: np.ndarray, after: np.ndarray, crop: tuple[int, int, int, int]) -> np.ndarray:
+def row(pictures: dict[str, np.ndarray], crop: tuple[int, int, int, int]) -> np.ndarray:
     x, y, width, height = crop
     parts = []
-    for picture, name in ((before, "bicubic"), (after, "vsr")):
+    for name, picture in pictures.items():
         part = picture[y : y + height, x : x + width]
         scaled = cv2.resize(part, (round(width * ROW_HEIGHT / height), ROW_HEIGHT), interpolation=cv2.INTER_LANCZOS4)
         parts += [labelled(scaled, name), np.full((ROW_HEIGHT, GAP, 3), 255, np.uint8)]
@@ -54,21 +56,24 @@ def row(before: np.ndarray, after: np.ndarray, crop: tuple[int, int, int, int]) 
 
 
 @click.command()
-@click.option("--frame", default=60, help="Which frame to show.")
-@click.option("--model", default="auto")
+@click.option("--frame", default=60, help="Which frame of the sample to show; it has 30 a second.")
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "samples" / "before_after.jpg")
-def main(frame: int, model: str, out: Path) -> None:
+def main(frame: int, out: Path) -> None:
     sample = ROOT / "samples" / "sample.mp4"
+    pictures = {"bicubic": frame_at(sample, frame, (1280, 720))}
     with tempfile.TemporaryDirectory() as folder:
         enhanced = Path(folder) / "enhanced.mp4"
-        report = vsr.enhance(sample, enhanced, model=model, crf=12)
-        after = frame_at(enhanced, frame)
-    before = frame_at(sample, frame, (report.width, report.height))
-    rows = [row(before, after, crop) for crop in CROPS]
+        for model in MODELS:
+            start = Fraction(frame, 30)
+            report = vsr.enhance(
+                sample, enhanced, model=model, crf=12, start_seconds=start, duration_seconds=0.1, overwrite=True
+            )
+            pictures[f"vsr, {model}"] = frame_at(enhanced, 0)
+            click.echo(f"{model} on {report.engine}")
+    rows = [row(pictures, crop) for crop in CROPS]
     gap = np.full((GAP, rows[0].shape[1], 3), 255, np.uint8)
     picture = np.vstack([part for r in rows for part in (r, gap)][:-1])
     cv2.imwrite(str(out), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
-    click.echo(f"{out}: {report.model} on {report.engine}")
 
 
 if __name__ == "__main__":
