@@ -40,8 +40,9 @@ def frame_at(path: Path, index: int, size: tuple[int, int] | None = None) -> np.
 def labelled(picture: np.ndarray, text: str) -> np.ndarray:
     picture = np.ascontiguousarray(picture)
     font = cv2.FONT_HERSHEY_SIMPLEX
-    cv2.putText(picture, text, (9, 23), font, 0.6, (0, 0, 0), 4, cv2.LINE_AA)
-    cv2.putText(picture, text, (9, 23), font, 0.6, (255, 255, 255), 1, cv2.LINE_AA)
+    (width, height), _ = cv2.getTextSize(text, font, 0.55, 1)
+    cv2.rectangle(picture, (0, 0), (width + 12, height + 14), (24, 24, 24), cv2.FILLED)
+    cv2.putText(picture, text, (6, height + 6), font, 0.55, (255, 255, 255), 1, cv2.LINE_AA)
     return picture
 
 
