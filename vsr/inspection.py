@@ -13,6 +13,7 @@ import torch
 
 from vsr.backends.engine import choose_device, choose_precision
 from vsr.media.reader import VideoReader
+from vsr.media.remux import codec_name
 from vsr.media.sequence import is_image, read_image
 from vsr.pipeline.plan import JobOptions, choose_model
 from vsr.version import __version__
@@ -37,7 +38,7 @@ def describe_file(path: Path) -> str:
         lines = [f"{path}: {reader.container.format.long_name}"]
         lines += _video_lines(reader)
         for stream in reader.other_streams:
-            codec = getattr(stream.codec_context or stream, "name", None) or "unknown codec"
+            codec = codec_name(stream) or "unknown codec"
             language = f", {stream.language}" if stream.language else ""
             lines.append(f"  stream {stream.index}: {stream.type}, {codec}{language}")
         if chapters := reader.container.chapters():

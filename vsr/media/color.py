@@ -16,6 +16,7 @@ from vsr.media.resample import CENTERED, resample
 __all__ = [
     "dequantize_chroma",
     "dequantize_luma",
+    "quantize",
     "quantize_chroma",
     "quantize_luma",
     "resize_chroma",
@@ -57,10 +58,10 @@ def _chroma_scale(color: Color) -> tuple[float, float]:
     return span, 2.0 ** (color.bit_depth - 1)
 
 
-def _quantize(x: Tensor, scale: float, offset: float, color: Color) -> Tensor:
-    top = 2.0**color.bit_depth - 1
-    x = torch.mul(x, scale).add_(offset + 0.5)
-    return x.clamp_(0, top + 0.5).to(color.dtype)  # the cast truncates, so this rounds half up
+def quantize(x: Tensor, scale: float, offset: float, color: Color) -> Tensor:
+    """x · scale + offset, rounded half up and clamped to the code values of the bit depth."""
+    start = torch.full((), offset + 0.5, device=x.device)  # the cast below truncates
+    return torch.add(start, x, alpha=scale).clamp_(0, 2.0**color.bit_depth - 0.5).to(color.dtype)
 
 
 def dequantize_luma(plane: Tensor, color: Color) -> Tensor:
@@ -77,12 +78,12 @@ def dequantize_chroma(plane: Tensor, color: Color) -> Tensor:
 
 def quantize_luma(x: Tensor, color: Color) -> Tensor:
     """The inverse of `dequantize_luma`, rounded and clamped to the code values of the bit depth."""
-    return _quantize(x, *_luma_scale(color), color)
+    return quantize(x, *_luma_scale(color), color)
 
 
 def quantize_chroma(x: Tensor, color: Color) -> Tensor:
     """The inverse of `dequantize_chroma`, rounded and clamped to the code values of the bit depth."""
-    return _quantize(x, *_chroma_scale(color), color)
+    return quantize(x, *_chroma_scale(color), color)
 
 
 def ycbcr_to_rgb(luma: Tensor, chroma: Tensor, matrix: Matrix) -> Tensor:

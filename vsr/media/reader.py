@@ -29,7 +29,7 @@ from vsr.media.tags import (
 )
 from vsr.media.tally import StreamTally
 
-__all__ = ["Chunk", "VideoInfo", "VideoReader", "open_input", "reason"]
+__all__ = ["Chunk", "VideoInfo", "VideoReader", "check_source", "open_input", "reason"]
 
 GEN_PTS = 1  # AVFMT_FLAG_GENPTS
 INTERLEAVE_SECONDS = 10  # how far apart streams of one moment may lie in a file; FFmpeg's own limit
@@ -76,14 +76,19 @@ class Chunk:
     batch: FrameBatch | None
 
 
-def open_input(path: Path) -> InputContainer:
-    """Open a media file, or say in one line why that is not possible."""
+def check_source(path: Path) -> None:
+    """Refuse what cannot be a video or a picture, before anyone tries to read it."""
     if not path.exists():
         raise InputError(f"{path}: no such file")
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name a file in it")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes)")
+
+
+def open_input(path: Path) -> InputContainer:
+    """Open a media file, or say in one line why that is not possible."""
+    check_source(path)
     try:
         # Names like "-x.mp4" or "a:b.mp4" would read as options or protocols; file: makes them plain files.
         container = av.open(f"file:{path}", mode="r", metadata_errors="replace")

@@ -24,6 +24,7 @@ __all__ = [
     "Remuxer",
     "StreamPlan",
     "carried_tags",
+    "codec_name",
     "copy_chapters",
     "plan_streams",
 ]
@@ -44,11 +45,14 @@ _STALE_TAGS = {
 }  # fmt: skip
 
 
-def carried_tags(metadata: dict[str, str], *, reencoded: bool) -> dict[str, str]:
-    """Metadata for the output: all of it, less what describes the source's own encoding."""
-    if not reencoded:
-        return dict(metadata)
+def carried_tags(metadata: dict[str, str]) -> dict[str, str]:
+    """Metadata for what is encoded anew: all of it, less what describes the source's own encoding."""
     return {k: v for k, v in metadata.items() if k.lower().removesuffix("-eng") not in _STALE_TAGS}
+
+
+def codec_name(stream: Stream) -> str | None:
+    """FFmpeg's name of a stream's codec, or None where neither a decoder nor PyAV's class knows one."""
+    return getattr(stream.codec_context or stream, "name", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,7 @@ class StreamPlan:
 
     @property
     def title(self) -> str:
-        # Without a decoder, PyAV's stream has a name only if its own class gives it one.
-        codec = getattr(self.stream.codec_context or self.stream, "name", None) or "unknown codec"
+        codec = codec_name(self.stream) or "unknown codec"
         language = f", {self.stream.language}" if self.stream.language else ""
         return f"{self.stream.type} stream {self.stream.index} ({codec}{language})"
 
@@ -97,8 +100,7 @@ def _plan_stream(stream: Stream, container: str, audio: AudioMode, has_chapters:
 
 def _known_refusal(stream: Stream, container: str) -> str | None:
     """What a header alone does not show."""
-    codec = getattr(stream.codec_context or stream, "name", None)
-    if codec in ("amrnb", "amrwb") and container in ("mov", "mp4", "3gp", "3g2", "ipod"):
+    if codec_name(stream) in ("amrnb", "amrwb") and container in ("mov", "mp4", "3gp", "3g2", "ipod"):
         return "several AMR frames in a packet"  # as phones record it; the muxer stops at the first
     return None
 
@@ -126,7 +128,7 @@ def _audio_encoder(container: str) -> str | None:
 
 def _add_copy(output: OutputContainer, stream: Stream) -> Stream:
     copied: Stream = output.add_stream_from_template(stream, opaque=True)
-    copied.metadata.update(carried_tags(stream.metadata, reencoded=False))
+    copied.metadata.update(stream.metadata)
     copied.disposition = stream.disposition
     return copied
 
@@ -163,8 +165,7 @@ class Remuxer:
         """Create the output's stream for the input's stream `index`, if it has one."""
         plan = self._plans[index]
         if plan.action == "copy":
-            copied = _add_copy(self._output, plan.stream)
-            self._streams[index] = copied
+            self._streams[index] = _add_copy(self._output, plan.stream)
         elif plan.action == "transcode":
             source = plan.stream.codec_context
             assert isinstance(source, AudioCodecContext)
@@ -172,7 +173,7 @@ class Remuxer:
             encoded = self._output.add_stream(plan.encoder or "aac", rate=rate)
             assert isinstance(encoded, AudioStream)
             encoded.codec_context.layout = source.layout
-            encoded.metadata.update(carried_tags(plan.stream.metadata, reencoded=True))
+            encoded.metadata.update(carried_tags(plan.stream.metadata))
             encoded.disposition = plan.stream.disposition
             self._encoders[index] = encoded
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from vsr.errors import InputError, OutputError
+from vsr.media.reader import check_source, reason
+from vsr.media.writer import partial_path
 
 __all__ = ["IMAGE_SUFFIXES", "is_image", "read_image", "write_image"]
 
@@ -29,13 +30,8 @@ def is_image(path: Path) -> bool:
 
 def read_image(path: Path) -> np.ndarray:
     """A picture as (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) gray, uint8 or uint16, turned upright by its EXIF tag."""
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name a file in it")
+    check_source(path)
     data = np.fromfile(path, np.uint8)
-    if data.size == 0:
-        raise InputError(f"{path}: the file is empty (0 bytes)")
     image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     if image is None:
         raise InputError(f"{path}: not a picture that OpenCV can read")
@@ -71,7 +67,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
         if image.shape[2] == 4 and suffix in _NO_ALPHA:
             image = image[..., :3]
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    partial = partial_path(path)
     try:
         done, data = cv2.imencode(suffix, image, _QUALITY.get(suffix, []))
         if not done:
@@ -79,6 +75,6 @@ def write_image(path: Path, image: np.ndarray) -> None:
         partial.write_bytes(data.tobytes())
         partial.replace(path)
     except (OSError, cv2.error) as error:
-        raise OutputError(f"{path}: writing failed ({getattr(error, 'strerror', None) or error})") from error
+        raise OutputError(f"{path}: writing failed ({reason(error)})") from error
     finally:
         partial.unlink(missing_ok=True)

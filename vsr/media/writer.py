@@ -102,7 +102,7 @@ class VideoWriter:
                 self.stream_index = self.stream.index
             else:
                 self._remuxer.add_stream(source.index)
-        output.metadata.update(carried_tags(reader.container.metadata, reencoded=True))
+        output.metadata.update(carried_tags(reader.container.metadata))
         return copy_chapters(reader.container, output, reader.shift_seconds, reader.duration_limit_seconds)
 
     def _add_video(self, reader: VideoReader) -> VideoStream:
@@ -134,7 +134,7 @@ class VideoWriter:
         context.color_range = settings.color.range
         if info.display_matrix:
             stream.set_display_matrix(_scaled_matrix(info.display_matrix, settings.width / info.width))
-        stream.metadata.update(carried_tags(reader.stream.metadata, reencoded=True))
+        stream.metadata.update(carried_tags(reader.stream.metadata))
         stream.disposition = reader.stream.disposition
         return stream
 

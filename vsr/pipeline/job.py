@@ -15,10 +15,10 @@ from vsr.media.sequence import is_image, lost_in, read_image, write_image
 from vsr.media.tally import StreamTally
 from vsr.media.verify import verify_output
 from vsr.media.writer import VideoWriter, check_target
-from vsr.models.cards import ModelCard
+from vsr.models.weights import load_net
 from vsr.pipeline.plan import JobOptions, VideoPlan, choose_batch, choose_model, choose_size, plan_video
 from vsr.pipeline.prefetch import Drain, Prefetch
-from vsr.pipeline.upscaler import Target, Upscaler, load_model
+from vsr.pipeline.upscaler import Target, Upscaler, upscaler_of_net
 
 __all__ = ["JobReport", "Progress", "enhance_file", "enhance_image", "enhance_video"]
 
@@ -84,10 +84,10 @@ def enhance_image(source: Path, output: Path, options: JobOptions, *, note: Note
     check_target(output, options.overwrite, source)
     _strict(options, lost_in(output, image), note)
     height, width = image.shape[:2]
-    card, upscaler = _upscaler(options, width, height, note, is_picture=True)
-    size = choose_size(options, card, width, height, (False, False))
+    upscaler = _upscaler(options, width, height, note, is_picture=True)
+    size = choose_size(options, upscaler.card, width, height, (False, False))
     write_image(output, upscaler.upscale_image(image, size))
-    return JobReport(output, card.name, upscaler.engine.name, 1, *size, time.perf_counter() - started)
+    return JobReport(output, upscaler.card.name, upscaler.engine.name, 1, *size, time.perf_counter() - started)
 
 
 def enhance_video(
@@ -113,7 +113,7 @@ def enhance_video(
         check_target(output, options.overwrite, source)
         info = reader.info
         if upscaler is None:
-            _, upscaler = _upscaler(options, info.width, info.height, note)
+            upscaler = _upscaler(options, info.width, info.height, note)
         plan = plan_video(reader, output, options, upscaler.card)
         for line in plan.notes:
             note(line)
@@ -134,15 +134,12 @@ def enhance_video(
     return JobReport(output, name, engine, writer.num_frames, settings.width, settings.height, seconds, stages)
 
 
-def _upscaler(
-    options: JobOptions, width: int, height: int, note: Note, *, is_picture: bool = False
-) -> tuple[ModelCard, Upscaler]:
+def _upscaler(options: JobOptions, width: int, height: int, note: Note, *, is_picture: bool = False) -> Upscaler:
     device = choose_device(options.device)
-    card, _, reason = choose_model(options, width, height, device, is_picture=is_picture)
+    card, path, reason = choose_model(options, width, height, device, is_picture=is_picture)
     note(f"model {card.name} ({reason})")
-    model = card.name if options.model == "auto" else options.model
-    upscaler = load_model(model, device=str(device), precision=options.precision, tile=options.tile, note=note)
-    return card, upscaler
+    net = load_net(card, path)
+    return upscaler_of_net(card, net, device=str(device), precision=options.precision, tile=options.tile, note=note)
 
 
 def _strict(options: JobOptions, losses: list[str], note: Note) -> None:

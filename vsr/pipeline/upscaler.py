@@ -15,7 +15,7 @@ from vsr.backends.torch_engine import TorchEngine
 from vsr.errors import EngineError
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
 from vsr.media import color as convert
-from vsr.media.pixels import PixelFormat
+from vsr.media.pixels import FORMATS, PixelFormat
 from vsr.media.resample import resample
 from vsr.models.cards import ModelCard
 from vsr.models.weights import load_net, resolve
@@ -125,7 +125,7 @@ class Upscaler:
         """The light way: luma through the network as it is coded, chroma up by the cubic kernel."""
         peak = _luma_peak(color)
         out = self._resized(self.network(luma.to(torch.float32).mul_(1 / peak)), target)
-        out = _to_codes(out, _luma_peak(target.color), target.color)
+        out = convert.quantize(out, _luma_peak(target.color), 0, target.color)
         if target.pixel_format.kind == "gray":
             return (out,)
         shift = _chroma_shift(luma, chroma)
@@ -138,12 +138,12 @@ class Upscaler:
             scale,
             (target.height, target.width),
         )
-        return out, _to_codes(moved, 2.0 ** (target.color.bit_depth - color.bit_depth), target.color)
+        return out, convert.quantize(moved, 2.0 ** (target.color.bit_depth - color.bit_depth), 0, target.color)
 
     def _gray(self, luma: Tensor, color: Color, target: Target) -> tuple[Tensor, ...]:
         if self.card.color == "y" and target.pixel_format.kind == "gray" and color.range is target.color.range:
             out = self._resized(self.network(luma.to(torch.float32).mul_(1 / _luma_peak(color))), target)
-            return (_to_codes(out, _luma_peak(target.color), target.color),)
+            return (convert.quantize(out, _luma_peak(target.color), 0, target.color),)
         gray = convert.dequantize_luma(luma, color)
         rgb = self._rgb_to_rgb(gray.expand(-1, 3, -1, -1), target)
         return self._from_rgb(rgb, target)
@@ -181,7 +181,7 @@ class Upscaler:
             shape = (batch.num_frames, 1, target.height, target.width)
             return torch.full(shape, opaque, device=self.device).to(target.color.dtype)
         scaled = resample(alpha.to(torch.float32), (target.height, target.width))
-        return _to_codes(scaled, opaque / (2.0**batch.color.bit_depth - 1), target.color)
+        return convert.quantize(scaled, opaque / (2.0**batch.color.bit_depth - 1), 0, target.color)
 
     def _resized(self, x: Tensor, target: Target) -> Tensor:
         """The one resize, where the target is not the network's own size."""
@@ -214,7 +214,7 @@ class Upscaler:
         return out[..., 0] if image.ndim == 2 else out
 
 
-_RGB = PixelFormat("gbrp", "rgb", "planar", 8)
+_RGB = FORMATS["gbrp"]
 _SRGB = Color(Matrix.RGB, Primaries.BT709, Transfer.SRGB, Range.FULL, ChromaLocation.LEFT, 8)
 
 
@@ -263,12 +263,6 @@ def _same_ycbcr(source: Color, target: Color) -> bool:
 def _luma_peak(color: Color) -> float:
     """The code value that stands for 1 at a luma network's input: 255 at 8 bit."""
     return 255.0 * 2 ** (color.bit_depth - 8) if color.range is Range.LIMITED else 2.0**color.bit_depth - 1
-
-
-def _to_codes(x: Tensor, scale: float, color: Color) -> Tensor:
-    """Scaled, rounded half up and clamped to the code values of the bit depth."""
-    half = torch.full((), 0.5, device=x.device)
-    return torch.add(half, x, alpha=scale).clamp_(0, 2.0**color.bit_depth - 0.5).to(color.dtype)
 
 
 def _chroma_shift(luma: Tensor, chroma: Tensor) -> tuple[int, int]:

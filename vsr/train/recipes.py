@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from vsr.models.cards import ModelCard
@@ -51,12 +51,8 @@ def card_of(recipe: Recipe) -> ModelCard:
     """The card of what a recipe trains, before any figure is known."""
     card = ModelCard(recipe.name, recipe.net, dict(recipe.options), recipe.scale, recipe.color, halo=0)
     net = build_net(card)
-    return ModelCard(
-        recipe.name,
-        recipe.net,
-        dict(recipe.options),
-        recipe.scale,
-        recipe.color,
+    return replace(
+        card,
         halo=int(net.halo),  # type: ignore[arg-type]
         num_parameters=sum(p.numel() for p in net.parameters()),
         recipe=f"vsr train {recipe.name}",
