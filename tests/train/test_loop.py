@@ -89,8 +89,8 @@ def test_starting_from_weights_of_another_network_is_an_error(pictures: Path, tm
         train(TINY, pictures, tmp_path, Budget(steps=1), init="fast", log=lambda line: None)
 
 
-@pytest.mark.parametrize(("steps", "minutes"), [(None, None), (3, 1.0)])
-def test_length_is_steps_or_minutes(steps: int | None, minutes: float | None) -> None:
+@pytest.mark.parametrize(("steps", "minutes"), [(None, None), (3, 1.0), (0, None), (None, -1.0)])
+def test_length_is_some_steps_or_some_minutes(steps: int | None, minutes: float | None) -> None:
     with pytest.raises(OptionError):
         Budget(steps, minutes)
 

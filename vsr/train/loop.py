@@ -39,6 +39,8 @@ class Budget:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
             raise OptionError("give the length of the training either as steps or as minutes")
+        if (self.steps or self.minutes or 0) <= 0:
+            raise OptionError("the length of the training must be greater than zero")
 
     def progress(self, step: int, seconds: float) -> float:
         """Share of the schedule that is done, 0 to 1."""
