@@ -42,6 +42,12 @@ _LUMA = {"features": 32, "depth": 5}
 _LIST = (
     Recipe("fast", "luma", {**_LUMA, "scale": 4}, "y", patch=40, batch=32, learning_rate=2e-3),
     Recipe("fast-x2", "luma", {**_LUMA, "scale": 2}, "y", patch=48, batch=32, learning_rate=2e-3),
+    Recipe("nano", "luma", {"features": 16, "depth": 4, "scale": 4}, "y", patch=40, batch=32, learning_rate=2e-3),
+    Recipe("srcnn", "srcnn", {"scale": 4}, "y", patch=16, batch=16, learning_rate=1e-3),
+    Recipe("srcnn-x2", "srcnn", {"scale": 2}, "y", patch=32, batch=16, learning_rate=1e-3),
+    Recipe("vdsr", "vdsr", {"scale": 4}, "y", patch=12, batch=16, learning_rate=6e-4),
+    Recipe("vdsr-x2", "vdsr", {"scale": 2}, "y", patch=24, batch=16, learning_rate=6e-4),
+    Recipe("edsr", "edsr", {"scale": 4}, "rgb", patch=32, batch=16, learning_rate=4e-4),
     Recipe("srresnet", "srresnet", {"scale": 4}, "rgb", patch=32, batch=16, learning_rate=6e-4),
 )
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _LIST}

@@ -1,0 +1,45 @@
+"""SRCNN, Dong et al. 2014, arXiv:1501.00092."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vsr.models.nets.bicubic import BicubicUp
+
+__all__ = ["SRCNN"]
+
+
+class SRCNN(nn.Module):
+    """Enlarge the luma plane bicubically, then three convolutions: patches, mapping, reconstruction.
+
+    kernels: (9, 1, 5) or (9, 5, 5), the paper's small and large forms.
+    residual: whether the convolutions give the difference to the bicubic picture (VDSR's idea, which
+        trains in a fraction of the steps) or, as in the paper, the picture itself.
+
+    Input (N, 1, H, W) float32, nominally in [0, 1]; output (N, 1, H·scale, W·scale) float32, unclamped.
+    First convolution and sum stay in float32 as in `LumaNet`; without the residual the last one does too,
+    since it then gives the picture.
+    """
+
+    def __init__(self, kernels: tuple[int, int, int] = (9, 5, 5), scale: int = 4, residual: bool = True) -> None:
+        super().__init__()
+        first, middle, last = kernels
+        self.scale, self.residual = scale, residual
+        self.keep_float32 = ("conv1",) if residual else ("conv1", "conv3")
+        self.up = BicubicUp(scale)
+        self.conv1 = nn.Conv2d(1, 64, first, padding=first // 2)
+        self.conv2 = nn.Conv2d(64, 32, middle, padding=middle // 2)
+        self.conv3 = nn.Conv2d(32, 1, last, padding=last // 2)
+        self.act = nn.ReLU()
+        if residual:
+            nn.init.normal_(self.conv3.weight, std=1e-3)  # starts at the bicubic picture
+            nn.init.zeros_(self.conv3.bias)  # type: ignore[arg-type]
+        radius = first // 2 + middle // 2 + last // 2
+        self.halo = BicubicUp.halo + -(-radius // scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        enlarged: Tensor = self.up(x)
+        features = self.act(self.conv1(enlarged.to(self.conv1.weight.dtype)))
+        features = self.act(self.conv2(features.to(self.conv2.weight.dtype)))
+        out: Tensor = self.conv3(features.to(self.conv3.weight.dtype)).float()
+        return enlarged + out if self.residual else out

@@ -1,0 +1,45 @@
+"""VDSR, Kim et al. 2016, arXiv:1511.04587."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vsr.models.nets.bicubic import BicubicUp
+
+__all__ = ["VDSR"]
+
+
+class VDSR(nn.Module):
+    """Enlarge the luma plane bicubically, then add the detail that `depth` 3×3 convolutions find in it.
+
+    One set of weights serves several scales, as in the paper: only the enlargement differs.
+
+    Input (N, 1, H, W) float32, nominally in [0, 1]; output (N, 1, H·scale, W·scale) float32, unclamped.
+    The first convolution and the sum stay in float32 for the reason given in `LumaNet`.
+    """
+
+    keep_float32 = ("body.0",)
+
+    def __init__(self, features: int = 64, depth: int = 20, scale: int = 4) -> None:
+        super().__init__()
+        self.scale = scale
+        self.up = BicubicUp(scale)
+        layers: list[nn.Module] = [nn.Conv2d(1, features, 3, padding=1), nn.ReLU()]
+        for _ in range(depth - 2):
+            layers += [nn.Conv2d(features, features, 3, padding=1), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.tail = nn.Conv2d(features, 1, 3, padding=1)
+        for layer in self.body:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        nn.init.normal_(self.tail.weight, std=1e-3)  # starts at the bicubic picture
+        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
+        self.halo = BicubicUp.halo + -(-depth // scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        enlarged: Tensor = self.up(x)
+        first = self.body[0].get_parameter("weight")
+        features = self.body[0](enlarged.to(first.dtype)).to(self.tail.weight.dtype)
+        detail: Tensor = self.tail(self.body[1:](features))
+        return enlarged + detail.float()
