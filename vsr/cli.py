@@ -24,6 +24,9 @@ _AUDIO = ["copy", "aac", "opus", "none"]
 _PRECISIONS = ["auto", "fp16", "bf16", "fp32"]
 
 
+_FILE = click.Path(path_type=Path)
+
+
 class _Terminated(BaseException):
     """SIGTERM, which stops a job as Ctrl-C does but ends with its own exit code."""
 
@@ -86,6 +89,7 @@ def cli() -> None:
 @click.option("--model", default="auto", show_default=True, help="auto, a name ('vsr models'), or a .safetensors file.")
 @click.option("--scale", type=float, help="Output pixels per input pixel; default: the model's.")
 @click.option("--size", help="WIDTHxHEIGHT, 1080p, 1440p, 4k or 8k, instead of a scale.")
+@click.option("--fidelity", type=float, help="0..1 instead of a model: from sharp (srgan) to faithful (srresnet).")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--precision", default="auto", show_default=True, type=click.Choice(_PRECISIONS), help="Of the network.")
 @click.option("--batch", type=int, help="Frames per batch.  [default: by frame size]")
@@ -160,18 +164,23 @@ def doctor() -> None:
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of sharp pictures.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--minutes", type=float, help="Length of the training in minutes.")
-@click.option("--steps", type=int, help="Length of the training in steps.")
+@click.option("--steps", type=int, help="Length of the training in steps.  [default: the recipe's]")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
-@click.option("--init", help="Start from the weights of a model or a .safetensors file.")
+@click.option("--init", help="Start from a model or file, or from 'none'.  [default: the recipe's]")
+@click.option("--vgg", type=_FILE, help="VGG19 in torchvision's layout, for the perceptual loss.")
+@click.option("--squeezenet", type=_FILE, help="SqueezeNet 1.1 for the perceptual loss, where there is no --vgg.")
+@click.option("--patch", type=click.IntRange(4), help="Side of a low-resolution patch.  [default: the recipe's]")
+@click.option("--batch", type=click.IntRange(1), help="Patches per step.  [default: the recipe's]")
+@click.option("--learning-rate", type=float, help="[default: the recipe's]")
 @click.option("--validation", type=click.Path(path_type=Path), help="Folder that holds Set5 and Set14.")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--fp32", is_flag=True, help="Train in fp32 instead of bf16 autocast.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def train(recipe: str, data: Path, out: Path, **values: Any) -> None:
-    """Train the network of RECIPE (fast, fast-x2 or srresnet) on pictures.
+    """Train the network of RECIPE on pictures: nano, fast, srresnet, srgan and others ('vsr models').
 
-    Writes OUT/weights.safetensors, which 'vsr enhance --model' takes, and OUT/checkpoint.pt, from which
-    --resume goes on. Ctrl-C saves first.
+    Writes OUT/weights.safetensors, which 'vsr enhance --model' takes, OUT/checkpoint.pt, from which
+    --resume goes on, log.csv, recipe.json and TensorBoard curves. Ctrl-C saves first.
     """
     from vsr.train.command import run_training
 

@@ -99,6 +99,6 @@ def describe_machine() -> str:
             lines.append(f"missing: {purpose}; pip install 'vsr[{extra}]'")
     for subject, is_picture in (("video", False), ("a picture", True)):
         for scale in (2.0, 4.0):
-            card, _, _ = choose_model(JobOptions(scale=scale), 640, 360, device, is_picture=is_picture)
-            lines.append(f"auto for {subject} at ×{scale:g}: model {card.name} on PyTorch, {device}, {precision}")
+            name, _ = choose_model(JobOptions(scale=scale), 640, 360, device, is_picture=is_picture)
+            lines.append(f"auto for {subject} at ×{scale:g}: model {name} on PyTorch, {device}, {precision}")
     return "\n".join(lines)

@@ -15,7 +15,8 @@ from vsr.media.sequence import is_image, lost_in, read_image, write_image
 from vsr.media.tally import StreamTally
 from vsr.media.verify import verify_output
 from vsr.media.writer import VideoWriter, check_target
-from vsr.models.weights import load_net
+from vsr.models.fidelity import load_between
+from vsr.models.weights import load_net, resolve
 from vsr.pipeline.plan import JobOptions, VideoPlan, choose_batch, choose_model, choose_size, plan_video
 from vsr.pipeline.prefetch import Drain, Prefetch
 from vsr.pipeline.upscaler import Target, Upscaler, upscaler_of_net
@@ -136,9 +137,14 @@ def enhance_video(
 
 def _upscaler(options: JobOptions, width: int, height: int, note: Note, *, is_picture: bool = False) -> Upscaler:
     device = choose_device(options.device)
-    card, path, reason = choose_model(options, width, height, device, is_picture=is_picture)
+    if options.fidelity is not None:
+        card, net = load_between(options.fidelity)
+        reason = "as asked"
+    else:
+        model, reason = choose_model(options, width, height, device, is_picture=is_picture)
+        card, path = resolve(model)
+        net = load_net(card, path)
     note(f"model {card.name} ({reason})")
-    net = load_net(card, path)
     return upscaler_of_net(card, net, device=str(device), precision=options.precision, tile=options.tile, note=note)
 
 

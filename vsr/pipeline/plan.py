@@ -20,7 +20,7 @@ from vsr.media.remux import AudioMode, StreamPlan, plan_streams
 from vsr.media.tags import color_of_rgb_as_video
 from vsr.media.writer import VideoSettings
 from vsr.models.cards import ModelCard
-from vsr.models.weights import resolve
+from vsr.models.fidelity import FAITHFUL, SHARP
 
 __all__ = ["JobOptions", "VideoPlan", "choose_batch", "choose_model", "choose_size", "plan_video"]
 
@@ -48,6 +48,7 @@ class JobOptions:
 
     model: "auto", a name, or a .safetensors file.  scale: output pixels per input pixel.
     size: "WIDTHxHEIGHT", or "1080p", "4k" and their like (height; width by the aspect ratio).
+    fidelity: instead of a model, a point between `srgan` (0) and `srresnet` (1).
     device, precision: see `load_model`.  batch: frames per batch; None chooses.  tile: input pixels.
     codec, crf, preset, pix_fmt, encoder_options: of the video encoder, in FFmpeg's words.
     audio: "copy", "aac", "opus" or "none".  deinterlace: "auto" (where flagged), "on" or "off".
@@ -58,6 +59,7 @@ class JobOptions:
     model: str = "auto"
     scale: float | None = None
     size: str | None = None
+    fidelity: float | None = None
     device: str = "auto"
     precision: str = "auto"
     batch: int | None = None
@@ -80,6 +82,8 @@ class JobOptions:
             raise OptionError("--scale and --size exclude each other; give one")
         if self.scale is not None and not 1 <= self.scale <= 16:
             raise OptionError(f"--scale {self.scale:g}: must lie between 1 and 16")
+        if self.fidelity is not None and self.model not in ("auto", SHARP, FAITHFUL):
+            raise OptionError(f"--fidelity lies between {SHARP} and {FAITHFUL}; it cannot change '{self.model}'")
         for name in ("batch", "tile"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -106,11 +110,10 @@ class VideoPlan:
 
 def choose_model(
     options: JobOptions, width: int, height: int, device: torch.device, *, is_picture: bool = False
-) -> tuple[ModelCard, Path, str]:
-    """The card and weights of the model asked for, or of the best that the device can bear; and why, in one line."""
+) -> tuple[str, str]:
+    """The model asked for, or the best that the device can bear; and why, in one line."""
     if options.model != "auto":
-        card, path = resolve(options.model)
-        return card, path, "as asked"
+        return options.model, "as asked"
     wanted = 4.0
     if options.scale is not None:
         wanted = options.scale
@@ -124,8 +127,7 @@ def choose_model(
         name = "srresnet"
     else:
         name = "fast"
-    card, path = resolve(name)
-    return card, path, f"auto: for ×{wanted:g}, {subject} of {width}x{height} on {device.type}"
+    return name, f"auto: for ×{wanted:g}, {subject} of {width}x{height} on {device.type}"
 
 
 def choose_size(

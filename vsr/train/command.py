@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,12 +15,12 @@ from vsr.backends.engine import choose_device
 from vsr.errors import OptionError
 from vsr.media.resample import imresize
 from vsr.metrics import luma_bt601, psnr_db
-from vsr.models.cards import ModelCard
 from vsr.pipeline.upscaler import Upscaler, upscaler_of_net
 from vsr.train.data import find_images, read_rgb
 from vsr.train.degrade import bicubic, mod_crop
 from vsr.train.loop import Budget, train
-from vsr.train.recipes import RECIPES, card_of
+from vsr.train.objective import load_features
+from vsr.train.recipes import RECIPES, Recipe, card_of
 
 __all__ = ["StillsValidation", "run_training"]
 
@@ -83,24 +85,30 @@ def run_training(
     steps: int | None = None,
     resume: bool = False,
     init: str | None = None,
+    vgg: Path | None = None,
+    squeezenet: Path | None = None,
+    patch: int | None = None,
+    batch: int | None = None,
+    learning_rate: float | None = None,
     validation: Path | None = None,
     device: str = "auto",
     fp32: bool = False,
     seed: int = 0,
 ) -> Path:
-    """Train a recipe; returns the path of the weights, a .safetensors file that `--model` takes."""
+    """Train a recipe; returns the path of the weights, a .safetensors file that `--model` takes.
+
+    patch, batch, learning_rate: instead of the recipe's, which are made for a CPU.
+    """
     if recipe not in RECIPES:
         raise OptionError(f"unknown recipe '{recipe}'; there are {', '.join(RECIPES)}")
-    chosen, scale = RECIPES[recipe], RECIPES[recipe].scale
-    card = card_of(chosen)
-    validate = None
-    folder = validation or Path(os.environ.get("VSR_DATA", "../shared/data")) / "test"
-    stills = StillsValidation(folder, scale)
-    if stills.sets:
-        log(f"bicubic ×{scale}:  {stills.bicubic_gate()}")
-        validate = _validator(stills, card)
-    else:
-        log(f"no Set5 or Set14 in {folder}: training without validation (--validation names another folder)")
+    changes: dict[str, Any] = {"patch": patch, "batch": batch, "learning_rate": learning_rate}
+    chosen = replace(RECIPES[recipe], **{key: value for key, value in changes.items() if value is not None})
+    where = choose_device(device)
+    features = load_features(vgg, squeezenet, where)
+    if features is None and any("perceptual" in stage.losses for stage in chosen.stages):
+        log("perceptual loss: the discriminator's own features (--vgg or --squeezenet name a network's file)")
+    if steps is None and minutes is None:
+        steps = chosen.num_steps
     path = train(
         chosen,
         data,
@@ -108,20 +116,31 @@ def run_training(
         Budget(steps, minutes),
         resume=resume,
         init=init,
-        device=choose_device(device),
+        device=where,
         bf16=not fp32,
         seed=seed,
-        validate=validate,
+        features=features,
+        validate=_validation(chosen, validation, log),
         log=log,
     )
     log(f"weights: {path}")
     return path
 
 
-def _validator(stills: StillsValidation, card: ModelCard) -> Callable[[nn.Module], str]:
-    def validate(net: nn.Module) -> str:
+def _validation(
+    recipe: Recipe, folder: Path | None, log: Callable[[str], None]
+) -> Callable[[nn.Module], dict[str, float]]:
+    """PSNR on Set5 and Set14, where they are; their bicubic gate is checked first."""
+    folder = folder or Path(os.environ.get("VSR_DATA", "../shared/data")) / "test"
+    stills = StillsValidation(folder, recipe.scale)
+    card = card_of(recipe)
+    if not stills.sets:
+        log(f"no Set5 or Set14 in {folder}: training without validation (--validation names another folder)")
+        return lambda net: {}
+    log(f"bicubic ×{recipe.scale}:  {stills.bicubic_gate()}")
+
+    def validate(net: nn.Module) -> dict[str, float]:
         device = str(next(net.parameters()).device)
-        scores = stills.score(upscaler_of_net(card, net, device=device, precision="fp32"))
-        return "  ".join(f"{name} {score:.3f}" for name, score in scores.items())
+        return stills.score(upscaler_of_net(card, net, device=device, precision="fp32"))
 
     return validate

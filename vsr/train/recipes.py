@@ -1,14 +1,29 @@
-"""Training recipes: what is trained, on what patches and by which schedule."""
+"""Training recipes: what is trained, on what patches, by which losses and schedule."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from vsr.models.cards import ModelCard
 from vsr.models.weights import build_net
+from vsr.train.adversary import DiscriminatorName
+from vsr.train.losses import AdversarialKind
 
-__all__ = ["RECIPES", "Recipe", "card_of"]
+__all__ = ["RECIPES", "Recipe", "Stage", "card_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of the schedule: its share of the whole, and the weights of its losses (`objective.TERMS`)."""
+
+    share: float
+    losses: Mapping[str, float]
+
+
+# L1 first, as it converges faster; MSE at the end, as PSNR is what it maximises.
+PSNR = (Stage(0.8, {"l1": 1.0}), Stage(0.2, {"mse": 1.0}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,37 +33,103 @@ class Recipe:
     net, options: as in a model card.
     color: "y" trains on BT.601 luma (16..235, over 255), "rgb" on RGB over 255.
     patch: side of a low-resolution training patch in pixels.  batch: patches per step.
-    learning_rate: Adam's, at the start of a cosine that ends at zero.
+    num_steps: length of the whole schedule, unless the user says otherwise.
+    learning_rate: Adam's, of generator and discriminator.  schedule: "cosine" ends at zero.
+    stages: the losses over time; shares sum to 1.
+    degradation: a key of `degrade.DEGRADATIONS`.
+    init: the model whose weights it starts from.
+    discriminator, adversarial: what "adversarial", "feature_matching" and "perceptual" need.
     ema_decay: of the moving average of the weights, which is what is validated and shipped.
-    mse_share: the share of the schedule, at its end, whose loss is MSE instead of L1.
     """
 
     name: str
     net: str
-    options: dict[str, Any]
+    options: Mapping[str, Any]
     color: Literal["y", "rgb"]
     patch: int
     batch: int
+    num_steps: int
     learning_rate: float
+    schedule: Literal["cosine", "constant"] = "cosine"
+    stages: tuple[Stage, ...] = PSNR
+    degradation: Literal["bicubic", "gaussian", "video"] = "bicubic"
+    init: str = ""
+    discriminator: DiscriminatorName | None = None
+    adversarial: AdversarialKind = "vanilla"
     ema_decay: float = 0.999
-    mse_share: float = 0.2
 
     @property
     def scale(self) -> int:
         return int(self.options["scale"])
 
+    def losses_at(self, progress: float) -> Mapping[str, float]:
+        """The weights of the losses at `progress` (0 to 1) of the schedule."""
+        end = 0.0
+        for stage in self.stages:
+            end += stage.share
+            if progress < end:
+                return stage.losses
+        return self.stages[-1].losses
 
-_LUMA = {"features": 32, "depth": 5}
+
+def _luma(name: str, features: int, depth: int, scale: int, patch: int, **more: Any) -> Recipe:
+    options = {"features": features, "depth": depth, "scale": scale}
+    return Recipe(name, "luma", options, "y", patch, 32, learning_rate=2e-3, **more)
+
+
+# Pixel loss, perceptual loss, adversarial loss: the sum of Ledig et al., with L1 for MSE as in ESRGAN.
+_SRGAN = (Stage(1.0, {"l1": 1.0, "perceptual": 1.0, "adversarial": 3e-3}),)
+
+# w1·MSE + w2·VGG + 10⁻³·adversarial: pixels first, then both, then perception; 15k, 5k and 15k steps of 35k.
+_PERPIX = (
+    Stage(15 / 35, {"mse": 10.0, "perceptual": 1.0, "adversarial": 1e-3}),
+    Stage(5 / 35, {"mse": 10.0, "perceptual": 10.0, "adversarial": 1e-3}),
+    Stage(15 / 35, {"mse": 1.0, "perceptual": 10.0, "adversarial": 1e-3}),
+)
 _LIST = (
-    Recipe("fast", "luma", {**_LUMA, "scale": 4}, "y", patch=40, batch=32, learning_rate=2e-3),
-    Recipe("fast-x2", "luma", {**_LUMA, "scale": 2}, "y", patch=48, batch=32, learning_rate=2e-3),
-    Recipe("nano", "luma", {"features": 16, "depth": 4, "scale": 4}, "y", patch=40, batch=32, learning_rate=2e-3),
-    Recipe("srcnn", "srcnn", {"scale": 4}, "y", patch=16, batch=16, learning_rate=1e-3),
-    Recipe("srcnn-x2", "srcnn", {"scale": 2}, "y", patch=32, batch=16, learning_rate=1e-3),
-    Recipe("vdsr", "vdsr", {"scale": 4}, "y", patch=12, batch=16, learning_rate=6e-4),
-    Recipe("vdsr-x2", "vdsr", {"scale": 2}, "y", patch=24, batch=16, learning_rate=6e-4),
-    Recipe("edsr", "edsr", {"scale": 4}, "rgb", patch=32, batch=16, learning_rate=4e-4),
-    Recipe("srresnet", "srresnet", {"scale": 4}, "rgb", patch=32, batch=16, learning_rate=6e-4),
+    _luma("fast", 32, 5, scale=4, patch=40, num_steps=16_000),
+    _luma("fast-x2", 32, 5, scale=2, patch=48, num_steps=16_000),
+    replace(
+        _luma("fast-real", 32, 5, scale=4, patch=40, num_steps=8_000),
+        learning_rate=5e-4,
+        degradation="video",
+        init="fast",
+    ),
+    _luma("nano", 16, 4, scale=4, patch=40, num_steps=14_000),
+    Recipe("srcnn", "srcnn", {"scale": 4}, "y", 16, 16, num_steps=20_000, learning_rate=1e-3),
+    Recipe("srcnn-x2", "srcnn", {"scale": 2}, "y", 32, 16, num_steps=20_000, learning_rate=1e-3),
+    Recipe("vdsr", "vdsr", {"scale": 4}, "y", 12, 16, num_steps=16_000, learning_rate=6e-4),
+    Recipe("vdsr-x2", "vdsr", {"scale": 2}, "y", 24, 16, num_steps=4_000, learning_rate=4e-4, init="vdsr"),
+    Recipe("srresnet", "srresnet", {"scale": 4}, "rgb", 32, 16, num_steps=20_000, learning_rate=6e-4),
+    Recipe("edsr", "edsr", {"scale": 4}, "rgb", 32, 16, num_steps=20_000, learning_rate=4e-4, init="srresnet"),
+    Recipe(
+        "srgan",
+        "srresnet",
+        {"scale": 4},
+        "rgb",
+        patch=24,
+        batch=8,
+        num_steps=10_000,
+        learning_rate=1e-4,
+        stages=_SRGAN,
+        init="srresnet",
+        discriminator="vgg",
+        adversarial="relativistic",
+    ),
+    Recipe(
+        "srgan-perpix",
+        "srresnet",
+        {"scale": 4},
+        "rgb",
+        patch=24,
+        batch=8,
+        num_steps=35_000,
+        learning_rate=1e-4,
+        schedule="constant",
+        stages=_PERPIX,
+        init="srresnet",
+        discriminator="vgg",
+    ),
 )
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _LIST}
 

@@ -35,7 +35,7 @@ class EDSR(nn.Module):
     last convolution stay in float32 when the rest runs in less: one takes the picture, the other gives it.
     """
 
-    keep_float32 = ("head", "tail")
+    keep_float32 = ("head.0", "tail")
 
     def __init__(self, features: int = 64, num_blocks: int = 16, scale: int = 4, residual_scale: float = 1.0) -> None:
         super().__init__()
@@ -43,7 +43,8 @@ class EDSR(nn.Module):
             raise ValueError(f"EDSR upscales by 2, 3, 4 or 8, not by {scale}")
         self.scale = scale
         self.register_buffer("mean", torch.tensor(_DIV2K_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.head = nn.Conv2d(3, features, 3, padding=1)
+        # A sequence of one, so that the keys are SRResNet's and either trunk can start the other.
+        self.head = nn.Sequential(nn.Conv2d(3, features, 3, padding=1))
         self.blocks = nn.Sequential(*(_Block(features, residual_scale) for _ in range(num_blocks)))
         self.fuse = nn.Conv2d(features, features, 3, padding=1)
         factors = [3] if scale == 3 else [2] * (scale.bit_length() - 1)
@@ -57,7 +58,8 @@ class EDSR(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mean = self.get_buffer("mean").to(x.dtype)
-        head = self.head((x - mean).to(self.head.weight.dtype)).to(self.fuse.weight.dtype)
+        first = self.head[0].get_parameter("weight")
+        head = self.head((x - mean).to(first.dtype)).to(self.fuse.weight.dtype)
         features = self.up(head + self.fuse(self.blocks(head)))
         out: Tensor = self.tail(features.to(self.tail.weight.dtype))
         return out.float() + mean.float()

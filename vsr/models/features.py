@@ -1,0 +1,181 @@
+"""Fixed networks that judge pictures: features for perceptual losses, and the LPIPS distance.
+
+They are never shipped: their weights come from files that the caller has.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from vsr.errors import ModelError
+
+__all__ = ["LPIPS", "SqueezeNetFeatures", "VGG19Features", "load_lpips", "load_squeezenet", "load_vgg19"]
+
+_Net = TypeVar("_Net", bound=nn.Module)
+
+_SQUEEZENET_TAPS = (1, 4, 7, 9, 10, 11, 12)
+_TAP_CHANNELS = (64, 128, 256, 384, 384, 512, 512)
+_VGG19_BLOCKS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))  # channels, convolutions
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class _Fire(nn.Module):
+    """SqueezeNet's module: a 1×1 convolution to few channels, then 1×1 and 3×3 side by side."""
+
+    def __init__(self, channels: int, squeeze: int, expand: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, squeeze, 1)
+        self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
+        self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.squeeze(x))
+        return F.relu(torch.cat((self.expand1x1(x), self.expand3x3(x)), 1))
+
+
+class SqueezeNetFeatures(nn.Module):
+    """The trunk of SqueezeNet 1.1, Iandola et al. 2016, arXiv:1602.07360, with torchvision's layer numbers.
+
+    Input (N, 3, H, W) float32 RGB in [0, 1], H and W at least 17; the normalisation is expected inside the
+    first convolution. Output: the 7 maps that LPIPS v0.1 looks at, (N, C, h, w) ≥ 0, with C = 64, 128, 256,
+    384, 384, 512, 512 at about 1/2, 1/4, 1/8 and four times 1/16 of the size.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 64, 3, stride=2),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+            _Fire(64, 16, 64),
+            _Fire(128, 16, 64),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+            _Fire(128, 32, 128),
+            _Fire(256, 32, 128),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+            _Fire(256, 48, 192),
+            _Fire(384, 48, 192),
+            _Fire(384, 64, 256),
+            _Fire(512, 64, 256),
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        taps = []
+        for number, layer in enumerate(self.features):
+            x = layer(x)
+            if number in _SQUEEZENET_TAPS:
+                taps.append(x)
+        return taps
+
+
+class VGG19Features(nn.Module):
+    """VGG19 up to block5_conv4 before its activation, the φ5,4 of ESRGAN and (activated) of SRGAN.
+
+    Simonyan & Zisserman 2014, arXiv:1409.1556; torchvision's `features.0` to `features.34`.
+    Input (N, 3, H, W) float32 RGB in [0, 1], H and W at least 16, normalised inside as ImageNet was;
+    output (N, 512, H // 16, W // 16), of either sign.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for width, depth in _VGG19_BLOCKS:
+            for _ in range(depth):
+                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+                channels = width
+            layers.append(nn.MaxPool2d(2, 2))
+        self.features = nn.Sequential(*layers[:-2])
+        self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.features((x - self.get_buffer("mean")) / self.get_buffer("std"))
+        return out
+
+
+class LPIPS(nn.Module):
+    """Learned perceptual distance v0.1 on SqueezeNet, Zhang et al. 2018, arXiv:1801.03924.
+
+    Input: two (N, 3, H, W) float32 RGB pictures in [0, 1], H and W at least 17; output (N,) ≥ 0, 0 for equal ones.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = SqueezeNetFeatures()
+        heads = {f"lin{n}": nn.Conv2d(channels, 1, 1, bias=False) for n, channels in enumerate(_TAP_CHANNELS)}
+        self.heads = nn.ModuleDict(heads)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        distance = a.new_zeros(a.shape[0])
+        for head, x, y in zip(self.heads.values(), self.trunk(a), self.trunk(b), strict=True):
+            # `normalize` has a gradient of zero, and not of NaN, where all channels are silent.
+            differences = F.normalize(x, dim=1, eps=1e-10) - F.normalize(y, dim=1, eps=1e-10)
+            distance = distance + head(differences.square()).mean((1, 2, 3))
+        return distance
+
+
+def load_squeezenet(path: Path) -> SqueezeNetFeatures:
+    """The trunk from a file with `features.*`, its normalisation folded into the first convolution.
+
+    Frozen and in eval mode; gradients flow to the input. Raises ModelError where the file does not fit.
+    """
+    wanted = "SqueezeNet 1.1 in torchvision's layout (features.0 to features.12)"
+    return _filled(SqueezeNetFeatures(), _part(_read_state(path), "features."), path, wanted)
+
+
+def load_lpips(path: Path) -> LPIPS:
+    """LPIPS from a file with `features.*` as `load_squeezenet` wants them, and `lpips.lin0` to `lpips.lin6`."""
+    state, net = _read_state(path), LPIPS()
+    trunk = "SqueezeNet 1.1 in torchvision's layout (features.0 to features.12) with LPIPS heads"
+    _filled(net.trunk, _part(state, "features."), path, trunk)
+    heads = {key.removeprefix("lpips."): value for key, value in _part(state, "lpips.").items()}
+    _filled(net.heads, heads, path, "a file with the heads of LPIPS v0.1 for SqueezeNet (lpips.lin0 to lpips.lin6)")
+    return net.eval()
+
+
+def load_vgg19(path: Path) -> VGG19Features:
+    """VGG19 from a .safetensors or .pth file in torchvision's layout, whose classifier is not needed.
+
+    Frozen and in eval mode; gradients flow to the input. Raises ModelError where the file does not fit.
+    """
+    wanted = "VGG19 without batch norm in torchvision's layout (features.0 to features.34)"
+    return _filled(VGG19Features(), _part(_read_state(path), "features."), path, wanted)
+
+
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key: value.float() for key, value in state.items() if key.startswith(prefix)}
+
+
+def _filled(net: _Net, state: dict[str, Tensor], path: Path, wanted: str) -> _Net:
+    """The network with the state in it, frozen; ModelError where they do not match one to one."""
+    expected = net.state_dict()
+    for key in sorted(expected.keys() | state.keys()):
+        if key not in state or key not in expected or state[key].shape != expected[key].shape:
+            fault = f"lacks {key}" if key not in state else f"{key} of shape {tuple(state[key].shape)} does not belong"
+            raise ModelError(f"{path}: not {wanted}: {fault}")
+    net.load_state_dict(state)
+    return net.eval().requires_grad_(False)
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or a pickled .pth file, which is never executed."""
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file of weights")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise ModelError(f"{path}: not a file of weights ({str(error).splitlines()[0]})") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(f"{path}: not a file of weights: a dictionary of tensors was expected")
+    return state

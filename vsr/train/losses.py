@@ -1,0 +1,113 @@
+"""Losses of super-resolution, as functions of (N, C, H, W) float32 pictures nominally in [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vsr.models.features import SqueezeNetFeatures, VGG19Features
+
+__all__ = [
+    "PIXEL_LOSSES",
+    "AdversarialKind",
+    "artefact_map",
+    "charbonnier",
+    "discriminator_loss",
+    "feature_matching",
+    "fft_l1",
+    "generator_loss",
+    "squeezenet_loss",
+    "vgg_loss",
+]
+
+AdversarialKind = Literal["vanilla", "relativistic"]
+
+
+def charbonnier(out: Tensor, target: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """A smooth L1 (Lai et al. 2017, LapSRN); epsilon in units of the pictures."""
+    return ((out - target).square() + epsilon**2).sqrt().mean()
+
+
+def fft_l1(out: Tensor, target: Tensor) -> Tensor:
+    """L1 of the orthonormal Fourier coefficients, real and imaginary part (Cho et al. 2021, MIMO-UNet)."""
+    difference = torch.fft.rfft2(out - target, norm="ortho")
+    return torch.view_as_real(difference).abs().mean()
+
+
+PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": F.l1_loss,
+    "charbonnier": charbonnier,
+    "mse": F.mse_loss,
+    "fft": fft_l1,
+}
+
+
+def artefact_map(out: Tensor, average: Tensor, target: Tensor, window: int = 7) -> Tensor:
+    """Where a generator makes artefacts: LDL (Liang et al. 2022, arXiv:2203.09195).
+
+    average: output of the generator's moving average, which is steadier. The residual's local variance,
+    scaled by the fifth root of its variance over the whole picture, where the average is closer to the
+    target than the output is; elsewhere 0. Returns (N, 1, H, W) without gradient.
+    """
+    with torch.no_grad():
+        residual = (target - out).abs().sum(1, keepdim=True)
+        steady = (target - average).abs().sum(1, keepdim=True)
+        overall = residual.var((1, 2, 3), keepdim=True) ** 0.2
+        padded = F.pad(residual, [window // 2] * 4, mode="reflect")
+        mean = F.avg_pool2d(padded, window, 1)
+        local = (F.avg_pool2d(padded.square(), window, 1) - mean.square()).clamp_min(0)
+        return torch.where(residual < steady, torch.zeros_like(local), overall * local)
+
+
+def vgg_loss(features: VGG19Features, out: Tensor, target: Tensor) -> Tensor:
+    """MSE of VGG19's block5_conv4 before its activation, features over 12.75 as in SRGAN (Ledig et al. 2017)."""
+    with torch.no_grad():
+        wanted = features(target)
+    return F.mse_loss(features(out), wanted) / 12.75**2
+
+
+def squeezenet_loss(features: SqueezeNetFeatures, out: Tensor, target: Tensor) -> Tensor:
+    """Squared distance of SqueezeNet's activations, each of unit length over its channels, summed over the taps.
+
+    LPIPS (Zhang et al. 2018, arXiv:1801.03924) without its learned weights; over 100, which brings it to
+    the size of `vgg_loss`.
+    """
+    with torch.no_grad():
+        wanted = [F.normalize(tap, dim=1) for tap in features(target)]
+    pairs = zip(features(out), wanted, strict=True)
+    return torch.stack([(F.normalize(a, dim=1) - b).square().sum(1).mean() for a, b in pairs]).sum() / 100
+
+
+def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:
+    """Mean L1 of a discriminator's activations (Wang et al. 2018, pix2pixHD), each relative to the real ones' mean."""
+    parts = [
+        F.l1_loss(a.float(), b.detach().float()) / b.detach().float().abs().mean().clamp_min(1e-6)
+        for a, b in zip(fake, real, strict=True)
+    ]
+    return torch.stack(parts).mean()
+
+
+def generator_loss(kind: AdversarialKind, fake: Tensor, real: Tensor) -> Tensor:
+    """What the generator minimises, of the discriminator's logits.
+
+    "vanilla": Goodfellow et al. 2014, non-saturating. "relativistic": the average form of
+    Jolicoeur-Martineau 2018 (arXiv:1807.00734), as ESRGAN uses it.
+    """
+    if kind == "vanilla":
+        return _bce(fake, 1)
+    return (_bce(fake - real.mean(), 1) + _bce(real - fake.mean(), 0)) / 2
+
+
+def discriminator_loss(kind: AdversarialKind, fake: Tensor, real: Tensor) -> Tensor:
+    """What the discriminator minimises; kinds as in `generator_loss`."""
+    if kind == "vanilla":
+        return (_bce(real, 1) + _bce(fake, 0)) / 2
+    return (_bce(real - fake.mean(), 1) + _bce(fake - real.mean(), 0)) / 2
+
+
+def _bce(logits: Tensor, wanted: float) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, wanted))

@@ -1,0 +1,70 @@
+"""What a generator is trained to minimise: a weighted sum of named losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vsr.models.features import SqueezeNetFeatures, VGG19Features, load_squeezenet, load_vgg19
+from vsr.train.adversary import Adversary
+from vsr.train.losses import PIXEL_LOSSES, artefact_map, squeezenet_loss, vgg_loss
+
+__all__ = ["TERMS", "Objective", "PerceptualFeatures", "load_features"]
+
+TERMS = (*PIXEL_LOSSES, "perceptual", "feature_matching", "adversarial", "ldl")
+PerceptualFeatures = VGG19Features | SqueezeNetFeatures
+
+
+def load_features(vgg: Path | None, squeezenet: Path | None, device: torch.device) -> PerceptualFeatures | None:
+    """The network behind the "perceptual" loss; None where no file is given."""
+    if vgg is not None:
+        return load_vgg19(vgg).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    if squeezenet is not None:
+        return load_squeezenet(squeezenet).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return None
+
+
+class Objective:
+    """The losses of a recipe.
+
+    "perceptual" is the distance of VGG19's or SqueezeNet's features, or, where neither network is given,
+    the matching of the discriminator's own features, which needs no download.
+    """
+
+    def __init__(self, features: PerceptualFeatures | None, adversary: Adversary | None) -> None:
+        self.features, self.adversary = features, adversary
+
+    def __call__(
+        self, weights: Mapping[str, float], out: Tensor, target: Tensor, average: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Each loss of a (N, C, H, W) output times its weight; their sum is what is minimised.
+
+        average: the output of the moving average, which "ldl" compares with.
+        """
+        terms: dict[str, Tensor] = {}
+        for name in weights:
+            if name in PIXEL_LOSSES:
+                terms[name] = PIXEL_LOSSES[name](out, target)
+        if "ldl" in weights and average is not None:
+            worth = artefact_map(out, average, target)
+            terms["ldl"] = F.l1_loss(worth * out, worth * target)
+        if self.adversary is not None and not weights.keys().isdisjoint(_FROM_DISCRIMINATOR):
+            terms["adversarial"], terms["feature_matching"] = self.adversary.losses_of(out, target)
+        if "perceptual" in weights:
+            terms["perceptual"] = self._perceptual(out, target, terms)
+        return {name: weights[name] * terms[name] for name in weights}
+
+    def _perceptual(self, out: Tensor, target: Tensor, terms: Mapping[str, Tensor]) -> Tensor:
+        rgb, wanted = out.expand(-1, 3, -1, -1), target.expand(-1, 3, -1, -1)
+        if isinstance(self.features, VGG19Features):
+            return vgg_loss(self.features, rgb, wanted)
+        if isinstance(self.features, SqueezeNetFeatures):
+            return squeezenet_loss(self.features, rgb, wanted)
+        return terms["feature_matching"]
+
+
+_FROM_DISCRIMINATOR = frozenset({"adversarial", "feature_matching", "perceptual"})

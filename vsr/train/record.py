@@ -1,0 +1,109 @@
+"""What a run leaves behind: its recipe, a log, TensorBoard events and the best weights so far."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vsr.train.recipes import Recipe
+from vsr.version import __version__
+
+__all__ = ["RunRecord"]
+
+
+class RunRecord:
+    """The files of a run folder but for the checkpoint.
+
+    recipe.json: recipe, arguments, version and git revision, one entry for each start of the run.
+    log.csv: step, minutes, every loss and score.  tensorboard/: the same and sample pictures.
+    """
+
+    def __init__(self, out: Path, num_steps: int, log: Callable[[str], None]) -> None:
+        self.out, self._log = out, log
+        self._csv = out / "log.csv"
+        self._drop_rows_after(num_steps)
+        self._writer = self._tensorboard(num_steps)
+
+    def start(self, recipe: Recipe, arguments: Mapping[str, Any]) -> None:
+        """Note with what, from where and by which code the run is started or gone on with."""
+        path = self.out / "recipe.json"
+        starts = json.loads(path.read_text("utf-8"))["starts"] if path.is_file() else []
+        starts.append({**arguments, "vsr": __version__, "git_revision": _git_revision()})
+        text = json.dumps({"recipe": asdict(recipe), "starts": starts}, indent=2, default=str)
+        path.write_text(text + "\n", "utf-8")
+
+    def report(
+        self, step: int, minutes: float, progress: float, losses: Mapping[str, float], scores: Mapping[str, float]
+    ) -> None:
+        """One line to the log, one row to log.csv, one point of each curve."""
+        shown = [f"{name} {value:.5f}" for name, value in losses.items()]
+        shown += [f"{name} {value:.3f}" for name, value in scores.items()]
+        self._log("  ".join([f"{progress:6.1%}  step {step}  {minutes:.1f} min", *shown]))
+        row = {"step": step, "minutes": round(minutes, 3), **losses, **scores}
+        self._append(row)
+        if self._writer is not None:
+            for kind, values in (("loss", losses), ("psnr_db", scores)):
+                for name, value in values.items():
+                    if math.isfinite(value):
+                        self._writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def pictures(self, step: int, grid: Tensor) -> None:
+        """Show sample pictures: (3, H, W) or (1, H, W) in [0, 1]."""
+        if self._writer is not None:
+            self._writer.add_image("bicubic | output | truth", grid, step)
+            self._writer.flush()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def _append(self, row: Mapping[str, Any]) -> None:
+        rows = self._rows()
+        columns = list(dict.fromkeys([*(rows[0] if rows else ()), *row]))
+        self._write(columns, [*rows, {key: str(value) for key, value in row.items()}])
+
+    def _drop_rows_after(self, num_steps: int) -> None:
+        """Rows that a killed run wrote after its last checkpoint would come twice."""
+        rows = self._rows()
+        kept = [row for row in rows if int(row["step"]) <= num_steps]
+        if len(kept) != len(rows):
+            self._write(list(rows[0]), kept)
+
+    def _rows(self) -> list[dict[str, str]]:
+        if not self._csv.is_file():
+            return []
+        with self._csv.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def _write(self, columns: list[str], rows: list[dict[str, str]]) -> None:
+        with self._csv.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def _tensorboard(self, num_steps: int) -> Any:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self._log("no TensorBoard curves and pictures: they need pip install 'vsr[train]'")
+            return None
+        return SummaryWriter(self.out / "tensorboard", purge_step=num_steps + 1)  # type: ignore[no-untyped-call]
+
+
+def _git_revision() -> str:
+    """The commit of the checkout this code runs from, "-dirty" if changed; empty for an installed package."""
+    here = Path(__file__).parent
+    try:
+        for command in (["ls-files", "--error-unmatch", Path(__file__).name], ["describe", "--always", "--dirty"]):
+            done = subprocess.run(["git", "-C", str(here), *command], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
