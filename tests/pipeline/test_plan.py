@@ -21,6 +21,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
         (JobOptions(scale=3), CPU, False, (320, 180), "fast"),
         (JobOptions(size="1080p"), CPU, False, (1280, 720), "fast-x2"),
         (JobOptions(size="4k"), CPU, False, (1280, 720), "fast"),
+        (JobOptions(), CPU, False, (1920, 1080), "nano"),
         (JobOptions(), GPU, False, (1280, 720), "srresnet"),
         (JobOptions(), CPU, True, (640, 480), "srresnet"),
         (JobOptions(), CPU, True, (4000, 3000), "fast"),

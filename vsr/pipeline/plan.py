@@ -25,6 +25,7 @@ from vsr.models.fidelity import FAITHFUL, SHARP
 __all__ = ["JobOptions", "VideoPlan", "choose_batch", "choose_model", "choose_size", "plan_video"]
 
 LARGEST_PICTURE_ON_CPU = 2**20  # pixels; above, the large network takes more than about a minute
+LARGEST_VIDEO_ON_CPU = 1280 * 720  # pixels; above, even the light network takes seconds for a frame
 
 _NAMED_HEIGHTS = {"720p": 720, "1080p": 1080, "1440p": 1440, "2k": 1440, "4k": 2160, "2160p": 2160, "8k": 4320}
 
@@ -125,6 +126,8 @@ def choose_model(
         name = "fast-x2"
     elif device.type != "cpu" or (is_picture and width * height <= LARGEST_PICTURE_ON_CPU):
         name = "srresnet"
+    elif width * height > LARGEST_VIDEO_ON_CPU:
+        name = "nano"
     else:
         name = "fast"
     return name, f"auto: for ×{wanted:g}, {subject} of {width}x{height} on {device.type}"
