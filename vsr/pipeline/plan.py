@@ -126,7 +126,7 @@ def choose_model(
         name = "fast-x2"
     elif device.type != "cpu" or (is_picture and width * height <= LARGEST_PICTURE_ON_CPU):
         name = "srresnet"
-    elif width * height > LARGEST_VIDEO_ON_CPU:
+    elif not is_picture and width * height > LARGEST_VIDEO_ON_CPU:
         name = "nano"
     else:
         name = "fast"
