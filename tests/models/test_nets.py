@@ -7,20 +7,59 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vsr.models.nets import NETS, LumaNet, SRResNet
+from vsr.backends.torch_engine import TorchEngine
+from vsr.models.nets import EDSR, NETS, SRCNN, SRVGG, VDSR, LumaNet, MSRResNet, RRDBNet, SRResNet
 
 LUMA_OPTIONS: list[dict[str, Any]] = [{"features": 6, "depth": 2, "scale": scale} for scale in (2, 3, 4)]
 SRRESNET_OPTIONS: list[dict[str, Any]] = [
     {"features": 8, "num_blocks": 1, "scale": scale, "tail": tail, "head_kernel": head, "batch_norm": norm}
-    for scale in (2, 4)
+    for scale in (2, 3, 4)
     for tail in ("shuffle", "classic")
     for head in (3, 9)
     for norm in (False, True)
+    if (scale, norm) != (3, True)
 ]
-OPTIONS = [("luma", o) for o in LUMA_OPTIONS] + [("srresnet", o) for o in SRRESNET_OPTIONS]
-every_net = pytest.mark.parametrize(
-    ("name", "options"), OPTIONS, ids=["-".join(map(str, (n, *o.values()))) for n, o in OPTIONS]
+SRGAN_OPTIONS: list[dict[str, Any]] = [
+    {"features": 8, "num_blocks": 1, "scale": scale, "tail": "classic", "residual": False, "fuse_act": scale == 4}
+    | {"tanh_output": tanh}
+    for scale in (2, 3, 4)
+    for tanh in (False, True)
+]
+RRDB_OPTIONS: list[dict[str, Any]] = [
+    {"features": 6, "num_blocks": 1, "growth": 3, "scale": scale, "unshuffle": unshuffle}
+    for scale, unshuffle in ((4, 1), (2, 1), (2, 2), (1, 4), (8, 1))
+]
+OTHER_OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    option
+    for scale in (2, 3, 4)
+    for option in (
+        ("edsr", {"features": 8, "num_blocks": 2, "scale": scale, "residual_scale": 0.1}),
+        ("msrresnet", {"features": 8, "num_blocks": 2, "scale": scale}),
+        ("srvgg", {"features": 8, "depth": 2, "scale": scale}),
+        ("vdsr", {"features": 8, "depth": 5, "scale": scale}),
+        ("srcnn", {"kernels": (9, 1, 5), "scale": scale}),
+        ("srcnn", {"kernels": (9, 5, 5), "scale": scale, "residual": False}),
+    )
+]
+NEAREST = (
+    [("luma", o) for o in LUMA_OPTIONS]
+    + [("srresnet", o) for o in SRRESNET_OPTIONS]
+    + [o for o in OTHER_OPTIONS if o[0] == "srvgg"]
 )
+OPTIONS = [
+    *NEAREST,
+    *(("srresnet", o) for o in SRGAN_OPTIONS),
+    *(("rrdb", o) for o in RRDB_OPTIONS),
+    *(o for o in OTHER_OPTIONS if o[0] != "srvgg"),
+]
+
+
+def _ids(options: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    return ["-".join(map(str, (name, *values.values()))) for name, values in options]
+
+
+every_net = pytest.mark.parametrize(("name", "options"), OPTIONS, ids=_ids(OPTIONS))
+every_net_on_the_nearest_neighbour = pytest.mark.parametrize(("name", "options"), NEAREST, ids=_ids(NEAREST))
 
 
 def _build(name: str, options: dict[str, Any]) -> Any:
@@ -28,9 +67,12 @@ def _build(name: str, options: dict[str, Any]) -> Any:
     return NETS[name](**options).eval()
 
 
-def _input(name: str, height: int = 7, width: int = 9) -> Tensor:
-    channels = 1 if name == "luma" else 3
-    return torch.rand((2, channels, height, width), generator=torch.Generator().manual_seed(2))
+def _num_channels(name: str) -> int:
+    return 1 if name in ("luma", "vdsr", "srcnn") else 3
+
+
+def _input(name: str, height: int = 8, width: int = 12) -> Tensor:
+    return torch.rand((2, _num_channels(name), height, width), generator=torch.Generator().manual_seed(2))
 
 
 def _num_parameters(net: nn.Module) -> int:
@@ -45,7 +87,7 @@ def _nearest(x: Tensor, scale: int) -> Tensor:
 @torch.inference_mode()
 def test_output_is_scale_times_larger(name: str, options: dict[str, Any]) -> None:
     out = _build(name, options)(x := _input(name))
-    assert out.shape == (2, x.shape[1], 7 * options["scale"], 9 * options["scale"])
+    assert out.shape == (2, x.shape[1], 8 * options["scale"], 12 * options["scale"])
     assert out.dtype is torch.float32
 
 
@@ -57,6 +99,14 @@ def test_bf16_weights_take_and_give_float32_close_to_fp32(name: str, options: di
     out = net.to(torch.bfloat16)(x)
     assert out.dtype is torch.float32
     assert (out - reference).abs().max() < 0.05
+
+
+@every_net
+@torch.inference_mode()
+def test_an_engine_in_bf16_is_within_a_code_value_of_fp32(name: str, options: dict[str, Any]) -> None:
+    net, x = _build(name, options), _input(name)
+    (out,) = TorchEngine(net, torch.device("cpu"), "bf16")(x)
+    assert (out - net(x)).abs().max() < 1 / 255
 
 
 @pytest.mark.parametrize("options", LUMA_OPTIONS)
@@ -72,28 +122,51 @@ def test_parameter_counts() -> None:
     assert _num_parameters(SRResNet()) == 1248129
 
 
+def test_parameter_counts_of_the_published_networks() -> None:
+    with torch.device("meta"):
+        assert _num_parameters(EDSR(64, 16, 4)) == 1_517_571
+        assert _num_parameters(EDSR(256, 32, 4, 0.1)) == 43_089_923
+        assert _num_parameters(EDSR(256, 32, 3, 0.1)) == 43_680_003
+        assert _num_parameters(EDSR(256, 32, 2, 0.1)) == 40_729_603
+        assert _num_parameters(RRDBNet()) == 16_697_987
+        assert _num_parameters(SRVGG(64, 16, 4)) == 621_424
+        assert _num_parameters(SRVGG(64, 32, 4)) == 1_213_296
+        assert _num_parameters(MSRResNet()) == 1_517_571
+        assert _num_parameters(VDSR()) == 665_921
+        assert _num_parameters(SRCNN((9, 1, 5))) == 8_129
+        assert _num_parameters(SRCNN((9, 5, 5))) == 57_281
+
+
 def test_the_paper_s_generator_has_its_published_size() -> None:
     net = SRResNet(tail="classic", head_kernel=9, batch_norm=True, residual=False)
     assert 1.5e6 < _num_parameters(net) < 1.6e6  # "1.5 million", Ledig et al. 2017
 
 
 def _reach(net: Any, channels: int) -> tuple[int, int]:
-    """Input pixels up or left of an output pixel's own, and down or right, on which it depends."""
-    net, side = net.double(), 2 * net.halo + 7
-    x = torch.rand((1, channels, side, side), dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    center = side // 2
-    changed = x.clone()
-    changed[..., center, center] += 1
-    with torch.inference_mode():
-        differs = (net(changed) != net(x)).any(1)[0]
-    rows, columns = (differs.any(dim).nonzero().flatten() // net.scale for dim in (1, 0))
-    return int(max(rows.max(), columns.max())) - center, center - int(min(rows.min(), columns.min()))
+    """Input pixels up or left of an output pixel's own, and down or right, on which it depends.
+
+    A NaN reaches everything that depends on it, however small its weight. Networks that work on cells of
+    pixels look different from each corner of a cell.
+    """
+    cell = getattr(net, "multiple_of", 1)
+    side = -(-(2 * net.halo + 7) // cell) * cell
+    reach = [(0, 0)]
+    for center in {side // 2 // cell * cell, side // 2 // cell * cell + cell - 1}:
+        x = torch.rand((1, channels, side, side), generator=torch.Generator().manual_seed(3))
+        x[..., center, center] = float("nan")
+        with torch.inference_mode():
+            differs = net(x).isnan().any(1)[0]
+        rows, columns = (differs.any(dim).nonzero().flatten() // net.scale for dim in (1, 0))
+        down, up = int(max(rows.max(), columns.max())) - center, center - int(min(rows.min(), columns.min()))
+        reach.append((down, up))
+    return max(down for down, _ in reach), max(up for _, up in reach)
 
 
 @every_net
 def test_halo_covers_everything_an_output_pixel_depends_on(name: str, options: dict[str, Any]) -> None:
     net = _build(name, options)
-    assert max(_reach(net, 1 if name == "luma" else 3)) <= net.halo
+    cell = getattr(net, "multiple_of", 1)
+    assert net.halo - 4 * cell <= max(_reach(net, _num_channels(name))) <= net.halo
 
 
 @pytest.mark.parametrize("depth", [0, 1, 5])
@@ -102,7 +175,7 @@ def test_halo_of_the_luma_net_is_hardly_wider_than_needed(depth: int) -> None:
     assert net.halo - 2 <= min(_reach(net, 1)) <= max(_reach(net, 1)) <= net.halo
 
 
-@every_net
+@every_net_on_the_nearest_neighbour
 @torch.inference_mode()
 def test_without_detail_the_output_is_the_nearest_neighbour(name: str, options: dict[str, Any]) -> None:
     net, x = _build(name, options), _input(name)
@@ -128,6 +201,19 @@ def test_training_starts_near_the_nearest_neighbour_picture() -> None:
     assert (LumaNet(32, 5, 4)(x) - _nearest(x, 4)).abs().max() < 0.05
 
 
-def test_the_classic_tail_refuses_scales_that_are_no_power_of_two() -> None:
-    with pytest.raises(ValueError, match="3"):
-        SRResNet(scale=3, tail="classic")
+def test_the_classic_tail_refuses_scales_that_it_has_no_steps_for() -> None:
+    with pytest.raises(ValueError, match="5"):
+        SRResNet(scale=5, tail="classic")
+
+
+@pytest.mark.parametrize(("scale", "unshuffle"), [(3, 1), (0, 1), (4, 3), (4, 0)])
+def test_rrdb_refuses_scales_that_are_no_power_of_two(scale: int, unshuffle: int) -> None:
+    with pytest.raises(ValueError, match=str(scale)):
+        RRDBNet(scale=scale, unshuffle=unshuffle)
+
+
+@torch.inference_mode()
+def test_tanh_output_is_the_plain_one_squashed_into_the_range() -> None:
+    options = SRGAN_OPTIONS[0]
+    plain, squashed = (_build("srresnet", options | {"tanh_output": tanh})(_input("srresnet")) for tanh in (0, 1))
+    torch.testing.assert_close(squashed, (torch.tanh(plain) + 1) / 2)

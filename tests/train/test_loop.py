@@ -1,5 +1,12 @@
 from __future__ import annotations
 
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,10 +19,26 @@ from vsr.errors import InputError, ModelError, OptionError
 from vsr.models.weights import load_net, resolve
 from vsr.train.command import run_training
 from vsr.train.data import PatchBank, find_images
-from vsr.train.loop import Budget, train
-from vsr.train.recipes import Recipe
+from vsr.train.loop import Budget, Trainer, train
+from vsr.train.objective import TERMS
+from vsr.train.recipes import RECIPES, Recipe, Stage, card_of
 
-TINY = Recipe("tiny", "luma", {"features": 4, "depth": 1, "scale": 2}, "y", patch=8, batch=4, learning_rate=1e-3)
+TINY = Recipe(
+    "tiny", "luma", {"features": 4, "depth": 1, "scale": 2}, "y", patch=8, batch=4, num_steps=8, learning_rate=1e-3
+)
+TINY_GAN = replace(
+    TINY,
+    name="tiny-gan",
+    net="srresnet",
+    options={"features": 4, "num_blocks": 1, "scale": 2},
+    color="rgb",
+    stages=(
+        Stage(0.4, {"mse": 10.0, "perceptual": 1.0, "adversarial": 1e-3}),
+        Stage(0.6, {"l1": 1.0, "fft": 0.1, "ldl": 0.1, "feature_matching": 1.0, "adversarial": 1e-2}),
+    ),
+    discriminator="vgg",
+    adversarial="relativistic",
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,36 +56,88 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(pictures: Path, out: Path, steps: int, *, resume: bool = False) -> dict[str, torch.Tensor]:
-    path = train(TINY, pictures, out, Budget(steps=steps), resume=resume, bf16=False, log=lambda line: None)
+def run(
+    pictures: Path, out: Path, steps: int, *, recipe: Recipe = TINY, resume: bool = False
+) -> dict[str, torch.Tensor]:
+    path = train(recipe, pictures, out, Budget(steps=steps), resume=resume, bf16=False, log=lambda line: None)
     return load_file(path)
 
 
-def test_a_run_stopped_and_resumed_ends_at_the_weights_of_an_unbroken_one(pictures: Path, tmp_path: Path) -> None:
-    unbroken = run(pictures, tmp_path / "a", 8)
+@pytest.mark.parametrize("recipe", [TINY, TINY_GAN], ids=lambda recipe: recipe.name)
+def test_a_run_stopped_and_resumed_ends_at_the_weights_of_an_unbroken_one(
+    pictures: Path, tmp_path: Path, recipe: Recipe
+) -> None:
+    unbroken = run(pictures, tmp_path / "a", 6, recipe=recipe)
 
     class Stop(Exception):
         pass
 
-    losses: list[str] = []
+    reports: list[str] = []
 
     def interrupt(line: str) -> None:
-        losses.append(line)
-        if len(losses) == 3:
+        reports.append(line)
+        if sum("step" in line for line in reports) == 3:
             raise Stop
 
     with pytest.raises(Stop):
-        train(TINY, pictures, tmp_path / "b", Budget(steps=8), bf16=False, log=interrupt, report_seconds=0.0)
-    resumed = run(pictures, tmp_path / "b", 8, resume=True)
+        train(recipe, pictures, tmp_path / "b", Budget(steps=6), bf16=False, log=interrupt, report_seconds=0.0)
+    resumed = run(pictures, tmp_path / "b", 6, recipe=recipe, resume=True)
     assert unbroken.keys() == resumed.keys()
     assert all(torch.equal(unbroken[key], resumed[key]) for key in unbroken)
+
+
+KILLED_RUN = """
+import sys
+from pathlib import Path
+from vsr.train.loop import Budget, train
+from tests.train.test_loop import TINY_GAN
+pictures, out, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+train(TINY_GAN, pictures, out, Budget(steps=12), resume="resume" in sys.argv, bf16=False, report_seconds=seconds)
+"""
+
+
+def test_a_run_that_was_killed_ends_at_the_weights_of_an_unbroken_one(pictures: Path, tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+
+    def start(out: str, *more: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", KILLED_RUN, str(pictures), str(tmp_path / out), *more]
+        return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True, bufsize=1)
+
+    assert start("a", "1000").wait(timeout=120) == 0
+    killed = start("b", "0")
+    assert killed.stdout is not None
+    for line in killed.stdout:
+        if "step 5 " in line:
+            killed.kill()
+            break
+    assert killed.wait(timeout=60) == -signal.SIGKILL
+    assert start("b", "1000", "resume").wait(timeout=120) == 0
+    unbroken, resumed = (load_file(tmp_path / out / "weights.safetensors") for out in ("a", "b"))
+    assert all(torch.equal(unbroken[key], resumed[key]) for key in unbroken)
+    with (tmp_path / "b" / "log.csv").open() as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file)]
+    assert steps == sorted(set(steps)) and steps[-1] == 12
+
+
+def test_ctrl_c_saves_and_ends_with_130(pictures: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vsr.cli", "train", "nano", "--data", str(pictures), "--out", str(tmp_path / "r")]
+    command += ["--steps", "100000", "--patch", "8", "--batch", "2", "--validation", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not list(tmp_path.glob("r/recipe.json")) and process.poll() is None:
+            time.sleep(0.1)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err.strip()) == (130, "vsr: interrupted")
+    saved = int(out.split("saved at step ")[1].split(";")[0])
+    trainer = torch.load(tmp_path / "r" / "checkpoint.pt", weights_only=True)
+    assert trainer["num_steps"] == saved > 0
 
 
 def test_training_beats_the_start(pictures: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     train(TINY, pictures, tmp_path, Budget(steps=150), bf16=False, log=lines.append, report_seconds=0.0)
-    losses = [float(line.split("loss ")[1].split()[0]) for line in lines[:-1]]
-    l1_part = losses[: int(len(losses) * 0.75)]
+    l1_part = [float(line.split(" l1 ")[1].split()[0]) for line in lines if " l1 " in line]
     assert np.mean(l1_part[-20:]) < 0.97 * np.mean(l1_part[:20])
 
 
@@ -98,6 +173,72 @@ def test_length_is_some_steps_or_some_minutes(steps: int | None, minutes: float 
 def test_unknown_recipe_names_the_ones_there_are(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="fast-x2"):
         run_training("nonsense", tmp_path, tmp_path, log=lambda line: None, steps=1)
+
+
+def test_a_run_leaves_recipe_log_curves_and_the_best_weights(pictures: Path, tmp_path: Path) -> None:
+    train(TINY, pictures, tmp_path, Budget(steps=3), bf16=False, log=lambda line: None, report_seconds=0.0)
+    recorded = json.loads((tmp_path / "recipe.json").read_text())
+    assert recorded["recipe"]["net"] == "luma" and recorded["recipe"]["stages"][0]["losses"] == {"l1": 1.0}
+    assert recorded["starts"][0]["steps"] == 3 and recorded["starts"][0]["data"] == str(pictures)
+    with (tmp_path / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["1", "2", "3", "3"]
+    best = max(float(row["held out"]) for row in rows)
+    assert json.loads((tmp_path / "best.json").read_text())["held_out_psnr_db"] == pytest.approx(best)
+    assert load_net(*resolve(str(tmp_path / "best.safetensors")))
+
+
+def test_tensorboard_shows_losses_psnr_and_pictures(pictures: Path, tmp_path: Path) -> None:
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train(TINY, pictures, tmp_path, Budget(steps=2), bf16=False, log=lambda line: None, report_seconds=0.0)
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert {"loss/l1", "psnr_db/held out"} <= set(events.Tags()["scalars"])
+    (tag,) = events.Tags()["images"]
+    picture = events.Images(tag)[0]
+    assert (picture.width, picture.height) == (3 * 16, 4 * 16)
+
+
+def test_missing_tensorboard_is_said_and_names_the_extra(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    lines: list[str] = []
+    train(TINY, pictures, tmp_path, Budget(steps=1), bf16=False, log=lines.append)
+    assert any("vsr[train]" in line for line in lines)
+
+
+def test_another_recipe_cannot_go_on_with_a_run(pictures: Path, tmp_path: Path) -> None:
+    run(pictures, tmp_path, 1)
+    with pytest.raises(OptionError, match="another recipe"):
+        run(pictures, tmp_path, 2, recipe=replace(TINY, learning_rate=1e-4), resume=True)
+
+
+def test_a_network_with_the_same_trunk_can_start_another(pictures: Path, tmp_path: Path) -> None:
+    recipe = RECIPES["edsr"]
+    trainer = Trainer(recipe, PatchBank(find_images(pictures), 4, 8), torch.device("cpu"))
+    line = trainer.start_from("srresnet")
+    assert "srresnet" in line
+    trunk = load_net(*resolve("srresnet")).get_parameter("blocks.7.conv2.weight")
+    assert torch.equal(trainer.net.get_parameter("blocks.7.conv2.weight"), trunk)
+    assert torch.equal(trainer.ema.get_parameter("blocks.7.conv2.weight"), trunk)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_sound(name: str) -> None:
+    recipe = RECIPES[name]
+    assert sum(stage.share for stage in recipe.stages) == pytest.approx(1)
+    assert {term for stage in recipe.stages for term in stage.losses} <= set(TERMS)
+    assert card_of(recipe).scale == recipe.scale
+    if recipe.discriminator is None:
+        assert all("adversarial" not in stage.losses for stage in recipe.stages)
+    assert not recipe.init or recipe.init in RECIPES
+
+
+def test_per_pix_weights_follow_its_schedule() -> None:
+    recipe = RECIPES["srgan-perpix"]
+    weights = [tuple(recipe.losses_at(step / 35_000).values()) for step in (0, 14_999, 15_001, 19_999, 20_001, 34_999)]
+    first, second, third = (10.0, 1.0, 1e-3), (10.0, 10.0, 1e-3), (1.0, 10.0, 1e-3)
+    assert weights == [first, first, second, second, third, third]
 
 
 def test_folder_without_pictures(tmp_path: Path) -> None:

@@ -10,20 +10,26 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from vsr.errors import ModelError
+from vsr.models import spandrel_net
 from vsr.models.cards import CARD_KEY, SHIPPED, ModelCard, card_from_json, find_card
+from vsr.models.checkpoints import SUFFIXES, import_checkpoint, read_checkpoint, read_safetensors
+from vsr.models.layouts import fold_batch_norm
 from vsr.models.nets import NETS
 
 __all__ = ["build_net", "fold_batch_norm", "load_model_file", "load_net", "read_card", "resolve", "save_model_file"]
 
 
 def resolve(model: str) -> tuple[ModelCard, Path]:
-    """A model by name, or by the path of a .safetensors file, as its card and its weights' file."""
+    """A model by name or by the path of a file, as its card and its weights' file.
+
+    A file that `vsr train` wrote has its card inside; a checkpoint trained elsewhere is imported.
+    """
     path = Path(model)
-    if path.suffix == ".safetensors" or path.is_file():
-        return read_card(path), path
+    if path.suffix in SUFFIXES or path.is_file():
+        card = read_card(path) if _has_card(path) else import_checkpoint(path)[0]
+        return card, path
     card = find_card(model)
     return card, SHIPPED / card.weights
 
@@ -42,8 +48,10 @@ def load_net(card: ModelCard, path: Path) -> nn.Module:
 
 def load_model_file(card: ModelCard, path: Path) -> nn.Module:
     """Like `load_net`, for a file that has no checksum on record."""
+    if card.net == spandrel_net.NET:
+        return _load_with_spandrel(path)
     net = build_net(card)
-    state = fold_batch_norm(_read_tensors(path), net)
+    state = fold_batch_norm(read_safetensors(path), net) if _has_card(path) else import_checkpoint(path)[1]
     try:
         net.load_state_dict({key: value.float() for key, value in state.items()})
     except RuntimeError as error:
@@ -82,40 +90,20 @@ def save_model_file(path: Path, card: ModelCard, state: Mapping[str, Tensor]) ->
     partial.replace(path)
 
 
-def fold_batch_norm(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
-    """Fold the batch norms of a checkpoint into the convolutions before them.
-
-    Wherever `state` has running statistics `<prefix>bn<n>` that `net` has no module for, they go into
-    `<prefix>conv<n>` (`fuse_bn` into `fuse`), as at inference both are one linear map.
-    """
-    wanted = net.state_dict().keys()
-    folded = dict(state)
-    for key in state:
-        norm, dot, last = key.rpartition(".")
-        if last != "running_mean" or key in wanted:
-            continue
-        conv = norm.removesuffix("_bn") if norm.endswith("_bn") else norm.replace(".bn", ".conv")
-        weight, bias = fuse_conv_bn_weights(
-            state[f"{conv}.weight"],
-            state.get(f"{conv}.bias"),
-            state[f"{norm}.running_mean"],
-            state[f"{norm}.running_var"],
-            1e-5,
-            state[f"{norm}.weight"],
-            state[f"{norm}.bias"],
-        )
-        folded[f"{conv}.weight"], folded[f"{conv}.bias"] = weight, bias
-        for part in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
-            folded.pop(f"{norm}{dot}{part}", None)
-    return folded
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def _has_card(path: Path) -> bool:
     try:
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not a safetensors file ({_one_line(error)})") from error
+            return CARD_KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def _load_with_spandrel(path: Path) -> nn.Module:
+    try:
+        net = spandrel_net.spandrel_net(read_checkpoint(path))
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}") from error
+    return net.eval().requires_grad_(False)
 
 
 def _one_line(error: BaseException) -> str:

@@ -33,7 +33,7 @@ class Adversary:
         net: nn.Module = VGGDiscriminator(side) if name == "vgg" else UNetDiscriminator()
         self.net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.kind, self.learning_rate, self.device, self.bf16 = kind, learning_rate, device, bf16
-        self.optimizer = torch.optim.Adam(net.parameters(), learning_rate, betas=(0.9, 0.99))
+        self.optimizer = torch.optim.Adam(net.parameters(), learning_rate, betas=(0.9, 0.99), fused=True)
 
     def _judge(self, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):

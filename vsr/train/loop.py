@@ -80,7 +80,7 @@ class Trainer:
         self.card = card_of(recipe)
         self.net = build_net(self.card).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.net).requires_grad_(False).eval()
-        self.optimizer = torch.optim.Adam(self.net.parameters(), recipe.learning_rate, betas=(0.9, 0.99))
+        self.optimizer = torch.optim.Adam(self.net.parameters(), recipe.learning_rate, betas=(0.9, 0.99), fused=True)
         self.adversary = None
         if recipe.discriminator is not None:
             side = recipe.patch * recipe.scale
@@ -195,7 +195,7 @@ class HeldOut:
     @torch.inference_mode()
     def psnr_db(self, net: nn.Module) -> float:
         """Of the unrounded output, in the network's own colour."""
-        parts = zip(self.low.split(4), self.high.split(4), strict=True)
+        parts = zip(torch.split(self.low, 4), torch.split(self.high, 4), strict=True)
         errors = [F.mse_loss(net(low).clamp(0, 1), high) for low, high in parts]
         return -10 * math.log10(max(float(torch.stack(errors).mean()), 1e-10))
 

@@ -95,7 +95,7 @@ class RunRecord:
         except ImportError:
             self._log("no TensorBoard curves and pictures: they need pip install 'vsr[train]'")
             return None
-        return SummaryWriter(self.out / "tensorboard", purge_step=num_steps + 1)  # type: ignore[no-untyped-call]
+        return SummaryWriter(self.out / "tensorboard", purge_step=num_steps + 1)
 
 
 def _git_revision() -> str:

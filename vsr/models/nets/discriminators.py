@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
@@ -39,7 +40,9 @@ class VGGDiscriminator(nn.Module):
         for stage in self.stages:
             x = stage(x)
             activations.append(x)
-        return self.dense(x.flatten(1)), activations
+        # Its weights are most of the network and its work is little: casting them would cost more than it saves.
+        with torch.autocast(x.device.type, enabled=False):
+            return self.dense(x.flatten(1).float()), activations
 
 
 def _layer(before: int, after: int, stride: int) -> list[nn.Module]:

@@ -17,15 +17,15 @@ class SRCNN(nn.Module):
         trains in a fraction of the steps) or, as in the paper, the picture itself.
 
     Input (N, 1, H, W) float32, nominally in [0, 1]; output (N, 1, H·scale, W·scale) float32, unclamped.
-    First convolution and sum stay in float32 as in `LumaNet`; without the residual the last one does too,
-    since it then gives the picture.
+    Enlargement, first convolution and sum stay in float32 as in `LumaNet`; without the residual the last
+    convolution does too, since it then gives the picture.
     """
 
     def __init__(self, kernels: tuple[int, int, int] = (9, 5, 5), scale: int = 4, residual: bool = True) -> None:
         super().__init__()
         first, middle, last = kernels
         self.scale, self.residual = scale, residual
-        self.keep_float32 = ("conv1",) if residual else ("conv1", "conv3")
+        self.keep_float32 = ("up", "conv1") if residual else ("up", "conv1", "conv3")
         self.up = BicubicUp(scale)
         self.conv1 = nn.Conv2d(1, 64, first, padding=first // 2)
         self.conv2 = nn.Conv2d(64, 32, middle, padding=middle // 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,16 +32,17 @@ class SRResNet(nn.Module):
 
     tail: "shuffle", one convolution and one pixel shuffle of the whole scale: the light form, all
         of whose work is done at low resolution; or "classic", the paper's: a ×2 shuffle per factor
-        of two, each with PReLU, and a 9×9 output convolution.
+        of two (a ×3 shuffle for ×3), each with PReLU, and a 9×9 output convolution.
     head_kernel: 9 in the paper, 3 in the light form.
     batch_norm: as in the paper, for loading its checkpoints; `fold_batch_norm` removes it.
     residual: add the nearest-neighbour upscaled input (in float32, whatever the weights' dtype).
+    fuse_act: a PReLU after the convolution that follows the blocks, and
+    tanh_output: give (tanh(x) + 1) / 2, as some public implementations do; the paper has neither.
 
     Input (N, 3, H, W) float32 in [0, 1]; output (N, 3, H·scale, W·scale) float32, unclamped. The first
-    convolution stays in float32, for the reason given in `LumaNet`.
+    convolution stays in float32, for the reason given in `LumaNet`; without the residual the last one
+    does too, since it then gives the picture.
     """
-
-    keep_float32 = ("head.0",)
 
     def __init__(
         self,
@@ -51,29 +53,38 @@ class SRResNet(nn.Module):
         head_kernel: int = 3,
         batch_norm: bool = False,
         residual: bool = True,
+        fuse_act: bool = False,
+        tanh_output: bool = False,
     ) -> None:
         super().__init__()
-        if tail == "classic" and scale not in (2, 4, 8):
-            raise ValueError(f"the classic tail upscales by powers of two, not by {scale}")
-        self.scale, self.residual = scale, residual
+        if tail == "classic" and scale not in (2, 3, 4, 8):
+            raise ValueError(f"the classic tail upscales by 2, 3, 4 or 8, not by {scale}")
+        self.scale, self.residual, self.tanh_output = scale, residual, tanh_output
         self.head = nn.Sequential(nn.Conv2d(3, features, head_kernel, padding=head_kernel // 2), nn.PReLU())
         self.blocks = nn.Sequential(*(ResidualBlock(features, batch_norm) for _ in range(num_blocks)))
         self.fuse = nn.Conv2d(features, features, 3, padding=1)
         self.fuse_bn = nn.BatchNorm2d(features) if batch_norm else nn.Identity()
+        self.fuse_act = nn.PReLU() if fuse_act else nn.Identity()
         if tail == "shuffle":
             self.tail = nn.Sequential(nn.Conv2d(features, 3 * scale**2, 3, padding=1), nn.PixelShuffle(scale))
             tail_halo = 1
         else:
             steps: list[nn.Module] = []
-            for _ in range(scale.bit_length() - 1):
-                steps += [nn.Conv2d(features, 4 * features, 3, padding=1), nn.PixelShuffle(2), nn.PReLU()]
+            for factor in [3] if scale == 3 else [2] * (scale.bit_length() - 1):
+                steps += [nn.Conv2d(features, features * factor**2, 3, padding=1), nn.PixelShuffle(factor), nn.PReLU()]
             self.tail = nn.Sequential(*steps, nn.Conv2d(features, 3, 9, padding=4))
-            tail_halo = 5  # at low resolution: at most 1 + 1/2 for the ×2 steps, 4/scale for the 9×9
+            tail_halo = 5  # at low resolution: at most 1 + 1/2 for the steps, 4/scale for the 9×9
         self.halo = head_kernel // 2 + 2 * num_blocks + 1 + tail_halo
+        self._last = 0 if tail == "shuffle" else len(self.tail) - 1
+        self.keep_float32 = ("head.0",) if residual else ("head.0", f"tail.{self._last}")
 
     def forward(self, x: Tensor) -> Tensor:
-        first = self.head[0].get_parameter("weight")
+        first, last = self.head[0].get_parameter("weight"), self.tail[self._last].get_parameter("weight")
         head = self.head[0](x.to(first.dtype)).to(self.fuse.weight.dtype)
         head = self.head[1](head)
-        out: Tensor = self.tail(head + self.fuse_bn(self.fuse(self.blocks(head)))).float()
-        return out + F.interpolate(x, scale_factor=self.scale, mode="nearest") if self.residual else out
+        fused = self.fuse_act(self.fuse_bn(self.fuse(self.blocks(head))))
+        features = self.tail[: self._last](head + fused)
+        out: Tensor = self.tail[self._last :](features.to(last.dtype)).float()
+        if self.residual:
+            out = out + F.interpolate(x, scale_factor=self.scale, mode="nearest")
+        return (torch.tanh(out) + 1) / 2 if self.tanh_output else out

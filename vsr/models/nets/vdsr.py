@@ -15,10 +15,10 @@ class VDSR(nn.Module):
     One set of weights serves several scales, as in the paper: only the enlargement differs.
 
     Input (N, 1, H, W) float32, nominally in [0, 1]; output (N, 1, H·scale, W·scale) float32, unclamped.
-    The first convolution and the sum stay in float32 for the reason given in `LumaNet`.
+    Enlargement, first convolution and sum stay in float32 for the reason given in `LumaNet`.
     """
 
-    keep_float32 = ("body.0",)
+    keep_float32 = ("up", "body.0")
 
     def __init__(self, features: int = 64, depth: int = 20, scale: int = 4) -> None:
         super().__init__()

@@ -1,0 +1,218 @@
+"""Checkpoints trained elsewhere: read without running anything, and brought to a card and weights of ours."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from vsr.errors import MissingExtraError, ModelError
+from vsr.models import spandrel_net
+from vsr.models.cards import ModelCard
+from vsr.models.layouts import Layout, State, recognise
+from vsr.models.nets import NETS
+
+__all__ = ["SUFFIXES", "import_checkpoint", "read_checkpoint", "read_safetensors"]
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+
+Color = Literal["rgb", "y"]
+
+# Where training code keeps the weights inside a checkpoint, best first: averaged before raw, generator first.
+_CONTAINERS = (
+    "params_ema",
+    "params-ema",
+    "ema_state_dict",
+    "ema",
+    "params",
+    "generator",
+    "generator_state_dict",
+    "net_g",
+    "netG",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "network",
+    "net",
+)
+_DEEPEST = 4  # containers in containers
+_DEFAULT_SCALE = 4
+_LUMA_NETS = ("luma", "vdsr", "srcnn")
+_NUM_LISTED = 6
+_REMEDY = "load it where it comes from and save its weights alone: torch.save(model.state_dict(), ...)"
+
+
+def import_checkpoint(path: Path) -> tuple[ModelCard, State]:
+    """A card for a file of weights that is not ours, and the weights under our names, batch norms folded.
+
+    The card says what was recognised and what had to be assumed. A file that only spandrel knows gets the
+    card's net `spandrel_net.NET` and its weights as they are. Raises ModelError for a file that cannot be read
+    safely, and for an unknown layout with a list of what is in it.
+    """
+    state = read_checkpoint(path)
+    scale = _scale_in_name(path)
+    found = recognise(state, scale or _DEFAULT_SCALE)
+    if found is None:
+        return _import_with_spandrel(path, state), state
+    layout, options, weights = found
+    with torch.device("meta"):
+        net = NETS[layout.net](**options)
+    color: Color = "y" if layout.net in _LUMA_NETS else "rgb"
+    text = f"weights in the layout of {layout.origin}{_assumed(layout, options, scale)}"
+    return _card(path, net, layout.net, options, color, text), weights
+
+
+def read_checkpoint(path: Path) -> State:
+    """The weights in a .safetensors file or a PyTorch checkpoint, out of the containers training code wraps them in.
+
+    Pickles are read by PyTorch's weights-only reader, which builds tensors and plain containers and refuses
+    everything else. Raises ModelError where there is no such file, or it cannot be read so.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such model file; 'vsr models' lists the names there are")
+    kind = _kind(path)
+    if kind == "safetensors":
+        return read_safetensors(path)
+    content = _read_pickled(path, kind)
+    state = _unwrap(content)
+    if not state:
+        keys = f"; at its top: {_listed(list(content))}" if isinstance(content, Mapping) else ""
+        raise ModelError(f"{path}: holds no weights by name, but a {type(content).__name__}{keys}; {_REMEDY}")
+    return state
+
+
+def read_safetensors(path: Path) -> State:
+    """The tensors of a .safetensors file. Raises ModelError for any other file."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a safetensors file ({' '.join(str(error).split())})") from error
+
+
+# -- reading -----------------------------------------------------------------------------------------------
+
+
+def _kind(path: Path) -> str:
+    """What a file is by its first bytes, whatever its name says."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if start[8:9] == b"{":  # before the pickles, whose first bytes can be the length of a header
+        return "safetensors"
+    if start.startswith(b"PK\x03\x04"):
+        return "zip"
+    if start[:1] == b"\x80" and start[1:2] <= b"\x05":
+        return "pickle"
+    if start[257:262] == b"ustar":
+        return "tar"
+    if path.suffix == ".safetensors":
+        return "safetensors"
+    raise ModelError(f"{path}: neither a safetensors file nor a PyTorch checkpoint")
+
+
+def _read_pickled(path: Path, kind: str) -> Any:
+    if kind == "tar":
+        raise ModelError(f"{path}: a checkpoint of PyTorch before 0.1.10, which cannot be read safely; {_REMEDY}")
+    if kind == "zip" and _is_torchscript(path):
+        raise ModelError(f"{path}: a TorchScript program, not weights; it was not executed; {_REMEDY}")
+    try:
+        # An open file, as from a path PyTorch would choose its reader by the suffix.
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles of other versions; what fails is an error below
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        name = re.search(r"GLOBAL (\S+)", str(error))
+        what = _printable(name[1]) if name else "or is damaged"
+        raise ModelError(f"{path}: holds pickled code ({what}), which was not executed; {_REMEDY}") from None
+    except Exception as error:  # a damaged or hostile file can break the reader at any point
+        raise ModelError(f"{path}: not a PyTorch checkpoint, or a damaged one ({_printable(str(error))})") from error
+
+
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return False  # the reader says what is wrong with it
+
+
+def _unwrap(content: Any, depth: int = 0) -> State:
+    """The tensors by name of a checkpoint; none where there are none."""
+    if not isinstance(content, Mapping) or depth > _DEEPEST:
+        return {}
+    for key in _CONTAINERS:
+        inner = _unwrap(content.get(key), depth + 1)
+        if inner:
+            return inner
+    return {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+
+
+# -- cards and errors --------------------------------------------------------------------------------------
+
+
+def _card(path: Path, net: Any, name: str, options: dict[str, Any], color: Color, text: str) -> ModelCard:
+    return ModelCard(
+        name=path.stem.removesuffix(".pth"),
+        net=name,
+        options=options,
+        scale=net.scale,
+        color=color,
+        halo=net.halo,
+        multiple_of=getattr(net, "multiple_of", 1),
+        license="unknown: see its authors",
+        description=f"imported from {path.name}: {text}",
+        data="unknown",
+        num_parameters=sum(parameter.numel() for parameter in net.parameters()),
+    )
+
+
+def _scale_in_name(path: Path) -> int | None:
+    """The scale that a file's name gives as a word of its own: srcnn_x2.pth, 2x-vdsr.pth."""
+    match = re.search(r"(?<![a-z0-9])(?:x([2348])|([2348])x)(?![a-z0-9])", path.name.lower())
+    return int(match[1] or match[2]) if match else None
+
+
+def _assumed(layout: Layout, options: dict[str, Any], scale_in_name: int | None) -> str:
+    """What the weights do not tell, for the card."""
+    if layout.any_scale:
+        source = "as the file's name says" if scale_in_name else "assumed"
+        return f"; ×{options['scale']} {source}, since such weights do not tell it"
+    if layout.net == "edsr":
+        return f"; residual scale {options['residual_scale']} assumed, the paper's for so many features"
+    return ""
+
+
+def _import_with_spandrel(path: Path, state: State) -> ModelCard:
+    try:
+        net = spandrel_net.spandrel_net(state)
+    except MissingExtraError as error:
+        raise ModelError(f"{_unknown(path, state)}; for more layouts: pip install 'vsr[spandrel]'") from error
+    except ValueError as error:
+        raise ModelError(f"{_unknown(path, state)}; {error}") from error
+    text = f"{net.architecture}, by spandrel; tiles overlap by {net.halo} pixels, which may not be all it sees"
+    return _card(path, net, spandrel_net.NET, {}, "y" if net.channels == 1 else "rgb", text)
+
+
+def _unknown(path: Path, state: State) -> str:
+    """What is in a file whose layout is unknown."""
+    file = "safetensors file" if _kind(path) == "safetensors" else "PyTorch checkpoint"
+    listing = _listed([f"{key} {'×'.join(map(str, value.shape)) or 'scalar'}" for key, value in state.items()])
+    return f"{path}: vsr does not know the layout of this {file} with {len(state)} tensors: {listing}"
+
+
+def _listed(items: list[Any]) -> str:
+    more = f" and {len(items) - _NUM_LISTED} more" if len(items) > _NUM_LISTED else ""
+    return ", ".join(_printable(str(item)) for item in items[:_NUM_LISTED]) + more
+
+
+def _printable(text: str) -> str:
+    """Text from a file, for one line of a message."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))[:120]

@@ -1,0 +1,35 @@
+"""The compact SRVGG network of Real-ESRGAN, Wang et al. 2021, arXiv:2107.10833."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["SRVGG"]
+
+
+class SRVGG(nn.Module):
+    """Plain 3×3 convolutions with PReLU at low resolution, one pixel shuffle, on top of the nearest neighbour.
+
+    depth: convolutions between the first and the last: 16 in realesr-animevideov3, 32 in realesr-general-x4v3.
+
+    Input (N, 3, H, W) float32 in [0, 1]; output (N, 3, H·scale, W·scale) float32, unclamped. The first
+    convolution and the sum stay in float32 for the reason given in `LumaNet`.
+    """
+
+    keep_float32 = ("body.0",)
+
+    def __init__(self, features: int = 64, depth: int = 16, scale: int = 4) -> None:
+        super().__init__()
+        self.scale = scale
+        layers: list[nn.Module] = [nn.Conv2d(3, features, 3, padding=1), nn.PReLU(features)]
+        for _ in range(depth):
+            layers += [nn.Conv2d(features, features, 3, padding=1), nn.PReLU(features)]
+        self.body = nn.Sequential(*layers, nn.Conv2d(features, 3 * scale**2, 3, padding=1))
+        self.halo = depth + 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, last = (self.body[index].get_parameter("weight") for index in (0, -1))
+        features = self.body[0](x.to(first.dtype)).to(last.dtype)
+        detail = F.pixel_shuffle(self.body[1:](features), self.scale)
+        return detail.float() + F.interpolate(x, scale_factor=self.scale, mode="nearest")
