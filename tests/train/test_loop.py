@@ -192,7 +192,7 @@ def test_tensorboard_shows_losses_psnr_and_pictures(pictures: Path, tmp_path: Pa
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     train(TINY, pictures, tmp_path, Budget(steps=2), bf16=False, log=lambda line: None, report_seconds=0.0)
     events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert {"loss/l1", "psnr_db/held out"} <= set(events.Tags()["scalars"])
+    assert {"loss/l1", "score/held out"} <= set(events.Tags()["scalars"])
     (tag,) = events.Tags()["images"]
     picture = events.Images(tag)[0]
     assert (picture.width, picture.height) == (3 * 16, 4 * 16)

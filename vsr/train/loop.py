@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from vsr.errors import InputError, ModelError, OptionError
 from vsr.metrics import luma_bt601
+from vsr.models.features import LPIPS
 from vsr.models.weights import build_net, load_net, resolve, save_model_file
 from vsr.train.adversary import Adversary
 from vsr.train.data import PatchBank, find_images
@@ -191,13 +192,19 @@ class HeldOut:
     def __init__(self, bank: PatchBank, trainer: Trainer) -> None:
         low, high = bank.sample(NUM_HELD_OUT_PATCHES, np.random.default_rng(0))
         self.low, self.high = trainer.inputs(low), trainer.inputs(high)
+        self.features = trainer.objective.features
 
     @torch.inference_mode()
-    def psnr_db(self, net: nn.Module) -> float:
-        """Of the unrounded output, in the network's own colour."""
-        parts = zip(torch.split(self.low, 4), torch.split(self.high, 4), strict=True)
-        errors = [F.mse_loss(net(low).clamp(0, 1), high) for low, high in parts]
-        return -10 * math.log10(max(float(torch.stack(errors).mean()), 1e-10))
+    def scores(self, net: nn.Module) -> dict[str, float]:
+        """PSNR in dB of the unrounded output, in the network's own colour; LPIPS, if the run has it."""
+        errors, distances = [], []
+        for low, high in zip(torch.split(self.low, 4), torch.split(self.high, 4), strict=True):
+            out = net(low).clamp(0, 1)
+            errors.append(F.mse_loss(out, high))
+            if isinstance(self.features, LPIPS):
+                distances.append(self.features(out.expand(-1, 3, -1, -1), high.expand(-1, 3, -1, -1)).mean())
+        scores = {"held out": -10 * math.log10(max(float(torch.stack(errors).mean()), 1e-10))}
+        return {**scores, "held out LPIPS": float(torch.stack(distances).mean())} if distances else scores
 
     @torch.inference_mode()
     def pictures(self, net: nn.Module) -> Tensor:
@@ -307,8 +314,9 @@ class _Reporter:
         started = time.monotonic()
         trainer, out = self._trainer, self._record.out
         trainer.save(out)
-        held_out_db = self._held_out.psnr_db(trainer.ema)
-        scores = {"held out": held_out_db, **self._validate(trainer.ema)}
+        scores = self._held_out.scores(trainer.ema)
+        held_out_db = scores["held out"]
+        scores |= self._validate(trainer.ema)
         losses = {name: float(value) / self._num for name, value in self._sums.items()}
         self._record.report(trainer.num_steps, trainer.seconds / 60, progress, losses, scores)
         self._record.pictures(trainer.num_steps, self._held_out.pictures(trainer.ema))

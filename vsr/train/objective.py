@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vsr.models.features import SqueezeNetFeatures, VGG19Features, load_squeezenet, load_vgg19
+from vsr.models.features import LPIPS, VGG19Features, load_lpips, load_vgg19
 from vsr.train.adversary import Adversary
-from vsr.train.losses import PIXEL_LOSSES, artefact_map, squeezenet_loss, vgg_loss
+from vsr.train.losses import PIXEL_LOSSES, artefact_map, lpips_loss, vgg_loss
 
 __all__ = ["TERMS", "Objective", "PerceptualFeatures", "load_features"]
 
 TERMS = (*PIXEL_LOSSES, "perceptual", "feature_matching", "adversarial", "ldl")
-PerceptualFeatures = VGG19Features | SqueezeNetFeatures
+PerceptualFeatures = VGG19Features | LPIPS
 
 
 def load_features(vgg: Path | None, squeezenet: Path | None, device: torch.device) -> PerceptualFeatures | None:
@@ -24,14 +24,14 @@ def load_features(vgg: Path | None, squeezenet: Path | None, device: torch.devic
     if vgg is not None:
         return load_vgg19(vgg).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
     if squeezenet is not None:
-        return load_squeezenet(squeezenet).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return load_lpips(squeezenet).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
     return None
 
 
 class Objective:
     """The losses of a recipe.
 
-    "perceptual" is the distance of VGG19's or SqueezeNet's features, or, where neither network is given,
+    "perceptual" is the distance of VGG19's features or LPIPS on SqueezeNet's, or, where neither network is given,
     the matching of the discriminator's own features, which needs no download.
     """
 
@@ -62,8 +62,8 @@ class Objective:
         rgb, wanted = out.expand(-1, 3, -1, -1), target.expand(-1, 3, -1, -1)
         if isinstance(self.features, VGG19Features):
             return vgg_loss(self.features, rgb, wanted)
-        if isinstance(self.features, SqueezeNetFeatures):
-            return squeezenet_loss(self.features, rgb, wanted)
+        if isinstance(self.features, LPIPS):
+            return lpips_loss(self.features, rgb, wanted)
         return terms["feature_matching"]
 
 

@@ -50,7 +50,7 @@ class RunRecord:
         row = {"step": step, "minutes": round(minutes, 3), **losses, **scores}
         self._append(row)
         if self._writer is not None:
-            for kind, values in (("loss", losses), ("psnr_db", scores)):
+            for kind, values in (("loss", losses), ("score", scores)):
                 for name, value in values.items():
                     if math.isfinite(value):
                         self._writer.add_scalar(f"{kind}/{name}", value, step)
