@@ -38,6 +38,7 @@ BEST_WEIGHTS = "best.safetensors"
 BEST_SCORE = "best.json"
 LONGEST_STEP_SECONDS = 30.0
 SHORTEST_REPORT_SECONDS = 30.0
+LONGEST_REPORT_SECONDS = 300.0  # what a kill can cost
 NUM_WARMUP_STEPS = 200
 NUM_HELD_OUT_PATCHES = 64
 
@@ -120,7 +121,7 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimizer.step()
         losses = {name: value.detach() for name, value in terms.items()}
-        if self.adversary is not None:
+        if self.adversary is not None and self.objective.needs_adversary(weights):
             losses["discriminator"] = self.adversary.learn(out, high, rate)
         self.num_steps += 1
         self._update_average()
@@ -244,7 +245,7 @@ def train(
     validate: called with the averaged network at each report; its scores join the log. Test sets choose
         nothing: best.safetensors is by PSNR on pictures held out of `data`, and not kept where an
         adversary is at work, which no PSNR can judge.
-    report_seconds: between reports, each of which saves; by default 30, or ten times what a report takes.
+    report_seconds: between reports, each of which saves; by default ten times what a report takes, but 30 to 300.
     An interrupt (SIGINT, SIGTERM) lets the step end and saves before it goes on its way.
     """
     if (out / CHECKPOINT).exists() and not resume:
@@ -326,7 +327,8 @@ class _Reporter:
             (out / BEST_SCORE).write_text(json.dumps({"held_out_psnr_db": held_out_db}) + "\n", "utf-8")
         self._sums, self._num, self._last = {}, 0, time.monotonic()
         if self._is_adaptive:
-            self._seconds = max(SHORTEST_REPORT_SECONDS, 10 * (self._last - started))
+            wanted = 10 * (self._last - started)
+            self._seconds = min(max(SHORTEST_REPORT_SECONDS, wanted), LONGEST_REPORT_SECONDS)
 
 
 def _best_so_far(out: Path) -> float:

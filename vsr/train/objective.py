@@ -52,11 +52,16 @@ class Objective:
         if "ldl" in weights and average is not None:
             worth = artefact_map(out, average, target)
             terms["ldl"] = F.l1_loss(worth * out, worth * target)
-        if self.adversary is not None and not weights.keys().isdisjoint(_FROM_DISCRIMINATOR):
+        if self.adversary is not None and self.needs_adversary(weights):
             terms["adversarial"], terms["feature_matching"] = self.adversary.losses_of(out, target)
         if "perceptual" in weights:
             terms["perceptual"] = self._perceptual(out, target, terms)
         return {name: weights[name] * terms[name] for name in weights}
+
+    def needs_adversary(self, weights: Mapping[str, float]) -> bool:
+        """Whether any loss is the discriminator's; it need not learn while none is."""
+        wanted = {"adversarial", "feature_matching"} | ({"perceptual"} if self.features is None else set())
+        return not wanted.isdisjoint(weights)
 
     def _perceptual(self, out: Tensor, target: Tensor, terms: Mapping[str, Tensor]) -> Tensor:
         rgb, wanted = out.expand(-1, 3, -1, -1), target.expand(-1, 3, -1, -1)
@@ -65,6 +70,3 @@ class Objective:
         if isinstance(self.features, LPIPS):
             return lpips_loss(self.features, rgb, wanted)
         return terms["feature_matching"]
-
-
-_FROM_DISCRIMINATOR = frozenset({"adversarial", "feature_matching", "perceptual"})
