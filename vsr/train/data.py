@@ -3,66 +3,132 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from vsr.errors import InputError
-from vsr.train.degrade import bicubic, mod_crop
+from vsr.errors import InputError, OptionError
+from vsr.train.degrade import DEGRADATIONS
+from vsr.train.pictures import find_images, picture_size, read_rgb
+from vsr.train.shards import ComingShard, Shard, ShardMaker, divide
 
-__all__ = ["PatchBank", "find_images", "read_rgb"]
+__all__ = ["MAX_BYTES", "STEPS_PER_SHARD", "PatchBank", "find_images", "read_rgb"]
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-
-
-def find_images(folder: Path) -> list[Path]:
-    """Pictures below a folder, sorted by path. Raises InputError where there is none."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
-    if not paths:
-        raise InputError(f"{folder}: no pictures found ({', '.join(sorted(_SUFFIXES))})")
-    return paths
-
-
-def read_rgb(path: Path) -> Tensor:
-    """A picture as (3, H, W) uint8 RGB; gray pictures become RGB."""
-    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise InputError(f"{path}: cannot be read as a picture")
-    return torch.from_numpy(np.ascontiguousarray(bgr[:, :, ::-1])).permute(2, 0, 1).contiguous()
+MAX_BYTES = 4 << 30
+STEPS_PER_SHARD = 5000  # longer than it takes to make the next one, even where a step takes milliseconds
 
 
 class PatchBank:
-    """Sharp pictures with their low-resolution versions, and random aligned patches of both."""
+    """Sharp pictures with their low-resolution versions, and random aligned patches of both.
 
-    def __init__(self, paths: list[Path], scale: int, patch: int) -> None:
+    degradation: a name in `DEGRADATIONS`.
+    seed: of the division into shards and of random degradations.
+    device: where the pictures lie and the patches are cut.
+    max_bytes: what pictures may take in memory. Where they take more, they are divided into shards of
+        half of that, one in use while a thread makes the next; so are those of a random degradation,
+        which are made anew every `STEPS_PER_SHARD` steps. The shard of a step depends on the seed and
+        the step alone.
+
+    num_skipped: pictures left out because they are smaller than a patch.
+    Raises InputError where a file is no picture or none is large enough; a file that breaks off after its
+    header is met when its shard is made, in `seek` or `sample`. Close it, or use it as a context manager.
+    """
+
+    _coming: ComingShard | None = None
+
+    def __init__(
+        self,
+        paths: list[Path],
+        scale: int,
+        patch: int,
+        degradation: str = "bicubic",
+        *,
+        seed: int = 0,
+        device: torch.device | None = None,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self._shard: Shard | None = None
+        self._period = 0
+        if degradation not in DEGRADATIONS:
+            raise OptionError(f"unknown degradation '{degradation}'; there are {', '.join(DEGRADATIONS)}")
         self.scale, self.patch = scale, patch
-        self.pairs: list[tuple[Tensor, Tensor]] = []
-        for path in paths:
-            high = mod_crop(read_rgb(path), scale)
-            if min(high.shape[-2:]) >= patch * scale:
-                self.pairs.append((high, bicubic(high, scale)))
-        if not self.pairs:
+        self.device = device or torch.device("cpu")
+        chosen = DEGRADATIONS[degradation]
+        sizes = {path: picture_size(path) for path in paths}
+        large = [path for path, size in sizes.items() if min(size) >= patch * scale]
+        self.num_pictures, self.num_skipped = len(large), len(sizes) - len(large)
+        if not large:
             raise InputError(f"every picture is smaller than a patch of {patch * scale} pixels")
-        # A picture is drawn in proportion to its area, so that every pixel is seen equally often.
-        areas = np.array([low.shape[1] * low.shape[2] for _, low in self.pairs], dtype=np.float64)
-        self._cumulative = np.cumsum(areas / areas.sum())
+        num_bytes = [_num_bytes(sizes[path], scale, chosen.num_frames) for path in large]
+        self._changes = chosen.is_random or sum(num_bytes) > max_bytes
+        shards = [list(range(len(large)))]
+        if self._changes:
+            shards = divide(num_bytes, max_bytes // 2, np.random.default_rng(seed))
+        self.num_shards = len(shards)
+        self._maker = ShardMaker(
+            [[large[i] for i in shard] for shard in shards],
+            [sum(num_bytes[i] for i in shard) for shard in shards],
+            scale,
+            patch,
+            chosen,
+            seed,
+        )
+        if not self._changes:
+            self.seek(0)
+
+    @property
+    def num_bytes(self) -> int:
+        """What pictures take in memory now: those in use, and those being made."""
+        held = 0 if self._shard is None else self._shard.block.numel()
+        return held + (0 if self._coming is None else self._coming.num_bytes)
+
+    def seek(self, step: int) -> None:
+        """Make the shard of a training step current; call it before each. Waits only where that is not ready."""
+        period = step // STEPS_PER_SHARD if self._changes else 0
+        if self._shard is not None and period == self._period:
+            return
+        self._shard = None  # makes room before anything else is made
+        if self._coming is not None and self._coming.period != period:
+            self.close()
+        self._coming = self._coming or ComingShard(self._maker, period)
+        shard = self._coming.wait()
+        shard.finish(self.device)
+        self._shard, self._period, self._coming = shard, period, None
+        if self._changes:
+            self._coming = ComingShard(self._maker, period + 1)
 
     def sample(self, batch: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """`batch` patches: low (B, 3, p, p) and high (B, 3, p·scale, p·scale), uint8, flipped and rotated."""
-        lows: list[Tensor] = []
-        highs: list[Tensor] = []
-        p, s = self.patch, self.scale
-        for _ in range(batch):
-            high, low = self.pairs[int(np.searchsorted(self._cumulative, rng.random()))]
-            y = int(rng.integers(low.shape[1] - p + 1))
-            x = int(rng.integers(low.shape[2] - p + 1))
-            turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-            pair = (low[:, y : y + p, x : x + p], high[:, y * s : (y + p) * s, x * s : (x + p) * s])
-            for patch, out in zip(pair, (lows, highs), strict=True):
-                patch = torch.rot90(patch, turns, (1, 2))
-                out.append(patch.flip(2) if flip else patch)
-        return torch.stack(lows), torch.stack(highs)
+        """`batch` patches: low (B, 3, p, p) and high (B, 3, p·scale, p·scale), uint8, flipped and rotated.
+
+        All that is random comes from `rng`, so that a run can be repeated from its state.
+        """
+        if self._shard is None:
+            self.seek(0)
+        assert self._shard is not None
+        return self._shard.sample(batch, self.patch, self.scale, rng)
+
+    def close(self) -> None:
+        """Stop the thread that makes the next shard; the current one stays."""
+        if self._coming is not None:
+            self._coming.close()
+            self._coming = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:  # the interpreter would wait for the thread at its end
+        self.close()
+
+
+def _num_bytes(size: tuple[int, int], scale: int, num_frames: int) -> int:
+    """The most that a picture and its low-resolution frames take."""
+    cells = (size[0] // scale) * (size[1] // scale)
+    return 3 * cells * (scale * scale + num_frames)

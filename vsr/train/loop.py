@@ -256,6 +256,8 @@ def train(
         PatchBank, scale=recipe.scale, patch=recipe.patch, degradation=recipe.degradation, seed=seed, device=chosen
     )
     bank = make_bank(paths)
+    if bank.num_skipped:
+        log(f"{bank.num_skipped} of {len(paths)} pictures are smaller than a patch and left out")
     trainer = Trainer(recipe, bank, chosen, seed, bf16, features)
     start = init or recipe.init
     if resume:
@@ -266,8 +268,10 @@ def train(
     record = RunRecord(out, trainer.num_steps, log)
     arguments = {"data": str(data), "seed": seed, "bf16": bf16, "init": start, "device": str(chosen)}
     record.start(recipe, {**arguments, **asdict(budget)})
-    reporter = _Reporter(trainer, record, HeldOut(make_bank(held_out), trainer), validate, report_seconds)
-    with contextlib.closing(record), _deferred_interrupts() as interrupted:
+    with make_bank(held_out) as held_out_bank:
+        reporter = _Reporter(trainer, record, HeldOut(held_out_bank, trainer), validate, report_seconds)
+    bank.seek(trainer.num_steps)  # what a first shard takes to make is not training time
+    with bank, contextlib.closing(record), _deferred_interrupts() as interrupted:
         while (progress := budget.progress(trainer.num_steps, trainer.seconds)) < 1:
             started = time.monotonic()
             reporter.add(trainer.step(progress))

@@ -1,0 +1,168 @@
+"""Pictures in one flat block of memory: cut out of it in one go, and made in a thread of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vsr.errors import OptionError
+from vsr.pipeline.prefetch import Prefetch
+from vsr.train.degrade import Degradation, LowFrame, mod_crop
+from vsr.train.pictures import read_rgb
+
+__all__ = ["ComingShard", "Patches", "Shard", "ShardMaker", "divide"]
+
+
+@dataclass(frozen=True, slots=True)
+class Patches:
+    """Where B patches lie in a block of pictures, as (B,) int64 in bytes: their first pixel and the steps from it.
+
+    The steps carry flips and rotations: `down` is to the next row of the patch, `right` to its next
+    pixel, and `plane` from red to green and from green to blue.
+    """
+
+    first: np.ndarray
+    plane: np.ndarray
+    down: np.ndarray
+    right: np.ndarray
+
+    @classmethod
+    def turned(cls, corner: np.ndarray, plane: np.ndarray, row: np.ndarray, side: int, turn: np.ndarray) -> Patches:
+        """Patches from their top left corners, in one of the 8 orientations `turn` of a square (0 to 7)."""
+        upside_down, mirrored, transposed = (turn & bit != 0 for bit in (1, 2, 4))
+        first = corner + (side - 1) * (row * upside_down + mirrored)
+        down, right = np.where(upside_down, -row, row), np.where(mirrored, -1, 1)
+        return cls(first, plane, np.where(transposed, right, down), np.where(transposed, down, right))
+
+    def cut(self, block: Tensor, side: int) -> Tensor:
+        """(B, 3, side, side) out of a flat uint8 block, on the block's device."""
+        return self._sliced(block.numpy(), side) if block.device.type == "cpu" else self.gathered(block, side)
+
+    def _sliced(self, block: np.ndarray, side: int) -> Tensor:
+        """Patch by patch, which is several times faster than a gather on the CPU."""
+        out = np.empty((len(self.first), 3, side, side), np.uint8)
+        for patch, first, *steps in zip(out, self.first, self.plane, self.down, self.right, strict=True):
+            patch[:] = np.ndarray((3, side, side), np.uint8, block, int(first), [int(step) for step in steps])
+        return torch.from_numpy(out)
+
+    def gathered(self, block: Tensor, side: int) -> Tensor:
+        """All patches at once: what `cut` does where a small operation costs as much as a large one."""
+        table = torch.from_numpy(np.stack((self.first, self.plane, self.down, self.right))).to(block.device)
+        first, plane, down, right = table.view(4, -1, 1, 1, 1)
+        channel = torch.arange(3, device=block.device).view(3, 1, 1)
+        along = torch.arange(side, device=block.device)
+        return block[first + plane * channel + down * along.view(side, 1) + right * along]
+
+
+class Shard:
+    """Sharp pictures and their low-resolution frames in one flat uint8 block.
+
+    sizes: (frames, 2) height and width of the low-resolution frames.
+    low_layout, high_layout: (frames, 3) int64: first byte, bytes from plane to plane and from row to row;
+        those of the sharp picture begin where the frame does.
+    """
+
+    def __init__(self, num_bytes: int) -> None:
+        self.block = torch.empty(num_bytes, dtype=torch.uint8)
+        self._num_used = 0
+        self._rows: list[tuple[int, ...]] = []
+
+    def add(self, high: Tensor, frames: list[LowFrame]) -> None:
+        """Take in a sharp (3, H, W) picture and the frames made of it."""
+        height, width = high.shape[1:]
+        start = self._store(high)
+        for frame in frames:
+            low_height, low_width = frame.pixels.shape[1:]
+            low = (self._store(frame.pixels), low_height * low_width, low_width)
+            self._rows.append(
+                (low_height, low_width, *low, start + frame.top * width + frame.left, height * width, width)
+            )
+
+    def _store(self, pixels: Tensor) -> int:
+        start, self._num_used = self._num_used, self._num_used + pixels.numel()
+        self.block[start : self._num_used] = pixels.reshape(-1)
+        return start
+
+    def finish(self, device: torch.device) -> None:
+        """Ready for `sample`, with the block on `device`."""
+        table = np.array(self._rows, np.int64)
+        self.sizes, self.low_layout, self.high_layout = table[:, :2], table[:, 2:5], table[:, 5:8]
+        # A frame is drawn in proportion to its area, so that every pixel is seen equally often.
+        areas = np.cumsum(self.sizes.prod(1), dtype=np.float64)
+        self._cumulative = areas / areas[-1]
+        self.block = self.block.to(device)
+
+    def sample(self, batch: int, patch: int, scale: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """As `PatchBank.sample`."""
+        frame = np.searchsorted(self._cumulative, rng.random(batch), side="right")
+        y, x = rng.integers(self.sizes[frame] - patch, endpoint=True).T
+        turn = rng.integers(8, size=batch)
+        outs = []
+        for layout, factor in ((self.low_layout, 1), (self.high_layout, scale)):
+            first, plane, row = layout[frame].T
+            corner = first + y * factor * row + x * factor
+            outs.append(Patches.turned(corner, plane, row, patch * factor, turn).cut(self.block, patch * factor))
+        return outs[0], outs[1]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardMaker:
+    """Reads and degrades the pictures of a shard. `paths` and `num_bytes` are by shard."""
+
+    paths: list[list[Path]]
+    num_bytes: list[int]
+    scale: int
+    patch: int
+    degradation: Degradation
+    seed: int
+
+    def fill(self, shard: Shard, period: int) -> Iterator[None]:
+        """Fill an empty shard with the pictures of a period; yields after each."""
+        for index, path in enumerate(self.paths[period % len(self.paths)]):
+            high = mod_crop(read_rgb(path), self.scale)
+            rng = np.random.default_rng((self.seed, period, index))
+            shard.add(high, self.degradation(high, self.scale, self.patch, rng))
+            yield
+
+
+class ComingShard:
+    """A shard that is being made in a thread. `close` stops that after the picture in hand."""
+
+    def __init__(self, maker: ShardMaker, period: int) -> None:
+        number = period % len(maker.paths)
+        self.period, self.num_bytes = period, maker.num_bytes[number]
+        self._shard = Shard(self.num_bytes)
+        depth = len(maker.paths[number]) + 1  # one token per picture: the thread never waits
+        self._prefetch = Prefetch(maker.fill(self._shard, period), "vsr-train-pictures", depth)
+
+    def wait(self) -> Shard:
+        """The shard, on the CPU and not yet finished. Raises what the making of it raised."""
+        for _ in self._prefetch:
+            pass
+        return self._shard
+
+    def close(self) -> None:
+        self._prefetch.close()
+
+
+def divide(num_bytes: list[int], max_shard_bytes: int, rng: np.random.Generator) -> list[list[int]]:
+    """Indices of pictures, in random order, in as few shards of about equal size as fit.
+
+    Raises OptionError where one picture alone is larger than a shard may be.
+    """
+    if max(num_bytes) > max_shard_bytes:
+        raise OptionError(f"a picture takes {max(num_bytes)} bytes and a shard may take {max_shard_bytes}: allow more")
+    order = rng.permutation(len(num_bytes))
+    sizes = np.array(num_bytes)[order]
+    middles, total = np.cumsum(sizes) - sizes / 2, int(sizes.sum())
+    num_shards = -(-total // max_shard_bytes)
+    while True:
+        shard = np.floor(middles * num_shards / total).astype(int)
+        if np.bincount(shard, sizes).max() <= max_shard_bytes:
+            return [order[shard == number].tolist() for number in np.unique(shard)]
+        num_shards += 1
