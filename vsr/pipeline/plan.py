@@ -47,7 +47,7 @@ _DEFAULT_CRF = {"libx264": "18", "libx265": "20", "libvpx-vp9": "24", "libsvtav1
 class JobOptions:
     """What a person can ask of a job; the defaults are those of the command line.
 
-    model: "auto", a name, or a .safetensors file.  scale: output pixels per input pixel.
+    model: "auto", a name, or the path of a weights file.  scale: output pixels per input pixel.
     size: "WIDTHxHEIGHT", or "1080p", "4k" and their like (height; width by the aspect ratio).
     fidelity: instead of a model, a point between `srgan` (0) and `srresnet` (1).
     device, precision: see `load_model`.  batch: frames per batch; None chooses.  tile: input pixels.

@@ -226,7 +226,7 @@ def load_model(
     tile: int | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Upscaler:
-    """A model by name or .safetensors file, ready on a device.
+    """A model by name or by the path of a weights file, ready on a device.
 
     device: "auto", "cpu", "cuda", "cuda:N" or "mps".  precision: "auto", "fp16", "bf16" or "fp32".
     tile: side of a tile in input pixels; None for whole frames.  note: called with one line where the
