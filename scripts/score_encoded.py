@@ -22,12 +22,11 @@ import torch
 from torch import Tensor
 
 from vsr.frames import FrameBatch
-from vsr.media.resample import imresize
+from vsr.media.pictures import find_images, read_rgb
+from vsr.media.resample import imresize, mod_crop, reduce_bicubic
 from vsr.metrics import luma_bt601, psnr_db
 from vsr.pipeline.upscaler import Target, Upscaler, load_model
 from vsr.train.codec import SD_COLOR, YUV420, x264_round_trip, yuv420_of_rgb
-from vsr.train.data import find_images, read_rgb
-from vsr.train.degrade import bicubic, mod_crop
 from vsr.version import __version__
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +53,7 @@ def clip_scores(
 ) -> dict[int, dict[str, float]]:
     """Mean PSNR in dB of a clip, by CRF and by model."""
     high = torch.stack([mod_crop(read_rgb(path), 2 * scale) for path in find_images(folder)])
-    low = yuv420_of_rgb(torch.stack([bicubic(picture, scale) for picture in high]) / 255)
+    low = yuv420_of_rgb(torch.stack([reduce_bicubic(picture, scale) for picture in high]) / 255)
     targets = torch.cat([luma_bt601(picture[None]) for picture in high])
     scores: dict[int, dict[str, float]] = {}
     for crf in crfs:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vsr.metrics import luma_bt601, psnr_db, ssim
+from vsr.metrics import detail_ratio, luma_bt601, psnr_db, ssim
 
 
 def _picture(seed: int, height: int = 14, width: int = 17) -> Tensor:
@@ -94,7 +94,44 @@ def test_ssim_of_a_batch_is_the_mean_over_its_pictures() -> None:
     assert batch == pytest.approx(sum(ssim(a, b) for a, b in pairs) / 2)
 
 
-@pytest.mark.parametrize("metric", [psnr_db, ssim])
+@pytest.mark.parametrize("metric", [psnr_db, ssim, detail_ratio])
 def test_pictures_of_different_shapes_are_refused(metric: object) -> None:
     with pytest.raises(ValueError, match=r"14, 17.*15, 17"):
         metric(_picture(1), _picture(1, height=15))  # type: ignore[operator]
+
+
+def _wave(cycles_per_pixel: float, angle: float = 0.3, size: int = 64) -> Tensor:
+    y, x = torch.meshgrid(*[torch.arange(size, dtype=torch.float64)] * 2, indexing="ij")
+    phase = 2 * math.pi * cycles_per_pixel * (math.cos(angle) * x + math.sin(angle) * y)
+    return (128 + 50 * torch.sin(phase))[None, None]
+
+
+def test_detail_is_what_lies_above_half_of_nyquist() -> None:
+    coarse, fine = _wave(0.2), _wave(0.3)
+    truth = coarse + fine - 128
+    assert detail_ratio(coarse, truth) == pytest.approx(0, abs=1e-3)
+    assert detail_ratio(fine, truth) == pytest.approx(1, abs=1e-3)
+    assert detail_ratio(truth, truth) == 1
+
+
+@pytest.mark.parametrize("angle", [0.0, math.pi / 4, math.pi / 2, 2.5])
+def test_detail_counts_the_same_in_every_direction(angle: float) -> None:
+    assert detail_ratio(_wave(0.35, angle), _wave(0.35)) == pytest.approx(1, rel=0.01)
+    assert detail_ratio(_wave(0.2, angle), _wave(0.35)) == pytest.approx(0, abs=1e-3)
+
+
+def test_half_the_contrast_is_a_quarter_of_the_detail() -> None:
+    a = _picture(1, 40, 50).double()
+    assert detail_ratio(a / 2 + 10, a) == pytest.approx(0.25)
+
+
+def test_blur_takes_detail_and_noise_adds_it() -> None:
+    a = _picture(1, 40, 50).double()
+    blurred = torch.nn.functional.avg_pool2d(a, 3, 1, padding=1)
+    assert detail_ratio(blurred, a) < 0.3
+    assert detail_ratio(a + _picture(2, 40, 50), a) > 1.5
+
+
+def test_a_bright_edge_of_the_picture_is_no_detail() -> None:
+    ramp = torch.linspace(0, 255, 64, dtype=torch.float64).expand(1, 1, 64, 64)
+    assert detail_ratio(ramp, _wave(0.35)) < 1e-3  # its ends differ, which a bare spectrum takes for a sharp step

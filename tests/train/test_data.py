@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from vsr.train.pictures import picture_size
 
 from vsr.errors import InputError, OptionError
+from vsr.media.pictures import find_images, read_rgb
+from vsr.media.resample import reduce_bicubic
 from vsr.metrics import luma_bt601
 from vsr.train import data
-from vsr.train.data import PatchBank, find_images, read_rgb
-from vsr.train.degrade import DEGRADATIONS, LowFrame, bicubic
-from vsr.train.pictures import picture_size
+from vsr.train.data import PatchBank
+from vsr.train.degrade import DEGRADATIONS, LowFrame
 from vsr.train.shards import Patches
 
 KIB = 1024
@@ -279,7 +281,7 @@ def test_closing_does_not_wait_for_the_rest_of_a_shard(
             num_made[0] += 1
             if num_made[0] > 20:
                 go_on.wait(30)
-            return [LowFrame(bicubic(high, scale))]
+            return [LowFrame(reduce_bicubic(high, scale))]
 
     monkeypatch.setitem(DEGRADATIONS, "video", Slow())
     bank = PatchBank(flat_pictures, 2, patch=8, degradation="video")

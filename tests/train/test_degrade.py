@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from vsr.media.resample import imresize
+from vsr.media.pictures import find_images, read_rgb
+from vsr.media.resample import imresize, mod_crop, reduce_bicubic
 from vsr.metrics import luma_bt601, psnr_db
 from vsr.train.codec import SD_COLOR, rgb_of_yuv420, x264_rgb_round_trip, x264_round_trip, yuv420_of_rgb
-from vsr.train.degrade import DEGRADATIONS, LowFrame, VideoDegradation, bicubic, gaussian, mod_crop
-from vsr.train.pictures import find_images, read_rgb
+from vsr.train.degrade import DEGRADATIONS, LowFrame, VideoDegradation, gaussian
 
 CLEAN = VideoDegradation(
     blur_probability=0, noise_probability=0, kernel_weights=(("cubic", 1),), crf=(1, 1), presets=("ultrafast",)
@@ -34,7 +34,7 @@ def picture() -> Tensor:
 def psnr_to_target(frame: LowFrame, high: Tensor, scale: int, shift: tuple[int, int] = (0, 0)) -> float:
     """Luma PSNR of a frame against its target reduced, the target taken `shift` pixels off; 4 pixels in."""
     moved = LowFrame(frame.pixels[:, 2:-2, 2:-2], frame.top + 2 * scale + shift[0], frame.left + 2 * scale + shift[1])
-    reduced = bicubic(moved.target(high, scale), scale)
+    reduced = reduce_bicubic(moved.target(high, scale), scale)
     return psnr_db(luma_bt601(moved.pixels[None]), luma_bt601(reduced[None]), crop=2)
 
 
@@ -120,7 +120,7 @@ def test_noise_is_new_in_every_frame_and_of_the_size_that_is_named() -> None:
 
 
 def test_stronger_compression_is_further_from_the_picture(picture: Tensor) -> None:
-    rgb = torch.stack([bicubic(picture, 4)] * 5).float() / 255
+    rgb = torch.stack([reduce_bicubic(picture, 4)] * 5).float() / 255
     scores = []
     for crf in (10, 20, 30, 40):
         out = x264_rgb_round_trip(rgb, {"crf": str(crf)})

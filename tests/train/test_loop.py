@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import load_file
 
 from vsr.errors import InputError, ModelError, OptionError
+from vsr.media.pictures import find_images
 from vsr.models.weights import load_net, resolve
 from vsr.train.command import run_training
-from vsr.train.data import PatchBank, find_images
+from vsr.train.data import PatchBank
 from vsr.train.loop import Budget, Trainer, train
 from vsr.train.objective import TERMS
 from vsr.train.recipes import RECIPES, Recipe, Stage, card_of

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["CENTERED", "imresize", "resample"]
+__all__ = ["CENTERED", "imresize", "mod_crop", "reduce_bicubic", "resample"]
 
 CENTERED = (0.5, 0.5)
 
@@ -49,6 +49,18 @@ def imresize(image: Tensor, size: tuple[int, int], scale: float | None = None) -
     """MATLAB's `imresize(image, ..., 'bicubic')` on uint8 (N, C, H, W): antialiased, rounded, uint8."""
     out = resample(image.float(), size, scale=None if scale is None else (scale, scale))
     return out.add_(0.5).clamp_(0, 255.5).floor_().to(torch.uint8)
+
+
+def mod_crop(image: Tensor, scale: int) -> Tensor:
+    """Crop (..., H, W) at the right and bottom to a multiple of `scale`."""
+    height, width = image.shape[-2:]
+    return image[..., : height - height % scale, : width - width % scale]
+
+
+def reduce_bicubic(image: Tensor, scale: int) -> Tensor:
+    """BI, the field's low resolution: `imresize` of (C, H, W) uint8, H and W multiples of scale, to uint8."""
+    height, width = image.shape[-2:]
+    return imresize(image[None], (height // scale, width // scale))[0]
 
 
 def _cubic(x: Tensor) -> Tensor:

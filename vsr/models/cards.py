@@ -73,5 +73,7 @@ def find_card(name: str) -> ModelCard:
     """A shipped card by name. Raises ModelError with the names there are."""
     cards = shipped_cards()
     if name not in cards:
-        raise ModelError(f"unknown model '{name}'; there are {', '.join(cards)}, or give a weights file (.safetensors, .pth)")
+        raise ModelError(
+            f"unknown model '{name}'; there are {', '.join(cards)}, or give a weights file"
+        )
     return cards[name]

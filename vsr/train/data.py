@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from vsr.errors import InputError, OptionError
+from vsr.media.pictures import picture_size
 from vsr.train.degrade import DEGRADATIONS
-from vsr.train.pictures import find_images, picture_size, read_rgb
 from vsr.train.shards import ComingShard, Shard, ShardMaker, divide
 
-__all__ = ["MAX_BYTES", "STEPS_PER_SHARD", "PatchBank", "find_images", "read_rgb"]
+__all__ = ["MAX_BYTES", "STEPS_PER_SHARD", "PatchBank"]
 
 MAX_BYTES = 4 << 30
 STEPS_PER_SHARD = 5000  # longer than it takes to make the next one, even where a step takes milliseconds

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vsr.media.resample import imresize
+from vsr.media.resample import reduce_bicubic
 from vsr.train.codec import x264_rgb_round_trip
 
-__all__ = ["DEGRADATIONS", "Degradation", "LowFrame", "VideoDegradation", "bicubic", "gaussian", "mod_crop"]
+__all__ = ["DEGRADATIONS", "Degradation", "LowFrame", "VideoDegradation", "gaussian"]
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium")
 
@@ -56,18 +56,6 @@ class Degradation(Protocol):
         No side of a low-resolution picture is below `smallest`. All randomness comes from `rng`.
         """
         ...
-
-
-def mod_crop(image: Tensor, scale: int) -> Tensor:
-    """Crop (..., H, W) at the right and bottom to a multiple of `scale`."""
-    height, width = image.shape[-2:]
-    return image[..., : height - height % scale, : width - width % scale]
-
-
-def bicubic(image: Tensor, scale: int) -> Tensor:
-    """BI: MATLAB's antialiased bicubic; (C, H, W) uint8, H and W multiples of scale, to uint8."""
-    height, width = image.shape[-2:]
-    return imresize(image[None], (height // scale, width // scale))[0]
 
 
 def gaussian(image: Tensor, scale: int) -> Tensor:
@@ -200,7 +188,7 @@ class VideoDegradation:
 
 
 DEGRADATIONS: dict[str, Degradation] = {
-    "bicubic": StillDegradation(bicubic),
+    "bicubic": StillDegradation(reduce_bicubic),
     "gaussian": StillDegradation(gaussian),
     "video": VideoDegradation(),
 }

@@ -21,11 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vsr.errors import InputError, ModelError, OptionError
+from vsr.media.pictures import find_images
 from vsr.metrics import luma_bt601
 from vsr.models.features import LPIPS
 from vsr.models.weights import build_net, load_net, resolve, save_model_file
 from vsr.train.adversary import Adversary
-from vsr.train.data import PatchBank, find_images
+from vsr.train.data import PatchBank
 from vsr.train.objective import Objective, PerceptualFeatures
 from vsr.train.recipes import Recipe, card_of
 from vsr.train.record import RunRecord

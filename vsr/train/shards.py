@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from vsr.errors import OptionError
+from vsr.media.pictures import read_rgb
+from vsr.media.resample import mod_crop
 from vsr.pipeline.prefetch import Prefetch
-from vsr.train.degrade import Degradation, LowFrame, mod_crop
-from vsr.train.pictures import read_rgb
+from vsr.train.degrade import Degradation, LowFrame
 
 __all__ = ["ComingShard", "Patches", "Shard", "ShardMaker", "divide"]
 

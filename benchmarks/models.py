@@ -1,0 +1,261 @@
+"""The table of all shipped networks: how close to the truth, how close to the eye, how sharp.
+
+    python benchmarks/models.py [--models NAME]... [--lpips FILE] [--fresh]
+
+Measures bicubic upscaling first, which must give its published figures, then every shipped model, and writes
+benchmarks/models.json, benchmarks/models.md and the table in README.md. A model whose weights were measured before
+is not measured again. All figures are of finished 8 bit pictures, on the protocols of vsr/pipeline/evaluate.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: several times faster on a machine that is shared
+
+import click
+import torch
+from machine import describe_run
+
+from vsr.models.cards import ModelCard, shipped_cards
+from vsr.models.features import LPIPS, load_lpips
+from vsr.pipeline.evaluate import (
+    Measure,
+    StillsBenchmark,
+    Upscale,
+    check_vid4_gate,
+    luma_detail,
+    luma_psnr_db,
+    upscale_bicubic,
+    upscale_with,
+    vid4_bi,
+)
+from vsr.pipeline.upscaler import load_model
+
+HERE = Path(__file__).parent
+DATA = Path(os.environ.get("VSR_DATA", "../shared/data"))
+LPIPS_FILE = DATA / "peers" / "squeezenet1_1_lpips.safetensors"
+SETS = ("Set5", "Set14", "BSD100")
+LOOKED_AT = ("Set14", "BSD100")  # the sets of LPIPS and detail; the five pictures of Set5 are too few
+PROTOCOL = 1  # to be raised when the measuring changes, so that nothing old is reused
+CARD_TOLERANCE_DB = 0.01  # what the precision of one CPU may differ from that of another
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Figures that a paper gives for a network: luma PSNR in dB on Set5, Set14 and BSD100."""
+
+    name: str
+    scale: int
+    parameters: int
+    psnr_db: tuple[float, float, float]
+    source: str
+
+
+_SRCNN = "Dong et al. 2016 (arXiv:1501.00092), as measured by Kim et al."
+_VDSR = "Kim et al. 2016 (arXiv:1511.04587)"
+_EDSR = "baseline of Lim et al. 2017 (arXiv:1707.02921), as later papers quote it"
+_SRGAN = "Ledig et al. 2017 (arXiv:1609.04802)"
+PUBLISHED = (
+    Published("SRCNN", 4, 57_000, (30.48, 27.49, 26.90), _SRCNN),
+    Published("VDSR", 4, 665_000, (31.35, 28.01, 27.29), _VDSR),
+    Published("EDSR baseline", 4, 1_518_000, (32.09, 28.58, 27.57), _EDSR),
+    Published("SRResNet", 4, 1_543_000, (32.05, 28.49, 27.58), _SRGAN),
+    Published("SRGAN", 4, 1_543_000, (29.40, 26.02, 25.16), _SRGAN),
+    Published("SRCNN", 2, 57_000, (36.66, 32.42, 31.36), _SRCNN),
+    Published("VDSR", 2, 665_000, (37.53, 33.03, 31.90), _VDSR),
+    Published("EDSR baseline", 2, 1_370_000, (37.99, 33.57, 32.16), _EDSR),
+)
+
+HEADER = (
+    "model", "scale", "parameters", "Set5", "Set14", "BSD100", "Vid4 BI",
+    "LPIPS Set14", "LPIPS BSD100", "detail Set14", "detail BSD100",
+)  # fmt: skip
+NUM_README_COLUMNS = 7
+README_MARKS = ("<!-- models table: python benchmarks/models.py -->", "<!-- end of models table -->")
+FOOTNOTES = """\
+The first four columns of figures: luma PSNR in dB, higher is better; the protocols stand in the README.
+
+LPIPS: v0.1 on SqueezeNet, lower is better, mean over the set. Its trunk is not the reference implementation's, so
+that values compare these models with one another and with nothing else. A model that was trained on features of
+this very trunk (its card says so) must not be judged by it alone.
+
+Detail: energy of the luma at spatial frequencies above half of Nyquist over that of the truth, mean over the set. 1 is
+the sharpness of the truth, less is blur, more is noise or ringing; it does not say that the detail is the right one.
+
+† Published figures of the paper's own network and training data, not measured here, for comparison."""
+
+
+class Measuring:
+    """The pictures, the measures, and what was measured before."""
+
+    def __init__(self, data: Path, lpips: Path | None, before: Mapping[str, Result], fresh: bool) -> None:
+        self.data, self.before, self.fresh = data, before, fresh
+        self.lpips_sha256 = _sha256(lpips) if lpips else ""
+        self.measures: dict[str, Measure] = {"psnr_db": luma_psnr_db, "detail": luma_detail}
+        if lpips:
+            self.measures["lpips"] = _lpips_measure(load_lpips(lpips))
+
+    def bicubic(self, scale: int) -> Result:
+        """Bicubic upscaling. Raises OptionError where it does not give the published figures."""
+        click.echo(f"bicubic ×{scale}: {StillsBenchmark(self.data, scale, SETS).bicubic_gate()}")
+        result = self.known(f"bicubic-x{scale}", "")
+        if result is None or self.fresh:
+            result = self._measured(scale, 0, "", upscale_bicubic(scale))
+        check_vid4_gate(result["vid4_bi_psnr_db"], scale)
+        return result
+
+    def model(self, card: ModelCard) -> Result:
+        """A shipped model on the CPU, in the precision that "auto" takes there, as users get it."""
+        result = self.known(card.name, card.sha256)
+        if result is None or self.fresh:
+            upscaler = load_model(card.name, device="cpu")
+            result = self._measured(card.scale, card.num_parameters, card.sha256, upscale_with(upscaler))
+            click.echo(f"{card.name}: {result['psnr_db']} in {result['seconds']} s")
+        return result
+
+    def known(self, key: str, sha256: str) -> Result | None:
+        """What was measured before, if it was with the same weights and by the same measures."""
+        result = self.before.get(key)
+        if result is None or result["protocol"] != PROTOCOL or result["weights_sha256"] != sha256:
+            return None
+        return result if self.lpips_sha256 in ("", result["lpips_sha256"]) else None
+
+    def _measured(self, scale: int, parameters: int, sha256: str, upscale: Upscale) -> Result:
+        start = time.monotonic()
+        figures: dict[str, dict[str, float]] = {name: {} for name in self.measures}
+        stills = StillsBenchmark(self.data, scale, SETS)
+        for name in SETS:
+            measures = self.measures if name in LOOKED_AT else {"psnr_db": luma_psnr_db}
+            for measure, mean in stills.measure(name, upscale, measures).items():
+                figures[measure][name] = round(mean, 4)
+        clips = vid4_bi(self.data / "Vid4", scale, upscale)
+        figures["psnr_db"]["Vid4 BI"] = round(fmean(clips.values()), 4)
+        return {
+            "scale": scale,
+            "parameters": parameters,
+            "weights_sha256": sha256,
+            **figures,
+            "vid4_bi_psnr_db": {clip: round(mean, 4) for clip, mean in clips.items()},
+            "lpips_sha256": self.lpips_sha256,
+            "protocol": PROTOCOL,
+            "seconds": round(time.monotonic() - start),
+        }
+
+
+def check_card(card: ModelCard, result: Result) -> None:
+    """Raise ClickException where a card says something else than what is measured."""
+    for name, figure in card.figures.items():
+        measured = result["psnr_db"].get(name, figure)
+        if abs(measured - figure) > CARD_TOLERANCE_DB:
+            raise click.ClickException(f"{card.name}: {name} is {measured} dB, its card says {figure}")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _lpips_measure(lpips: LPIPS) -> Measure:
+    @torch.inference_mode()
+    def measure(picture: torch.Tensor, truth: torch.Tensor) -> float:
+        return float(lpips(picture / 255, truth / 255))
+
+    return measure
+
+
+# -- the table -------------------------------------------------------------------------------------------------
+
+
+def table(results: Mapping[str, Result]) -> str:
+    """Markdown: by scale, bicubic, this project's models from light to heavy, the published ones."""
+    lines = [f"| {' | '.join(HEADER)} |", "|" + "---|" * len(HEADER)]
+    for scale in sorted({result["scale"] for result in results.values()}, reverse=True):
+        rows = [item for item in results.items() if item[1]["scale"] == scale]
+        lines += [_row(name, result) for name, result in sorted(rows, key=lambda item: item[1]["parameters"])]
+        lines += [_published_row(published) for published in PUBLISHED if published.scale == scale]
+    sources = dict.fromkeys(f"{p.name}: {p.source}" for p in PUBLISHED)
+    return "\n".join([*lines, "", f"{FOOTNOTES} {'; '.join(sources)}.", ""])
+
+
+def _row(name: str, result: Result) -> str:
+    label = f"`{name}`" if result["weights_sha256"] else "bicubic"
+    psnr = [f"{result['psnr_db'][name]:.2f}" for name in (*SETS, "Vid4 BI")]
+    lpips = [f"{result['lpips'][name]:.3f}" if "lpips" in result else "–" for name in LOOKED_AT]
+    detail = [f"{result['detail'][name]:.2f}" for name in LOOKED_AT]
+    return _line(label, result["scale"], result["parameters"], [*psnr, *lpips, *detail])
+
+
+def _published_row(published: Published) -> str:
+    psnr = [f"*{figure:.2f}*" for figure in published.psnr_db]
+    return _line(f"*{published.name}* †", published.scale, published.parameters, psnr)
+
+
+def _line(label: str, scale: int, parameters: int, figures: list[str]) -> str:
+    cells = [label, f"×{scale}", _count(parameters), *figures]
+    return f"| {' | '.join(cells + ['–'] * (len(HEADER) - len(cells)))} |"
+
+
+def _count(parameters: int) -> str:
+    if parameters == 0:
+        return "–"
+    return f"{parameters / 1e6:.2f} M" if parameters >= 1e6 else f"{round(parameters / 1e3)} k"
+
+
+def _save(results: Mapping[str, Result]) -> None:
+    ordered = dict(sorted(results.items(), key=lambda item: (-item[1]["scale"], item[1]["parameters"])))
+    content = {"benchmark": "models", **describe_run(), "results": ordered}
+    (HERE / "models.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    (HERE / "models.md").write_text(table(results), "utf-8")
+    _write_readme(results)
+
+
+def _write_readme(results: Mapping[str, Result]) -> None:
+    """Put the table between its two marks in the README, without the columns that need footnotes."""
+    rows = [line.split("|")[1 : 1 + NUM_README_COLUMNS] for line in table(results).splitlines() if line.startswith("|")]
+    path = HERE.parent / "README.md"
+    before, _, rest = path.read_text("utf-8").partition(README_MARKS[0])
+    _, _, after = rest.partition(README_MARKS[1])
+    lines = [README_MARKS[0], "", *(f"|{'|'.join(row)}|" for row in rows), "", README_MARKS[1]]
+    path.write_text(before + "\n".join(lines) + after, "utf-8")
+
+
+@click.command()
+@click.option("--models", multiple=True, type=click.Choice(list(shipped_cards())), help="Measure these alone.")
+@click.option("--lpips", type=click.Path(path_type=Path, exists=True), help="Weights of LPIPS, if not $VSR_DATA's.")
+@click.option("--fresh", is_flag=True, help="Measure again what was measured before.")
+def main(models: tuple[str, ...], lpips: Path | None, fresh: bool) -> None:
+    """Measure the shipped models, and write benchmarks/models.json and benchmarks/models.md."""
+    if lpips is None and LPIPS_FILE.is_file():
+        lpips = LPIPS_FILE
+    path = HERE / "models.json"
+    before: dict[str, Result] = json.loads(path.read_text("utf-8"))["results"] if path.is_file() else {}
+    cards = shipped_cards()
+    measuring = Measuring(DATA / "test", lpips, before, fresh)
+    # What is not asked for stays in the table as long as it still holds.
+    keys = {f"bicubic-x{card.scale}": "" for card in cards.values()} | {c.name: c.sha256 for c in cards.values()}
+    results = {key: result for key, sha256 in keys.items() if (result := measuring.known(key, sha256))}
+    for scale in sorted({cards[name].scale for name in models or cards}, reverse=True):
+        results[f"bicubic-x{scale}"] = measuring.bicubic(scale)
+        _save(results)  # what is measured is kept, whatever comes after it
+    for name in models or cards:
+        results[name] = measuring.model(cards[name])
+        _save(results)
+    for name in sorted(cards.keys() - results.keys()):
+        click.echo(f"{name} is not in the table: it was not asked for")
+    click.echo(table(results))
+    for name in models or cards:
+        check_card(cards[name], results[name])
+
+
+if __name__ == "__main__":
+    main()
