@@ -86,7 +86,7 @@ def cli() -> None:
 @cli.command(no_args_is_help=True)
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path))
-@click.option("--model", default="auto", show_default=True, help="auto, a name ('vsr models'), or a .safetensors file.")
+@click.option("--model", default="auto", show_default=True, help="auto, a name ('vsr models'), or a weights file.")
 @click.option("--scale", type=float, help="Output pixels per input pixel; default: the model's.")
 @click.option("--size", help="WIDTHxHEIGHT, 1080p, 1440p, 4k or 8k, instead of a scale.")
 @click.option("--fidelity", type=float, help="0..1 instead of a model: from sharp (srgan) to faithful (srresnet).")
@@ -185,6 +185,41 @@ def train(recipe: str, data: Path, out: Path, **values: Any) -> None:
     from vsr.train.command import run_training
 
     run_training(recipe, data, out, log=click.echo, **values)
+
+
+@cli.group()
+def engine() -> None:
+    """Build, list and remove TensorRT engines. A job builds what it needs by itself, too."""
+
+
+@engine.command("build")
+@click.argument("model")
+@click.option("--size", required=True, help="WIDTHxHEIGHT of the input frames.")
+@click.option("--batch", type=click.IntRange(1), help="Frames per batch.  [default: by frame size, as a job]")
+@click.option("--precision", default="auto", show_default=True, type=click.Choice(_PRECISIONS), help="Of the network.")
+@click.option("--device", default="auto", show_default=True, help="auto, cuda or cuda:N.")
+def engine_build(model: str, size: str, **values: Any) -> None:
+    """Build the engine that a job with MODEL will load: once for a size, a batch and a GPU."""
+    from vsr.pipeline.engines import build_engine
+
+    build_engine(model, size, note=lambda line: click.echo(f"vsr: {line}", err=True), **values)
+
+
+@engine.command("list")
+def engine_list() -> None:
+    """List the engines there are, and which are damaged."""
+    from vsr.pipeline.engines import describe_engines
+
+    click.echo(describe_engines())
+
+
+@engine.command("prune")
+@click.option("--all", "everything", is_flag=True, help="Remove every engine and timing cache.")
+def engine_prune(everything: bool) -> None:
+    """Remove engines that are damaged, or of a TensorRT or GPU that is not here."""
+    from vsr.pipeline.engines import prune_engines
+
+    click.echo(prune_engines(everything=everything))
 
 
 def main() -> NoReturn:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Literal, Protocol, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vsr.errors import OptionError
 
-__all__ = ["PRECISIONS", "Engine", "Precision", "choose_device", "choose_precision", "safer_precisions"]
+__all__ = [
+    "PRECISIONS",
+    "Engine",
+    "Precision",
+    "choose_device",
+    "choose_precision",
+    "converted",
+    "safer_precisions",
+]
 
 Precision = Literal["fp16", "bf16", "fp32"]
 PRECISIONS: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -76,3 +85,13 @@ def safer_precisions(precision: Precision) -> tuple[Precision, ...]:
     """What to fall back to, in order, when a precision gives wrong numbers."""
     order: dict[Precision, tuple[Precision, ...]] = {"fp16": ("bf16", "fp32"), "bf16": ("fp32",), "fp32": ()}
     return order[precision]
+
+
+def converted(net: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """A copy on the device, channels last, in `dtype` but for the layers the network keeps in float32."""
+    result = copy.deepcopy(net).eval().requires_grad_(False)
+    result.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for name in getattr(net, "keep_float32", ()):
+        layer = copy.deepcopy(net.get_submodule(name)).requires_grad_(False)
+        result.set_submodule(name, layer.to(device=device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+    return result

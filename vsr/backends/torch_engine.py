@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
 
-from vsr.backends.engine import PRECISIONS, Precision
+from vsr.backends.engine import PRECISIONS, Precision, converted
 
 __all__ = ["TorchEngine"]
 
@@ -25,7 +24,7 @@ class TorchEngine:
         self.device, self.precision = device, precision
         self.dtype = PRECISIONS[precision]
         self.name = f"PyTorch {torch.__version__}, {device}, {precision}"
-        self._net = _converted(net, device, self.dtype)
+        self._net = converted(net, device, self.dtype)
         self._pool: ThreadPoolExecutor | None = None
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # shapes repeat for a whole video: search once
@@ -51,13 +50,3 @@ class TorchEngine:
     def _run(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         out = self._net(*(x.contiguous(memory_format=torch.channels_last) for x in inputs))
         return out if isinstance(out, tuple) else (out,)
-
-
-def _converted(net: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """A copy on the device, channels last, in `dtype` but for the layers the network keeps in float32."""
-    converted = copy.deepcopy(net).eval().requires_grad_(False)
-    converted.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for name in getattr(net, "keep_float32", ()):
-        layer = copy.deepcopy(net.get_submodule(name)).requires_grad_(False)
-        converted.set_submodule(name, layer.to(device=device, memory_format=torch.channels_last))  # type: ignore[call-overload]
-    return converted

@@ -80,8 +80,8 @@ def _luma(name: str, features: int, depth: int, scale: int, patch: int, **more: 
 # Pixels and perception first, as that takes half the time of a step; then with the adversary. The sum is that of
 # Ledig et al., with L1 for MSE as in ESRGAN.
 _SRGAN = (
-    Stage(0.5, {"l1": 0.1, "perceptual": 1.0}),
-    Stage(0.5, {"l1": 0.1, "perceptual": 1.0, "adversarial": 5e-3}),
+    Stage(0.8, {"l1": 0.1, "perceptual": 1.0}),
+    Stage(0.2, {"l1": 0.1, "perceptual": 1.0, "adversarial": 1e-3}),
 )
 
 # w1·MSE + w2·VGG + 10⁻³·adversarial: pixels first, then both, then perception; 15k, 5k and 15k steps of 35k.
@@ -111,10 +111,10 @@ _LIST = (
         "srresnet",
         {"scale": 4},
         "rgb",
-        patch=24,
+        patch=32,
         batch=8,
         num_steps=10_000,
-        learning_rate=4e-4,
+        learning_rate=5e-4,
         stages=_SRGAN,
         init="srresnet",
         discriminator="vgg",
