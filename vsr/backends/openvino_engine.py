@@ -1,0 +1,325 @@
+"""The OpenVINO engine: CPUs, and Intel GPUs.
+
+A network comes as ONNX, which takes seconds to make, and is kept as OpenVINO's own format in the folder of
+engines. On a CPU it is compiled once for pictures of any size; on a GPU once per size, and kept by OpenVINO.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import os
+import tempfile
+import threading
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vsr.backends.engine import PRECISIONS, Precision
+from vsr.backends.engine_store import engines_folder
+from vsr.backends.export import export_onnx, fingerprint
+from vsr.errors import EngineError, MissingExtraError, OptionError
+from vsr.models.onnx_file import OnnxFile
+
+__all__ = [
+    "OpenVINOEngine",
+    "is_prepared",
+    "list_devices",
+    "load_openvino",
+    "make_openvino_engine",
+    "openvino_device",
+]
+
+_TYPES: dict[str, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+_CAPABILITIES: dict[str, str] = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16"}
+_WEIGHTED = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"}
+_MAX_SIZES = 8  # of pictures that a GPU keeps compiled networks for
+_PROBE = 48  # side of the picture from which the scale is inferred
+_SUFFIX = ".openvino"
+_OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "CL_OUT_OF", "CL_MEM_OBJECT_ALLOCATION_FAILURE", "Exceeded max size")
+
+
+def load_openvino() -> Any:
+    """The library. Raises MissingExtraError where it is not there, EngineError where it does not load."""
+    try:
+        return importlib.import_module("openvino")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("OpenVINO", "cpu") from error
+    except (ImportError, OSError, RuntimeError) as error:
+        raise EngineError(f"OpenVINO does not load ({_one_line(error)})") from error
+
+
+@functools.cache
+def _core() -> Any:
+    try:
+        return load_openvino().Core()
+    except RuntimeError as error:
+        raise EngineError(f"OpenVINO does not start ({_one_line(error)})") from error
+
+
+def list_devices() -> list[str]:
+    """What OpenVINO can compute on here, as `--device` names it. Raises MissingExtraError and EngineError."""
+    return [name.lower().replace(".", ":") for name in _core().available_devices]
+
+
+def openvino_device(asked: str) -> str:
+    """OpenVINO's name of a device that is there: "CPU", or "GPU" and "GPU.1" for "gpu" and "gpu:1".
+
+    Raises OptionError where the machine lacks it, and MissingExtraError.
+    """
+    name = asked.upper().replace(":", ".")
+    available = list_devices()
+    if any(asked == device or asked == device.removesuffix(":0") for device in available):
+        return name
+    raise OptionError(f"device '{asked}' is not there: OpenVINO sees {', '.join(available)}")
+
+
+def make_openvino_engine(
+    net: nn.Module | OnnxFile, *, channels: int, precision: Precision, accelerator: str = "CPU"
+) -> OpenVINOEngine:
+    """A network, or one that lies in an ONNX file, on OpenVINO.
+
+    channels: of the input.  accelerator: see `openvino_device`.
+    Raises MissingExtraError, and EngineError with the reason, in one line, where OpenVINO cannot run it.
+    """
+    core = _core()
+    capabilities = core.get_property(accelerator, "OPTIMIZATION_CAPABILITIES")
+    if _CAPABILITIES[precision] not in capabilities:
+        raise EngineError(f"OpenVINO does not compute in {precision} on this {accelerator}")
+    try:
+        model = _model(core, net, channels)
+        return OpenVINOEngine(core, model, channels, precision, accelerator)
+    except RuntimeError as error:  # all that OpenVINO raises
+        raise EngineError(f"OpenVINO cannot run the network ({_one_line(error)})") from error
+
+
+def is_prepared(net: nn.Module | OnnxFile, channels: int) -> bool:
+    """Whether an engine is made without the export, which takes seconds."""
+    return isinstance(net, OnnxFile) or _path(net, channels).is_file()
+
+
+class OpenVINOEngine:
+    """See `Engine`. Safe to call from several threads, one at a time.
+
+    The frames of a batch are requests of their own, side by side, each on its share of the cores: small
+    convolutions have too little work for many cores to share. Frames are read and written where torch has
+    them. Out of memory is a MemoryError; anything else that fails is an EngineError.
+    """
+
+    def __init__(self, core: Any, model: Any, channels: int, precision: Precision, accelerator: str) -> None:
+        self.device, self.dtype = torch.device("cpu"), PRECISIONS[precision]
+        version = load_openvino().__version__.split("-")[0]
+        self.name = f"OpenVINO {version}, {accelerator.lower()}, {precision}"
+        self._core, self._model, self._channels = core, model, channels
+        self._precision, self._accelerator = precision, accelerator
+        probe = model.clone()
+        probe.reshape([1, channels, _PROBE, _PROBE])
+        shape = probe.output(0).partial_shape.to_shape()
+        self._out_channels, self._scale = int(shape[1]), shape[2] / _PROBE
+        self._requests: dict[tuple[int, int], list[Any]] = {}
+        self._lock = threading.Lock()
+
+    @torch.inference_mode()
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        (x,) = inputs
+        if x.shape[1] != self._channels:
+            raise EngineError(f"the network takes {self._channels} channels, not {x.shape[1]}")
+        x = x.to(torch.float32).contiguous()
+        height, width = round(x.shape[2] * self._scale), round(x.shape[3] * self._scale)
+        out = torch.empty(x.shape[0], self._out_channels, height, width)
+        try:
+            with self._lock:
+                _run(self._requests_for(x), x, out)
+        except RuntimeError as error:
+            if any(sign in str(error) for sign in _OUT_OF_MEMORY):
+                self._requests.clear()
+                raise MemoryError(f"out of memory in OpenVINO ({_one_line(error)})") from error
+            raise EngineError(f"{self.name} fails ({_one_line(error)})") from error
+        return (out,)
+
+    def _requests_for(self, x: Tensor) -> list[Any]:
+        """As many requests as there are frames, where the cores suffice; compiled when first needed."""
+        batch, _, height, width = x.shape
+        # The CPU plugin is as fast with open sizes, so that tiles and other clips compile nothing anew.
+        size = (-1, -1) if self._accelerator == "CPU" else (height, width)
+        num_threads = _num_threads()
+        wanted = min(batch, num_threads)
+        requests = self._requests.pop(size, [])
+        if len(requests) < wanted:
+            requests = self._compiled(size, wanted, num_threads)
+        self._requests[size] = requests  # last of the dict: used most recently
+        if len(self._requests) > _MAX_SIZES:
+            del self._requests[next(iter(self._requests))]
+        return requests
+
+    def _compiled(self, size: tuple[int, int], num_streams: int, num_threads: int) -> list[Any]:
+        model = self._model.clone()
+        model.reshape([1, self._channels, *size])
+        options: dict[str, Any] = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": _TYPES[self._precision],
+            "NUM_STREAMS": num_streams,
+        }
+        if self._accelerator == "CPU":
+            # Not pinned: decoder and encoder run on the same cores, and a pinned thread waits for its own.
+            options |= {"INFERENCE_NUM_THREADS": num_threads, "ENABLE_CPU_PINNING": False}
+        else:
+            options["CACHE_DIR"] = str(engines_folder() / "openvino")
+        compiled = self._core.compile_model(model, self._accelerator, options)
+        return [compiled.create_infer_request() for _ in range(num_streams)]
+
+
+def _num_threads() -> int:
+    """Of torch's, all; of many, some are left to the decoder and the encoder."""
+    num_threads = torch.get_num_threads()
+    return num_threads - num_threads // 8
+
+
+def _run(requests: list[Any], x: Tensor, out: Tensor) -> None:
+    """Frame by frame from `x` into `out`; returns when no request runs any more."""
+    tensor = load_openvino().Tensor
+    try:
+        for index, (source, target) in enumerate(zip(torch.split(x, 1), torch.split(out, 1), strict=True)):
+            request = requests[index % len(requests)]
+            request.wait()
+            request.set_input_tensor(tensor(source.numpy(), shared_memory=True))
+            request.set_output_tensor(tensor(target.numpy(), shared_memory=True))
+            request.start_async()
+    finally:
+        failures = list(_failures(requests))
+    if failures:
+        raise failures[0]
+
+
+def _failures(requests: list[Any]) -> Iterator[RuntimeError]:
+    for request in requests:
+        try:
+            request.wait()
+        except RuntimeError as error:
+            yield error
+
+
+# -- from the network to OpenVINO's format -------------------------------------------------------------
+
+
+def _model(core: Any, net: nn.Module | OnnxFile, channels: int) -> Any:
+    """The network with open sizes, from its file where that is sound."""
+    if isinstance(net, OnnxFile):
+        return net.read()
+    path = _path(net, channels)
+    content = _read_checked(path)
+    if content is None:
+        content = _converted(core, net, channels)
+        _write_checked(path, content)
+    length = int.from_bytes(content[:8], "little")
+    return core.read_model(content[8 : 8 + length], content[8 + length :])
+
+
+def _converted(core: Any, net: nn.Module, channels: int) -> bytes:
+    """The network in OpenVINO's format: the length of the description in 8 bytes, the description, the weights."""
+    model = core.read_model(export_onnx(net, channels=channels))
+    _use_old_forms(model)
+    names = _kept_in_float32(model, tuple(getattr(net, "keep_float32", ())))
+    with tempfile.TemporaryDirectory() as folder:
+        description, weights = Path(folder, "net.xml"), Path(folder, "net.bin")
+        load_openvino().serialize(model, str(description), str(weights))
+        root = ET.fromstring(description.read_bytes())
+        for layer in root.iter("layer"):
+            if layer.get("name") in names:
+                _mark_precise(layer)
+        text = ET.tostring(root)
+        return len(text).to_bytes(8, "little") + text + weights.read_bytes()
+
+
+def _kept_in_float32(model: Any, layers: tuple[str, ...]) -> set[str]:
+    """The operations of the layers that stay in float32, and those that carry the picture to them or past them.
+
+    Under a hint of bfloat16 the lot would be converted; a picture rounded to 8 bits of mantissa is off by
+    half a code value before the network begins, and again where it is added to the network's output.
+    """
+    prefixes = tuple(layer + end for layer in layers for end in "/.")
+    ops = {op.get_friendly_name(): op for op in model.get_ordered_ops()}
+    inputs = {name: [value.get_node().get_friendly_name() for value in op.input_values()] for name, op in ops.items()}
+    kept = {name for name in ops if prefixes and name.startswith(prefixes)}
+    picture: dict[str, int] = {}  # what comes of the picture by layers in float32 alone, and of how many
+    for name, op in ops.items():
+        is_layer = op.get_type_name() in _WEIGHTED
+        sources = [source for source in inputs[name] if ops[source].get_type_name() != "Constant"]
+        if op.get_type_name() == "Parameter":
+            picture[name] = 0
+        elif sources and all(source in picture for source in sources) and (name in kept or not is_layer):
+            picture[name] = max(picture[source] for source in sources) + is_layer
+    kept |= {name for name, num_layers in picture.items() if num_layers == 0}
+    for name in reversed(ops):
+        if name in kept:
+            kept.update(source for source in inputs[name] if source in picture)
+    return kept
+
+
+def _use_old_forms(model: Any) -> None:
+    """Interpolate-4 and Pad-1 for the newer forms, which the CPU plugin turns into them, and loses their marks."""
+    operations = importlib.import_module("openvino.opset10")  # the last to have both
+    for op in model.get_ordered_ops():
+        kind, options = f"{op.get_type_name()} {op.get_type_info().version_id}", op.get_attributes()
+        values = op.input_values()
+        if kind == "Interpolate opset11":
+            sizes, scales = np.zeros(4, np.int64), values[1]
+            if options["shape_calculation_mode"] == "sizes":
+                sizes, scales = values[1], np.zeros(4, np.float32)
+            axes = values[2] if len(values) > 2 else np.arange(4)
+            old = operations.interpolate(values[0], sizes, scales, axes=axes, **options)
+        elif kind == "Pad opset12":
+            old = operations.pad(*values[:3], options["pad_mode"], *values[3:])
+        else:
+            continue
+        old.set_friendly_name(op.get_friendly_name())
+        op.output(0).replace(old.output(0))
+
+
+def _mark_precise(layer: ET.Element) -> None:
+    """What `ov::disable_fp16_compression` writes; Python cannot set it on the model itself."""
+    info = layer.find("rt_info")
+    if info is None:
+        info = ET.Element("rt_info")
+        layer.insert(0 if layer.find("data") is None else 1, info)
+    ET.SubElement(info, "attribute", name="precise", version="0")
+
+
+def _path(net: nn.Module, channels: int) -> Path:
+    version = importlib.metadata.version("openvino")  # without the import, which takes a while
+    digest = hashlib.sha256(f"{fingerprint(net)} {channels} {version}".encode()).hexdigest()
+    return engines_folder() / f"{type(net).__name__.lower()}-{digest[:16]}{_SUFFIX}"
+
+
+def _read_checked(path: Path) -> bytes | None:
+    """What `_write_checked` wrote; None for a file that is not there or fails its checksum, which comes first."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    return data[32:] if hashlib.sha256(data[32:]).digest() == data[:32] else None
+
+
+def _write_checked(path: Path, content: bytes) -> None:
+    """Whole or not at all; where it cannot be kept, the next job makes it again."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(hashlib.sha256(content).digest() + content)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+
+
+def _one_line(error: BaseException) -> str:
+    """OpenVINO's own words, without where in its source they come from."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("Exception from src", "Check '"))] or lines
+    return (told[-1] if told else type(error).__name__)[:200]

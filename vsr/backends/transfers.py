@@ -1,0 +1,83 @@
+"""Planes to the device and back, beside the computing where the device can do that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+__all__ = ["DirectTransfers", "PinnedTransfers", "Transfers", "make_transfers"]
+
+Planes = tuple[Tensor, ...]
+
+
+class Transfers(Protocol):
+    """Copies between CPU tensors and a device."""
+
+    def upload(self, planes: Planes) -> Planes:
+        """On the device, for the use of the current stream. The given planes must not be changed any more."""
+        ...
+
+    def download(self, planes: Planes) -> Callable[[], Planes]:
+        """Begin to fetch planes; the call of the result, from any thread, waits and gives CPU tensors."""
+        ...
+
+
+def make_transfers(device: torch.device) -> Transfers:
+    """The way of planes that suits a device."""
+    return PinnedTransfers(device) if device.type == "cuda" else DirectTransfers(device)
+
+
+class DirectTransfers:
+    """For devices without streams: copies at once, and none at all on the CPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def upload(self, planes: Planes) -> Planes:
+        return tuple(plane.to(self._device) for plane in planes)
+
+    def download(self, planes: Planes) -> Callable[[], Planes]:
+        fetched = tuple(plane.cpu() for plane in planes)
+        return lambda: fetched
+
+
+class PinnedTransfers:
+    """For CUDA: through page-locked memory, on a stream each way, so that copies run beside kernels.
+
+    As many batches are on the way as the caller has begun and not fetched: one, and the next one's upload
+    overlaps its computing; fetched by the thread that encodes, and the download overlaps too. torch's
+    allocators keep page-locked blocks and reuse one only when its copy is done.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._up = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._down = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def upload(self, planes: Planes) -> Planes:
+        caller = torch.cuda.current_stream(self._device)
+        with torch.cuda.stream(self._up):
+            moved = tuple(plane.pin_memory().to(self._device, non_blocking=True) for plane in planes)
+        caller.wait_stream(self._up)
+        for plane in moved:
+            plane.record_stream(caller)  # allocated for the other stream, which must not reuse it too early
+        return moved
+
+    def download(self, planes: Planes) -> Callable[[], Planes]:
+        self._down.wait_stream(torch.cuda.current_stream(self._device))
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(self._down):
+            fetched = tuple(torch.empty_like(plane, device="cpu", pin_memory=True) for plane in planes)
+            for target, plane in zip(fetched, planes, strict=True):
+                target.copy_(plane, non_blocking=True)
+                plane.record_stream(self._down)
+            done.record(self._down)
+
+        def wait() -> Planes:
+            done.synchronize()
+            return fetched
+
+        return wait
