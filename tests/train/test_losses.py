@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -101,8 +102,9 @@ def test_an_objective_gives_each_term_its_weight() -> None:
     adversary = Adversary("vgg", "vanilla", 16, 1e-3, torch.device("cpu"), bf16=False)
     out, target, average = pictures(1), pictures(2), pictures(3)
     adversary.net.eval()
-    once = Objective(None, adversary)(dict.fromkeys(TERMS, 1.0), out, target, average)
-    twice = Objective(None, adversary)(dict.fromkeys(TERMS, 2.0), out, target, average)
+    rng = np.random.default_rng(0)
+    once = Objective(None, adversary)(dict.fromkeys(TERMS, 1.0), out, target, average, rng)
+    twice = Objective(None, adversary)(dict.fromkeys(TERMS, 2.0), out, target, average, rng)
     assert once.keys() == set(TERMS)
     for name in TERMS:
         assert twice[name].item() == pytest.approx(2 * once[name].item(), rel=1e-5)

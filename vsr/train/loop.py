@@ -116,7 +116,7 @@ class Trainer:
             out = self._forward(low).float()
             with torch.no_grad():
                 average = self.ema(low).float() if "ldl" in weights else None
-        terms = self.objective(weights, out, high, average)
+        terms = self.objective(weights, out, high, average, self.rng)
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)

@@ -39,11 +39,17 @@ class Objective:
         self.features, self.adversary = features, adversary
 
     def __call__(
-        self, weights: Mapping[str, float], out: Tensor, target: Tensor, average: Tensor | None
+        self,
+        weights: Mapping[str, float],
+        out: Tensor,
+        target: Tensor,
+        average: Tensor | None,
+        rng: np.random.Generator,
     ) -> dict[str, Tensor]:
         """Each loss of a (N, C, H, W) output times its weight; their sum is what is minimised.
 
-        average: the output of the moving average, which "ldl" compares with.
+        average: the output of the moving average, which "ldl" compares with.  rng: moves the grid on which the
+            features are taken.
         """
         terms: dict[str, Tensor] = {}
         for name in weights:
@@ -55,7 +61,7 @@ class Objective:
         if self.adversary is not None and self.needs_adversary(weights):
             terms["adversarial"], terms["feature_matching"] = self.adversary.losses_of(out, target)
         if "perceptual" in weights:
-            terms["perceptual"] = self._perceptual(out, target, terms)
+            terms["perceptual"] = self._perceptual(out, target, terms, rng)
         return {name: weights[name] * terms[name] for name in weights}
 
     def needs_adversary(self, weights: Mapping[str, float]) -> bool:
@@ -63,10 +69,12 @@ class Objective:
         wanted = {"adversarial", "feature_matching"} | ({"perceptual"} if self.features is None else set())
         return not wanted.isdisjoint(weights)
 
-    def _perceptual(self, out: Tensor, target: Tensor, terms: Mapping[str, Tensor]) -> Tensor:
-        rgb, wanted = out.expand(-1, 3, -1, -1), target.expand(-1, 3, -1, -1)
+    def _perceptual(self, out: Tensor, target: Tensor, terms: Mapping[str, Tensor], rng: np.random.Generator) -> Tensor:
+        if self.features is None:
+            return terms["feature_matching"]
+        # Both networks look at every second or fourth pixel; on a fixed grid the generator would draw that grid.
+        top, left = (int(shift) for shift in rng.integers(8, size=2))
+        rgb, wanted = (x[..., top:, left:].expand(-1, 3, -1, -1) for x in (out, target))
         if isinstance(self.features, VGG19Features):
             return vgg_loss(self.features, rgb, wanted)
-        if isinstance(self.features, LPIPS):
-            return lpips_loss(self.features, rgb, wanted)
-        return terms["feature_matching"]
+        return lpips_loss(self.features, rgb, wanted)
