@@ -22,6 +22,7 @@ EXIT_TERMINATED = 143
 
 _AUDIO = ["copy", "aac", "opus", "none"]
 _PRECISIONS = ["auto", "fp16", "bf16", "fp32"]
+_BACKENDS = ["auto", "tensorrt", "openvino", "pytorch"]
 
 
 _FILE = click.Path(path_type=Path)
@@ -63,6 +64,18 @@ class _Seconds(click.ParamType[Fraction]):
         return seconds
 
 
+class _Size(click.ParamType[tuple[int, int]]):
+    """A size in pixels, as WIDTHxHEIGHT."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        width, _, height = str(value).partition("x")
+        if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+            self.fail(f"{value!r} is not WIDTHxHEIGHT", param, ctx)
+        return int(width), int(height)
+
+
 def _pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     pairs = {}
     for value in values:
@@ -92,6 +105,7 @@ def cli() -> None:
 @click.option("--fidelity", type=float, help="0..1 instead of a model: from sharp (srgan) to faithful (srresnet).")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--precision", default="auto", show_default=True, type=click.Choice(_PRECISIONS), help="Of the network.")
+@click.option("--backend", default="auto", show_default=True, type=click.Choice(_BACKENDS), help="What runs it.")
 @click.option("--batch", type=int, help="Frames per batch.  [default: by frame size]")
 @click.option("--tile", type=int, help="Side of a tile in input pixels.  [default: whole frames]")
 @click.option("--codec", "-c:v", help="Video encoder, in ffmpeg's words.  [default: by container]")
@@ -220,6 +234,46 @@ def engine_prune(everything: bool) -> None:
     from vsr.pipeline.engines import prune_engines
 
     click.echo(prune_engines(everything=everything))
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("output", metavar="OUT.onnx", type=_FILE)
+@click.option("--precision", default="fp32", show_default=True, type=click.Choice(_PRECISIONS[1:]))
+@click.option("--size", type=_Size(), help="WIDTHxHEIGHT of the input.  [default: any]")
+@click.option("--batch", type=click.IntRange(1), help="Frames, with --size.  [default: 1]")
+@click.option("--overwrite", "-y", is_flag=True, help="Replace OUT.onnx if it exists.")
+def export(model: str, output: Path, **values: Any) -> None:
+    """Write MODEL as ONNX: input "x" and output "y", float32 (N, C, H, W) with values from 0 to 1."""
+    from vsr.pipeline.exporting import export_model
+
+    click.echo(f"vsr: {export_model(model, output, **values)}", err=True)
+
+
+@cli.group()
+def benchmark() -> None:
+    """Measure what vsr does here."""
+
+
+@benchmark.command()
+@click.option("--model", "models", multiple=True, default=["fast"], show_default=True, help="May be repeated.")
+@click.option("--backend", "backends", multiple=True, default=["auto"], show_default=True, help="May be repeated.")
+@click.option("--precision", "precisions", multiple=True, default=["auto"], show_default=True, help="May be repeated.")
+@click.option(
+    "--size", "sizes", type=_Size(), multiple=True, default=["640x360"], show_default=True, help="Of the input."
+)
+@click.option("--batch", type=click.IntRange(1), help="Frames per batch.  [default: by frame size, as a job]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--json", "output", type=_FILE, help="Write all that was measured to this file, too.")
+def speed(models: tuple[str, ...], rounds: int, output: Path | None, **values: Any) -> None:
+    """Network frames per second of every MODEL, backend, precision and size, taking turns."""
+    from vsr.bench.speed import cases, measure, table, to_json
+
+    speeds = measure(cases(models, **values), rounds=rounds)
+    click.echo(table(speeds))
+    if output is not None:
+        output.write_text(to_json(speeds), "utf-8")
 
 
 def main() -> NoReturn:

@@ -12,6 +12,7 @@ import av
 import torch
 
 from vsr.backends.engine import choose_device, choose_precision
+from vsr.backends.select import describe_auto, describe_backends
 from vsr.media.reader import VideoReader
 from vsr.media.remux import codec_name
 from vsr.media.sequence import is_image, read_image
@@ -78,7 +79,7 @@ def _video_lines(reader: VideoReader) -> list[str]:
 def describe_machine() -> str:
     """Versions, devices, encoders, missing extras, and what `auto` picks here."""
     device = choose_device()
-    precision = choose_precision(device)
+    precision, runner = choose_precision(device), describe_auto(device)
     lines = [
         f"vsr {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}, "
         f"{os.cpu_count()} cores",
@@ -93,6 +94,7 @@ def describe_machine() -> str:
         lines.append("no CUDA GPU" + build)
     if torch.backends.mps.is_available():
         lines.append("mps: Metal GPU")
+    lines += describe_backends()
     lines.append("encoders: " + ", ".join(name for name in _ENCODERS if name in av.codecs_available))
     for extra, (module, purpose) in _EXTRAS.items():
         if importlib.util.find_spec(module) is None:
@@ -100,5 +102,5 @@ def describe_machine() -> str:
     for subject, is_picture in (("video", False), ("a picture", True)):
         for scale in (2.0, 4.0):
             name, _ = choose_model(JobOptions(scale=scale), 640, 360, device, is_picture=is_picture)
-            lines.append(f"auto for {subject} at ×{scale:g}: model {name} on PyTorch, {device}, {precision}")
+            lines.append(f"auto for {subject} at ×{scale:g}: model {name} on {runner}, {device}, {precision}")
     return "\n".join(lines)

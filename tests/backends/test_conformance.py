@@ -2,22 +2,57 @@
 
 from __future__ import annotations
 
+import importlib.util
+from dataclasses import replace
+from fractions import Fraction
+
 import pytest
 import torch
 from torch import nn
 
-from vsr.backends.engine import Engine, choose_device, choose_precision, safer_precisions
+from vsr.backends.engine import Engine, Precision, choose_device, choose_precision, safer_precisions
+from vsr.backends.select import EngineMaker, Place
 from vsr.backends.torch_engine import TorchEngine
 from vsr.errors import OptionError
+from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
+from vsr.media.pixels import FORMATS, allocate_planes
+from vsr.models.cards import ModelCard
 from vsr.models.nets import LumaNet, SRResNet
 from vsr.models.weights import load_net, resolve
+from vsr.pipeline.tiles import TiledNetwork
+from vsr.pipeline.upscaler import Target, Upscaler
 
-DEVICES = [
-    "cpu",
-    *(["cuda"] if torch.cuda.is_available() else []),
-    *(["mps"] if torch.backends.mps.is_available() else []),
-]
-PRECISIONS = ["fp32", "bf16"]
+
+def _places() -> dict[str, Place]:
+    """Every backend on every device that the machine has."""
+    cpu, places = torch.device("cpu"), {"pytorch-cpu": Place(torch.device("cpu"), "pytorch")}
+    for name, is_there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())):
+        if is_there:
+            places[f"pytorch-{name}"] = Place(torch.device(name), "pytorch")
+    if importlib.util.find_spec("openvino") is not None:
+        places["openvino-cpu"] = Place(cpu, "openvino")
+    if torch.cuda.is_available() and importlib.util.find_spec("tensorrt") is not None:
+        places["tensorrt-cuda"] = Place(torch.device("cuda"), "tensorrt")
+    return places
+
+
+PLACES = _places()
+
+
+def _precisions(place: Place) -> list[Precision]:
+    if place.backend == "openvino":  # it refuses what the CPU lacks
+        from vsr.backends.openvino_engine import _core
+
+        return ["fp32", *(["bf16"] if "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else [])]
+    return ["fp32", "fp16"] if place.device.type == "cuda" else ["fp32", "bf16"]
+
+
+CASES = [(name, precision) for name, place in PLACES.items() for precision in _precisions(place)]
+on_every_backend = pytest.mark.parametrize(("place", "precision"), CASES, ids=["-".join(case) for case in CASES])
+
+
+def make_engine(net: nn.Module, channels: int, place: str, precision: Precision) -> Engine:
+    return EngineMaker(net, channels, PLACES[place]).make(precision)
 
 
 def small_net(name: str) -> tuple[nn.Module, int]:
@@ -30,11 +65,11 @@ def small_net(name: str) -> tuple[nn.Module, int]:
     return net.eval().requires_grad_(False), 1 if name == "luma" else 3
 
 
-@pytest.fixture(params=[(d, p, n) for d in DEVICES for p in PRECISIONS for n in ("luma", "srresnet")], ids="-".join)
+@pytest.fixture(params=[(*case, net) for case in CASES for net in ("luma", "srresnet")], ids="-".join)
 def case(request: pytest.FixtureRequest) -> tuple[Engine, nn.Module, int]:
-    device, precision, name = request.param
+    place, precision, name = request.param
     net, channels = small_net(name)
-    return TorchEngine(net, torch.device(device), precision), net, channels
+    return make_engine(net, channels, place, precision), net, channels
 
 
 def frames(engine: Engine, channels: int, num: int, height: int = 19, width: int = 26) -> torch.Tensor:
@@ -72,14 +107,68 @@ def test_output_is_that_of_the_network_in_fp32(case: tuple[Engine, nn.Module, in
     assert (engine(x)[0].cpu() - reference).abs().max() < limit
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("name", ["fast", "fast-x2"])
-def test_shipped_networks_in_low_precision_stay_within_two_code_values(name: str, device: str) -> None:
-    net = load_net(*resolve(name))
-    x = torch.rand(2, 1, 8, 9, generator=torch.Generator().manual_seed(0))
-    x = nn.functional.interpolate(x, (64, 72), mode="bicubic").clamp(0, 1)  # detail as pictures have it
-    low = TorchEngine(net, torch.device(device), "bf16")(x.to(device))[0].cpu()
-    assert (low - net(x)).abs().max() < 2 / 255
+def picture(channels: int = 1) -> torch.Tensor:
+    """Two frames with detail as pictures have it."""
+    x = torch.rand(2, channels, 8, 9, generator=torch.Generator().manual_seed(0))
+    return nn.functional.interpolate(x, (64, 72), mode="bicubic").clamp(0, 1)
+
+
+@on_every_backend
+@pytest.mark.parametrize("name", ["fast", "srresnet"])
+def test_shipped_networks_stay_within_two_code_values(name: str, place: str, precision: Precision) -> None:
+    card, path = resolve(name)
+    net, channels = load_net(card, path), 1 if card.color == "y" else 3
+    engine = make_engine(net, channels, place, precision)
+    x = picture(channels)
+    difference = (engine(x.to(engine.device))[0].cpu() - net(x)).abs()
+    assert difference.max() < (1e-4 if precision == "fp32" else 2 / 255)
+    assert difference.mean() < 0.1 / 255  # a picture that is rounded on the way differs by more
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 64), (33, 17), (50, 51)])
+def test_any_size_comes_out(case: tuple[Engine, nn.Module, int], size: tuple[int, int]) -> None:
+    engine, net, channels = case
+    x = frames(engine, channels, 2, *size)
+    out = engine(x)[0].cpu()
+    assert out.shape == (2, channels, 2 * size[0], 2 * size[1])
+    assert (out - net(x.cpu())).abs().max() < (1e-5 if engine.dtype == torch.float32 else 2e-2)
+
+
+def test_tiles_give_what_whole_frames_give(case: tuple[Engine, nn.Module, int]) -> None:
+    engine, net, channels = case
+    card = ModelCard("small", "luma", {}, 2, "y", halo=net.halo)  # type: ignore[arg-type]
+    x = frames(engine, channels, 3, 47, 61)
+    whole, tiled = TiledNetwork(engine, card)(x), TiledNetwork(engine, card, tile=20)(x)
+    assert (whole - tiled).abs().max() < (1e-5 if engine.dtype == torch.float32 else 2e-2)
+
+
+def test_frames_that_lie_scattered_in_memory_are_taken(case: tuple[Engine, nn.Module, int]) -> None:
+    engine, _, channels = case
+    x = frames(engine, channels, 2, 40, 44)
+    part = x[..., 3:30, 5:31]
+    assert torch.equal(engine(part)[0], engine(part.contiguous())[0])
+
+
+@on_every_backend
+def test_ten_bit_video_keeps_its_steps(place: str, precision: Precision) -> None:
+    card, path = resolve("fast")
+    maker = EngineMaker(load_net(card, path), 1, PLACES[place])
+    upscaler = Upscaler(card, maker.make, precision, make_reference=maker.make_reference, is_fixed=True)
+    color = Color(Matrix.BT709, Primaries.BT709, Transfer.BT709, Range.LIMITED, ChromaLocation.LEFT, 10)
+    planes = allocate_planes(FORMATS["yuv420p10le"], 3, 20, 26)
+    ramp = 200 + 20 * torch.arange(26) + torch.arange(20)[:, None]  # of every code that 8 bit lacks, too
+    planes[0].copy_(torch.stack([ramp + frame for frame in range(3)])[:, None].to(torch.uint16))
+    planes[1].fill_(512)
+    batch = FrameBatch(planes, (0, 1, 2), (1, 1, 1), Fraction(1, 25), color)
+    target = Target(26 * 4, 20 * 4, FORMATS["yuv420p10le"], color)
+    out = upscaler.upscale(batch, target)
+    expected = Upscaler(card, lambda _: maker.make_reference(), "fp32").upscale(batch, target)
+    difference = out.planes[0].int() - expected.planes[0].int()
+    assert difference.abs().max() <= (1 if precision == "fp32" else 4)  # a code value of 8 bit is four of these
+    assert torch.equal(out.planes[1], expected.planes[1]) and out.pts == batch.pts
+    # Of one frame, the batch's remainder, the same comes out.
+    last = replace(batch, planes=tuple(p[2:] for p in planes), pts=(2,), durations=(1,))
+    assert (upscaler.upscale(last, target).planes[0].int() - out.planes[0][2:].int()).abs().max() <= 1
 
 
 def test_input_is_left_as_it_was(case: tuple[Engine, nn.Module, int]) -> None:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vsr.backends.engine import choose_device
+from torch import nn
+
+from vsr.backends.select import choose_place
 from vsr.errors import OptionError, StrictError
 from vsr.media.reader import Chunk, VideoReader
 from vsr.media.sequence import is_image, lost_in, read_image, write_image
 from vsr.media.tally import StreamTally
 from vsr.media.verify import verify_output
 from vsr.media.writer import VideoWriter, check_target
+from vsr.models.cards import ModelCard
 from vsr.models.fidelity import load_between
-from vsr.models.weights import load_net, resolve
+from vsr.models.onnx_file import OnnxFile
 from vsr.pipeline.plan import JobOptions, VideoPlan, choose_batch, choose_model, choose_size, plan_video
 from vsr.pipeline.prefetch import Drain, Prefetch
-from vsr.pipeline.upscaler import Target, Upscaler, upscaler_of_net
+from vsr.pipeline.upscaler import Target, Upscaler, load_card_and_net, upscaler_of_net
 
 __all__ = ["JobReport", "Progress", "enhance_file", "enhance_image", "enhance_video"]
 
@@ -85,7 +89,7 @@ def enhance_image(source: Path, output: Path, options: JobOptions, *, note: Note
     check_target(output, options.overwrite, source)
     _strict(options, lost_in(output, image), note)
     height, width = image.shape[:2]
-    upscaler = _upscaler(options, width, height, note, is_picture=True)
+    upscaler = _upscaler(options, width, height, note, num_frames=1, is_picture=True)
     size = choose_size(options, upscaler.card, width, height, (False, False))
     write_image(output, upscaler.upscale_image(image, size))
     return JobReport(output, upscaler.card.name, upscaler.engine.name, 1, *size, time.perf_counter() - started)
@@ -114,7 +118,7 @@ def enhance_video(
         check_target(output, options.overwrite, source)
         info = reader.info
         if upscaler is None:
-            upscaler = _upscaler(options, info.width, info.height, note)
+            upscaler = _upscaler(options, info.width, info.height, note, num_frames=_expected_frames(reader))
         plan = plan_video(reader, output, options, upscaler.card)
         for line in plan.notes:
             note(line)
@@ -135,17 +139,29 @@ def enhance_video(
     return JobReport(output, name, engine, writer.num_frames, settings.width, settings.height, seconds, stages)
 
 
-def _upscaler(options: JobOptions, width: int, height: int, note: Note, *, is_picture: bool = False) -> Upscaler:
-    device = choose_device(options.device)
+def _upscaler(
+    options: JobOptions, width: int, height: int, note: Note, *, num_frames: int | None, is_picture: bool = False
+) -> Upscaler:
+    card: ModelCard
+    net: nn.Module | OnnxFile
     if options.fidelity is not None:
         card, net = load_between(options.fidelity)
         reason = "as asked"
     else:
+        device = choose_place(options.device, options.backend).device
         model, reason = choose_model(options, width, height, device, is_picture=is_picture)
-        card, path = resolve(model)
-        net = load_net(card, path)
+        card, net = load_card_and_net(model)
     note(f"model {card.name} ({reason})")
-    return upscaler_of_net(card, net, device=str(device), precision=options.precision, tile=options.tile, note=note)
+    return upscaler_of_net(
+        card,
+        net,
+        device=options.device,
+        precision=options.precision,
+        backend=options.backend,
+        tile=options.tile,
+        num_pixels=(math.inf if num_frames is None else num_frames) * width * height,
+        note=note,
+    )
 
 
 def _strict(options: JobOptions, losses: list[str], note: Note) -> None:

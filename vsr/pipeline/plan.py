@@ -50,7 +50,7 @@ class JobOptions:
     model: "auto", a name, or the path of a weights file.  scale: output pixels per input pixel.
     size: "WIDTHxHEIGHT", or "1080p", "4k" and their like (height; width by the aspect ratio).
     fidelity: instead of a model, a point between `srgan` (0) and `srresnet` (1).
-    device, precision: see `load_model`.  batch: frames per batch; None chooses.  tile: input pixels.
+    device, precision, backend: see `load_model`.  batch: frames per batch; None chooses.  tile: input pixels.
     codec, crf, preset, pix_fmt, encoder_options: of the video encoder, in FFmpeg's words.
     audio: "copy", "aac", "opus" or "none".  deinterlace: "auto" (where flagged), "on" or "off".
     start_seconds, duration_seconds: the part to enhance.
@@ -63,6 +63,7 @@ class JobOptions:
     fidelity: float | None = None
     device: str = "auto"
     precision: str = "auto"
+    backend: str = "auto"
     batch: int | None = None
     tile: int | None = None
     codec: str | None = None

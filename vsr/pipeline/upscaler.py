@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vsr.backends.engine import Engine, Precision, choose_device, choose_precision, safer_precisions
+from vsr.backends.engine import Engine, Precision, safer_precisions
+from vsr.backends.select import EngineMaker, choose_place
 from vsr.backends.torch_engine import TorchEngine
 from vsr.errors import EngineError
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
@@ -18,10 +20,11 @@ from vsr.media import color as convert
 from vsr.media.pixels import FORMATS, PixelFormat
 from vsr.media.resample import resample
 from vsr.models.cards import ModelCard
+from vsr.models.onnx_file import ONNX_SUFFIX, OnnxFile, read_onnx
 from vsr.models.weights import load_net, resolve
 from vsr.pipeline.tiles import TiledNetwork
 
-__all__ = ["Target", "Upscaler", "load_model", "upscaler_of_net"]
+__all__ = ["Target", "Upscaler", "load_card_and_net", "load_model", "upscaler_of_net"]
 
 GATE_SIDE = 128  # input pixels of the crop on which the first batch is checked against fp32
 GATE_TOLERANCE = 2 / 255  # largest difference anywhere: two code values of 8 bit
@@ -50,10 +53,18 @@ class Upscaler:
         precision: Precision,
         tile: int | None = None,
         note: Callable[[str], None] = lambda line: None,
+        *,
+        make_reference: Callable[[], Engine] | None = None,
+        is_fixed: bool = False,
     ) -> None:
+        """make_reference: of an engine whose numbers are trusted; make_engine("fp32") unless given.
+
+        is_fixed: whether the reference must not take over when `make_engine` fails at every precision.
+        """
         self.card, self.precision, self._make_engine, self._note = card, precision, make_engine, note
+        self._make_reference, self._is_fixed = make_reference, is_fixed
         self._tiled = TiledNetwork(make_engine(precision), card, tile, note)
-        self._is_checked = not safer_precisions(precision)
+        self._is_checked = self._is_trusted()
 
     @property
     def engine(self) -> Engine:
@@ -82,7 +93,8 @@ class Upscaler:
     def _check_precision(self, x: Tensor) -> None:
         top, left = max(0, (x.shape[-2] - GATE_SIDE) // 2), max(0, (x.shape[-1] - GATE_SIDE) // 2)
         crop = x[..., top : top + GATE_SIDE, left : left + GATE_SIDE]
-        reference = TiledNetwork(self._make_engine("fp32"), self.card)(crop).clamp(0, 1)
+        trusted = self._make_reference() if self._make_reference else self._make_engine("fp32")
+        reference = TiledNetwork(trusted, self.card)(crop).clamp(0, 1)
         while not self._is_checked:
             difference = (self._tiled(crop).clamp(0, 1) - reference).abs().max().item()
             if difference <= GATE_TOLERANCE:  # false for NaN
@@ -91,15 +103,27 @@ class Upscaler:
                 self._fall_back(f"differs from fp32 by {difference * 255:.1f} code values")
 
     def _fall_back(self, why: str) -> None:
+        """Move on to what is safer: less speed on this backend, and at last the reference."""
         remaining = safer_precisions(self.precision)
-        if not remaining:
+        if remaining:
+            self._note(f"{self.precision} {why}: going on in {remaining[0]}")
+            self.precision = remaining[0]
+            self._tiled.engine = self._make_engine(self.precision)
+        elif self._make_reference is not None and not self._is_fixed and not self._is_trusted():
+            reference = self._make_reference()
+            self._note(f"{self.engine.name}, {why}: going on with {reference.name}")
+            self._tiled.engine = reference
+        else:
             raise EngineError(
-                f"model '{self.card.name}' {why} at {self.precision} on {self.device}; its weights are bad"
+                f"model '{self.card.name}' {why} at {self.precision} on {self.engine.name}; "
+                + ("its weights are bad" if self._is_trusted() else "try another --backend")
             )
-        self._note(f"{self.precision} {why}: going on in {remaining[0]}")
-        self.precision = remaining[0]
-        self._is_checked = self._is_checked or not safer_precisions(self.precision)
-        self._tiled.engine = self._make_engine(self.precision)
+        self._is_checked = self._is_checked or self._is_trusted()
+
+    def _is_trusted(self) -> bool:
+        """Whether there is nothing to check the engine against."""
+        has_safer = bool(safer_precisions(self.precision))
+        return not has_safer and (self._make_reference is None or isinstance(self.engine, TorchEngine))
 
     # -- frames --------------------------------------------------------------------------------------
 
@@ -223,36 +247,64 @@ def load_model(
     *,
     device: str = "auto",
     precision: str = "auto",
+    backend: str = "auto",
     tile: int | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Upscaler:
-    """A model by name or by the path of a weights file, ready on a device.
+    """A model by name, or from a .safetensors or .onnx file, ready on a device.
 
-    device: "auto", "cpu", "cuda", "cuda:N" or "mps".  precision: "auto", "fp16", "bf16" or "fp32".
+    device: "auto", "cpu", "cuda", "cuda:N" or "mps"; with the backend "openvino" also "gpu", an Intel GPU.
+    precision: "auto", "fp16", "bf16" or "fp32".  backend: "auto", "tensorrt", "openvino" or "pytorch".
     tile: side of a tile in input pixels; None for whole frames.  note: called with one line where the
-    engine has to fall back. Raises ModelError and OptionError.
+    engine has to fall back. Raises ModelError, OptionError, and MissingExtraError and EngineError where a
+    backend that was asked for is not there or cannot run the model.
     """
+    card, net = load_card_and_net(model)
+    return upscaler_of_net(card, net, device=device, precision=precision, backend=backend, tile=tile, note=note)
+
+
+def load_card_and_net(model: str) -> tuple[ModelCard, nn.Module | OnnxFile]:
+    """A model by name or file: a network with its weights, or the file itself where it holds both."""
+    if Path(model).suffix == ONNX_SUFFIX:
+        return read_onnx(Path(model))
     card, path = resolve(model)
-    net = load_net(card, path)
-    return upscaler_of_net(card, net, device=device, precision=precision, tile=tile, note=note)
+    return card, load_net(card, path)
 
 
 def upscaler_of_net(
     card: ModelCard,
-    net: nn.Module,
+    net: nn.Module | OnnxFile,
     *,
     device: str = "auto",
     precision: str = "auto",
+    backend: str = "auto",
     tile: int | None = None,
+    num_pixels: float | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Upscaler:
-    """Like `load_model`, for a network that is in memory."""
-    chosen = choose_device(device)
+    """Like `load_model`, for a network that is in memory.
 
-    def make_engine(precision: Precision) -> Engine:
-        return TorchEngine(net, chosen, precision)
-
-    return Upscaler(card, make_engine, choose_precision(chosen, precision), tile, note)
+    num_pixels: input pixels of all frames of the job, by which "auto" weighs a backend's start; None where
+        nothing is known of it.
+    """
+    num_weights = sum(p.numel() for p in net.parameters()) if isinstance(net, nn.Module) else 1
+    engines = EngineMaker(
+        net,
+        1 if card.color == "y" else 3,
+        choose_place(device, backend),
+        label=card.name,
+        work=None if num_pixels is None else num_pixels * num_weights,
+        note=note,
+    )
+    return Upscaler(
+        card,
+        engines.make,
+        engines.choose_precision(precision),
+        tile,
+        note,
+        make_reference=engines.make_reference,
+        is_fixed=engines.is_fixed,
+    )
 
 
 def _same_ycbcr(source: Color, target: Color) -> bool:
