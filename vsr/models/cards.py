@@ -73,7 +73,5 @@ def find_card(name: str) -> ModelCard:
     """A shipped card by name. Raises ModelError with the names there are."""
     cards = shipped_cards()
     if name not in cards:
-        raise ModelError(
-            f"unknown model '{name}'; there are {', '.join(cards)}, or give a weights file"
-        )
+        raise ModelError(f"unknown model '{name}'; there are {', '.join(cards)}, or give a weights file")
     return cards[name]

@@ -1,0 +1,313 @@
+"""How fast the networks run here: frames per second, memory, and the share of what the device can do at best.
+
+Every engine runs in a process of its own, so that its memory is its own. They take turns, round by round: what
+else the machine does at the time then slows all of them alike.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from itertools import product
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vsr.backends.engine import PRECISIONS
+from vsr.backends.select import EngineMaker, choose_place, describe_backends
+from vsr.errors import EngineError, OptionError, VsrError
+from vsr.pipeline.plan import JobOptions, choose_batch
+from vsr.pipeline.upscaler import load_card_and_net
+from vsr.version import __version__
+
+__all__ = ["Case", "Speed", "cases", "measure", "table", "to_json"]
+
+ROUNDS = 5
+ROUND_SECONDS = 0.5  # of one engine in one round, at least
+_FLOPS_SIDE = 48  # of the picture on which operations are counted
+_CEILING_SIDE = {"cpu": 1024, "cuda": 8192, "mps": 4096}  # of the matrices
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is measured. width, height: of the input, in pixels.  batch: frames; None as a job takes them."""
+
+    model: str
+    backend: str = "auto"
+    precision: str = "auto"
+    width: int = 640
+    height: int = 360
+    batch: int | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What came of it.
+
+    fps: of the network alone, the median of `rounds`, and `fps_rounds` each of them.
+    start_seconds: from the loaded network to the engine's first result; what is built then may be kept.
+    flops: of one frame, a multiplication and an addition each one.  matmul_flops_per_second: what PyTorch
+    reaches here in that precision; utilization: the network's share of it.  peak_rss_mib: of a process
+    that does nothing else.
+    """
+
+    case: Case
+    engine: str
+    batch: int
+    fps: float
+    fps_rounds: tuple[float, ...]
+    start_seconds: float
+    peak_rss_mib: float | None
+    flops: int | None
+    matmul_flops_per_second: float
+    utilization: float | None
+
+
+def cases(
+    models: Iterable[str],
+    backends: Iterable[str] = ("auto",),
+    precisions: Iterable[str] = ("auto",),
+    sizes: Iterable[tuple[int, int]] = ((640, 360),),
+    batch: int | None = None,
+    device: str = "auto",
+) -> list[Case]:
+    """Every combination; sizes are (width, height) of the input in pixels."""
+    combinations = product(models, sizes, precisions, backends)
+    return [Case(model, backend, precision, *size, batch, device) for model, size, precision, backend in combinations]
+
+
+def measure(
+    wanted: list[Case], *, rounds: int = ROUNDS, round_seconds: float = ROUND_SECONDS, note: Note = lambda line: None
+) -> list[Speed]:
+    """Measure; the cases of one model and size side by side, so that few engines are in memory at once.
+
+    note: called with a line per finished case. Raises the error of a case that cannot run.
+    """
+    groups: dict[tuple[str, int, int], list[Case]] = {}
+    for case in wanted:
+        groups.setdefault((case.model, case.width, case.height), []).append(case)
+    results = []
+    for group in groups.values():
+        for speed in _measure_group(group, rounds, round_seconds):
+            results.append(speed)
+            note(_row(speed))
+    return results
+
+
+def _measure_group(group: list[Case], rounds: int, seconds: float) -> list[Speed]:
+    with ExitStack() as stack:
+        workers, started = [], []
+        for case in group:  # one after the other, as their starts are timed
+            workers.append(stack.enter_context(_worker(case)))
+            started.append(workers[-1].recv())
+        turns = [[_ask(worker, seconds) for worker in workers] for _ in range(rounds)]
+        peaks = [_ask(worker, None) for worker in workers]
+    return [
+        _speed(case, start, [turn[index] for turn in turns], peaks[index])
+        for index, (case, start) in enumerate(zip(group, started, strict=True))
+    ]
+
+
+def _speed(case: Case, start: _Start, turns: list[_Turn], peak_mib: float | None) -> Speed:
+    fps = median(turn.fps for turn in turns)
+    ceiling = median(turn.matmul for turn in turns)
+    return Speed(
+        case=case,
+        engine=start.engine,
+        batch=start.batch,
+        fps=fps,
+        fps_rounds=tuple(turn.fps for turn in turns),
+        start_seconds=start.seconds,
+        peak_rss_mib=peak_mib,
+        flops=start.flops,
+        matmul_flops_per_second=ceiling,
+        utilization=None if start.flops is None else fps * start.flops / ceiling,
+    )
+
+
+# -- the process of one engine -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    engine: str
+    batch: int
+    seconds: float
+    flops: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    fps: float
+    matmul: float  # floating-point operations per second
+
+
+@contextmanager
+def _worker(case: Case) -> Iterator[_Peer]:
+    """The process of a case, which has started its engine; ends with the block."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_work, args=(case, there), daemon=True)
+    process.start()
+    there.close()
+    try:
+        yield _Peer(case, here)
+    finally:
+        here.close()
+        process.join(timeout=10)
+        if process.is_alive():
+            process.terminate()
+
+
+@dataclass(frozen=True, slots=True)
+class _Peer:
+    case: Case
+    connection: Connection
+
+    def recv(self) -> Any:
+        try:
+            answer = self.connection.recv()
+        except EOFError as error:
+            raise EngineError(f"the process that measures {self.case.model} ended before its time") from error
+        if isinstance(answer, VsrError):
+            raise answer
+        return answer
+
+
+def _ask(worker: _Peer, question: float | None) -> Any:
+    worker.connection.send(question)
+    return worker.recv()
+
+
+def _work(case: Case, connection: Connection) -> None:
+    """Start the engine; then, for each number of seconds that comes, measure as long; for None, give the peak."""
+    try:
+        bench = _Bench(case)
+        connection.send(bench.start)
+        while True:
+            seconds = connection.recv()
+            connection.send(_peak_rss_mib() if seconds is None else bench.turn(seconds))
+    except VsrError as error:
+        connection.send(_portable(error))
+    except (EOFError, OSError, KeyboardInterrupt):
+        return
+
+
+def _portable(error: VsrError) -> VsrError:
+    """Of a class that can be rebuilt from its text alone on the other side."""
+    return error if type(error).__init__ is Exception.__init__ else OptionError(str(error))
+
+
+class _Bench:
+    def __init__(self, case: Case) -> None:
+        card, net = load_card_and_net(case.model)
+        place = choose_place(case.device, case.backend)
+        channels = 1 if card.color == "y" else 3
+        maker = EngineMaker(net, channels, place, label=card.name, work=float("inf"))
+        precision = maker.choose_precision(case.precision)
+        options = JobOptions(batch=case.batch)
+        batch = choose_batch(options, card, case.width, case.height, place.device)
+        self._device, self._dtype = place.device, PRECISIONS[precision]
+        self._x = torch.rand(batch, channels, case.height, case.width, device=place.device)
+        side = _CEILING_SIDE[place.device.type]
+        self._matrix = torch.rand(side, side, device=place.device).to(self._dtype)
+        begun = time.perf_counter()
+        self._engine = maker.make(precision)
+        self._run()
+        seconds = time.perf_counter() - begun
+        pixels = case.width * case.height
+        flops = _flops_per_pixel(net, channels) if isinstance(net, nn.Module) else None
+        self.start = _Start(self._engine.name, batch, seconds, None if flops is None else round(flops * pixels))
+
+    def turn(self, seconds: float) -> _Turn:
+        fps = self._x.shape[0] * _per_second(self._run, seconds)
+        flops = 2 * self._matrix.shape[0] ** 3
+        return _Turn(fps, flops * _per_second(self._multiply, seconds / 2))
+
+    def _run(self) -> None:
+        self._engine(self._x)
+        self._wait()
+
+    def _multiply(self) -> None:
+        torch.mm(self._matrix, self._matrix)
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        elif self._device.type == "mps":
+            torch.mps.synchronize()
+
+
+def _per_second(call: Callable[[], None], seconds: float) -> float:
+    call()  # after the others' turns: caches and clocks
+    count, begun = 0, time.perf_counter()
+    while (passed := time.perf_counter() - begun) < seconds or count == 0:
+        call()
+        count += 1
+    return count / passed
+
+
+def _flops_per_pixel(net: nn.Module, channels: int) -> float:
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        net(torch.zeros(1, channels, _FLOPS_SIDE, _FLOPS_SIDE))
+    return float(counter.get_total_flops()) / _FLOPS_SIDE**2
+
+
+def _peak_rss_mib() -> float | None:
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    unit = 1 << (20 if sys.platform == "darwin" else 10)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+# -- results -------------------------------------------------------------------------------------------
+
+
+def table(speeds: list[Speed]) -> str:
+    """A line per case, for people."""
+    return "\n".join([_HEAD, *(_row(speed) for speed in speeds)])
+
+
+_HEAD = f"{'model':<12}{'input':<11}{'batch':<7}{'fps':>8}{'start':>9}{'memory':>10}{'of matmul':>11}  engine"
+
+
+def _row(speed: Speed) -> str:
+    size = f"{speed.case.width}x{speed.case.height}"
+    memory = "" if speed.peak_rss_mib is None else f"{speed.peak_rss_mib:.0f} MiB"
+    share = "" if speed.utilization is None else f"{speed.utilization:.0%}"
+    return (
+        f"{Path(speed.case.model).stem:<12}{size:<11}{speed.batch:<7}{speed.fps:>8.2f}{speed.start_seconds:>7.1f} s"
+        f"{memory:>10}{share:>11}  {speed.engine}"
+    )
+
+
+def to_json(speeds: list[Speed]) -> str:
+    """All that was measured, and on what."""
+    machine = {
+        "vsr": __version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "backends": describe_backends(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+    }
+    return json.dumps({"machine": machine, "speeds": [asdict(speed) for speed in speeds]}, indent=2) + "\n"
