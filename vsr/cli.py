@@ -103,7 +103,7 @@ def cli() -> None:
 @click.option("--scale", type=float, help="Output pixels per input pixel; default: the model's.")
 @click.option("--size", help="WIDTHxHEIGHT, 1080p, 1440p, 4k or 8k, instead of a scale.")
 @click.option("--fidelity", type=float, help="0..1 instead of a model: from sharp (srgan) to faithful (srresnet).")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, mps; gpu: by OpenVINO.")
 @click.option("--precision", default="auto", show_default=True, type=click.Choice(_PRECISIONS), help="Of the network.")
 @click.option("--backend", default="auto", show_default=True, type=click.Choice(_BACKENDS), help="What runs it.")
 @click.option("--batch", type=int, help="Frames per batch.  [default: by frame size]")

@@ -75,7 +75,7 @@ def test_a_damaged_file_is_made_again(folder: Path, monkeypatch: pytest.MonkeyPa
     for damaged in (whole[:-9], b"", whole[:2000] + b"\0" * 9 + whole[2009:]):
         path.write_bytes(damaged)
         assert torch.equal(make_openvino_engine(_net(), channels=1, precision="fp32")(_frames(2))[0], first)
-        assert path.read_bytes() == whole
+        assert openvino_engine._read_checked(path) is not None
 
 
 def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,14 +108,14 @@ def test_bf16_does_not_round_the_picture_itself(name: str) -> None:
     torch.testing.assert_close(engine(x)[0], net(x), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("num_threads", [1, 2, 8])
+@pytest.mark.parametrize("num_threads", [1, 2, 16, 64])
 def test_any_number_of_requests_keeps_the_order(num_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino_engine, "_num_threads", lambda: num_threads)
     engine = make_openvino_engine(_net(), channels=1, precision="fp32")
     for num_frames in (1, 5, 3, 9):  # more requests, and then fewer frames than those
         torch.testing.assert_close(engine(_frames(num_frames))[0], _net()(_frames(num_frames)))
         (requests,) = engine._requests.values()
-        assert len(requests) <= num_threads
+        assert len(requests) <= max(1, num_threads // 8) + 1
 
 
 def test_many_cores_leave_some_to_decoder_and_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_a_gpu_compiles_for_each_size_and_forgets_the_oldest() -> None:
     class Core:
         def compile_model(self, model: Any, device: str, options: dict[str, Any]) -> Any:
             assert device == "GPU" and options["INFERENCE_PRECISION_HINT"] == "f32" and options["CACHE_DIR"]
-            return openvino_engine._core().compile_model(model, "CPU")
+            return openvino_engine._core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     gpu = OpenVINOEngine(Core(), engine._model, 1, "fp32", "GPU")
     assert ", gpu, " in gpu.name and gpu.device.type == "cpu"

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ _TYPES: dict[str, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 _CAPABILITIES: dict[str, str] = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16"}
 _WEIGHTED = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"}
 _MAX_SIZES = 8  # of pictures that a GPU keeps compiled networks for
+_CORES_PER_FRAME = 8
 _PROBE = 48  # side of the picture from which the scale is inferred
 _SUFFIX = ".openvino"
 _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "CL_OUT_OF", "CL_MEM_OBJECT_ALLOCATION_FAILURE", "Exceeded max size")
@@ -108,9 +110,9 @@ def is_prepared(net: nn.Module | OnnxFile, channels: int) -> bool:
 class OpenVINOEngine:
     """See `Engine`. Safe to call from several threads, one at a time.
 
-    The frames of a batch are requests of their own, side by side, each on its share of the cores: small
-    convolutions have too little work for many cores to share. Frames are read and written where torch has
-    them. Out of memory is a MemoryError; anything else that fails is an EngineError.
+    Each frame is a request of its own. Up to `_CORES_PER_FRAME` cores share one: two frames side by side on
+    two cores take up to twice as long, as they push each other out of the caches. Frames are read and written
+    where torch has them. Out of memory is a MemoryError; anything else that fails is an EngineError.
     """
 
     def __init__(self, core: Any, model: Any, channels: int, precision: Precision, accelerator: str) -> None:
@@ -145,21 +147,20 @@ class OpenVINOEngine:
         return (out,)
 
     def _requests_for(self, x: Tensor) -> list[Any]:
-        """As many requests as there are frames, where the cores suffice; compiled when first needed."""
+        """As many requests as frames are worth running at a time; compiled when first needed."""
         batch, _, height, width = x.shape
         # The CPU plugin is as fast with open sizes, so that tiles and other clips compile nothing anew.
         size = (-1, -1) if self._accelerator == "CPU" else (height, width)
-        num_threads = _num_threads()
-        wanted = min(batch, num_threads)
+        num_streams = min(batch, max(1, _num_threads() // _CORES_PER_FRAME))
         requests = self._requests.pop(size, [])
-        if len(requests) < wanted:
-            requests = self._compiled(size, wanted, num_threads)
+        if len(requests) <= num_streams:
+            requests = self._compiled(size, num_streams)
         self._requests[size] = requests  # last of the dict: used most recently
         if len(self._requests) > _MAX_SIZES:
             del self._requests[next(iter(self._requests))]
         return requests
 
-    def _compiled(self, size: tuple[int, int], num_streams: int, num_threads: int) -> list[Any]:
+    def _compiled(self, size: tuple[int, int], num_streams: int) -> list[Any]:
         model = self._model.clone()
         model.reshape([1, self._channels, *size])
         options: dict[str, Any] = {
@@ -169,11 +170,12 @@ class OpenVINOEngine:
         }
         if self._accelerator == "CPU":
             # Not pinned: decoder and encoder run on the same cores, and a pinned thread waits for its own.
-            options |= {"INFERENCE_NUM_THREADS": num_threads, "ENABLE_CPU_PINNING": False}
+            options |= {"INFERENCE_NUM_THREADS": _num_threads(), "ENABLE_CPU_PINNING": False}
         else:
             options["CACHE_DIR"] = str(engines_folder() / "openvino")
         compiled = self._core.compile_model(model, self._accelerator, options)
-        return [compiled.create_infer_request() for _ in range(num_streams)]
+        # One more than run, so that the next frame waits in the queue and not for Python.
+        return [compiled.create_infer_request() for _ in range(num_streams + 1)]
 
 
 def _num_threads() -> int:
@@ -315,7 +317,8 @@ def _write_checked(path: Path, content: bytes) -> None:
         partial.write_bytes(hashlib.sha256(content).digest() + content)
         partial.replace(path)
     except OSError:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _one_line(error: BaseException) -> str:

@@ -26,9 +26,10 @@ _PACKAGES = {"tensorrt": ("TensorRT", "tensorrt"), "openvino": ("OpenVINO", "cpu
 
 _FASTEST: dict[str, Backend] = {"cuda": "tensorrt", "cpu": "openvino"}  # by kind of device
 
-# A job that PyTorch has done in less is not worth another backend's start: the library, the network in its
-# format (kept for the next job), and the first run. In seconds; multiply-accumulates per second and core.
-_SHORT_SECONDS, _SHORT_SECONDS_UNPREPARED = 1.0, 12.0
+# A job that PyTorch has done in less is not worth another backend's start. OpenVINO saves a tenth of the time
+# on the lightest networks and half on others; it takes half a second to load, compile and check, and five to
+# bring a network to its format, which is kept. In seconds; multiply-accumulates per second and core.
+_SHORT_SECONDS, _SHORT_SECONDS_UNPREPARED = 4.0, 40.0
 _PYTORCH_SPEED = {"fp32": 50e9, "bf16": 100e9, "fp16": 50e9}
 
 

@@ -1,0 +1,45 @@
+"""`vsr benchmark speed`, on sizes that take no time."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vsr.bench.speed import Case, cases, measure, table, to_json
+from vsr.errors import MissingExtraError, ModelError, VsrError
+
+
+def test_every_combination_is_a_case() -> None:
+    made = cases(["fast", "srresnet"], ["auto", "pytorch"], ["fp32"], [(64, 48), (32, 32)], batch=2)
+    assert len(made) == 8 and Case("srresnet", "pytorch", "fp32", 32, 32, 2) in made
+
+
+def test_engines_are_measured_in_turns_and_reported() -> None:
+    lines: list[str] = []
+    wanted = cases(["fast"], ["pytorch"], ["fp32", "bf16"], [(32, 24)], batch=3, device="cpu")
+    speeds = measure(wanted, rounds=3, round_seconds=0.01, note=lines.append)
+    assert [speed.case for speed in speeds] == wanted
+    for speed in speeds:
+        assert len(speed.fps_rounds) == 3 and min(speed.fps_rounds) <= speed.fps <= max(speed.fps_rounds)
+        assert speed.batch == 3 and speed.start_seconds > 0
+        assert speed.peak_rss_mib is None or 50 < speed.peak_rss_mib < 50_000
+        # 51 k weights, each multiplied and added once per input pixel; biases and activations are little beside.
+        assert speed.flops is not None and 2 * 50e3 < speed.flops / (32 * 24) < 2 * 52e3
+        assert speed.utilization is not None and 0 < speed.utilization < 1.5
+    assert [line.rpartition(", ")[2] for line in lines] == ["fp32", "bf16"]
+    assert table(speeds).splitlines()[1:] == lines
+    report = json.loads(to_json(speeds))
+    assert report["speeds"][1]["case"]["precision"] == "bf16" and report["machine"]["threads"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("case", "kind", "named"),
+    [
+        (Case("nonsense"), ModelError, "nonsense"),
+        (Case("fast", "tensorrt", device="cpu"), (MissingExtraError, VsrError), "ensor"),
+    ],
+)
+def test_the_error_of_a_case_surfaces(case: Case, kind: type[Exception], named: str) -> None:
+    with pytest.raises(kind, match=named):
+        measure([case], rounds=1)
