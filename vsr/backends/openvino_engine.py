@@ -43,6 +43,7 @@ _CAPABILITIES: dict[str, str] = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16"}
 _WEIGHTED = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"}
 _MAX_SIZES = 8  # of pictures that a GPU keeps compiled networks for
 _CORES_PER_FRAME = 8
+_FRAMES_ON_GPU = 2  # at a time: one computes while the other is copied
 _PROBE = 48  # side of the picture from which the scale is inferred
 _SUFFIX = ".openvino"
 _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "CL_OUT_OF", "CL_MEM_OBJECT_ALLOCATION_FAILURE", "Exceeded max size")
@@ -151,7 +152,8 @@ class OpenVINOEngine:
         batch, _, height, width = x.shape
         # The CPU plugin is as fast with open sizes, so that tiles and other clips compile nothing anew.
         size = (-1, -1) if self._accelerator == "CPU" else (height, width)
-        num_streams = min(batch, max(1, _num_threads() // _CORES_PER_FRAME))
+        at_a_time = max(1, _num_threads() // _CORES_PER_FRAME) if self._accelerator == "CPU" else _FRAMES_ON_GPU
+        num_streams = min(batch, at_a_time)
         requests = self._requests.pop(size, [])
         if len(requests) <= num_streams:
             requests = self._compiled(size, num_streams)

@@ -62,7 +62,7 @@ class Speed:
     fps: of the network alone, the median of `rounds`, and `fps_rounds` each of them.
     start_seconds: from the loaded network to the engine's first result; what is built then may be kept.
     flops: of one frame, a multiplication and an addition each one.  matmul_flops_per_second: what PyTorch
-    reaches here in that precision; utilization: the network's share of it.  peak_rss_mib: of a process
+    reaches here at best in that precision; utilization: the network's share of it.  peak_rss_mib: of a process
     that does nothing else.
     """
 
@@ -117,21 +117,23 @@ def _measure_group(group: list[Case], rounds: int, seconds: float) -> list[Speed
             started.append(workers[-1].recv())
         turns = [[_ask(worker, seconds) for worker in workers] for _ in range(rounds)]
         peaks = [_ask(worker, None) for worker in workers]
+    best: dict[str, float] = {}  # by precision, of whichever process: the device's, not the moment's
+    for index, start in enumerate(started):
+        best[start.precision] = max(best.get(start.precision, 0.0), *(turn[index].matmul for turn in turns))
     return [
-        _speed(case, start, [turn[index] for turn in turns], peaks[index])
+        _speed(case, start, [turn[index].fps for turn in turns], best[start.precision], peaks[index])
         for index, (case, start) in enumerate(zip(group, started, strict=True))
     ]
 
 
-def _speed(case: Case, start: _Start, turns: list[_Turn], peak_mib: float | None) -> Speed:
-    fps = median(turn.fps for turn in turns)
-    ceiling = median(turn.matmul for turn in turns)
+def _speed(case: Case, start: _Start, rounds: list[float], ceiling: float, peak_mib: float | None) -> Speed:
+    fps = median(rounds)
     return Speed(
         case=case,
         engine=start.engine,
         batch=start.batch,
         fps=fps,
-        fps_rounds=tuple(turn.fps for turn in turns),
+        fps_rounds=tuple(rounds),
         start_seconds=start.seconds,
         peak_rss_mib=peak_mib,
         flops=start.flops,
@@ -146,6 +148,7 @@ def _speed(case: Case, start: _Start, turns: list[_Turn], peak_mib: float | None
 @dataclass(frozen=True, slots=True)
 class _Start:
     engine: str
+    precision: str
     batch: int
     seconds: float
     flops: int | None
@@ -232,7 +235,8 @@ class _Bench:
         seconds = time.perf_counter() - begun
         pixels = case.width * case.height
         flops = _flops_per_pixel(net, channels) if isinstance(net, nn.Module) else None
-        self.start = _Start(self._engine.name, batch, seconds, None if flops is None else round(flops * pixels))
+        total = None if flops is None else round(flops * pixels)
+        self.start = _Start(self._engine.name, precision, batch, seconds, total)
 
     def turn(self, seconds: float) -> _Turn:
         fps = self._x.shape[0] * _per_second(self._run, seconds)
