@@ -15,6 +15,7 @@ from vsr.errors import OptionError
 from vsr.pipeline.evaluate import StillsBenchmark
 from vsr.pipeline.upscaler import upscaler_of_net
 from vsr.train.loop import Budget, train
+from vsr.train.memory import keep_freed_memory
 from vsr.train.objective import load_features
 from vsr.train.recipes import RECIPES, Recipe, card_of
 
@@ -50,6 +51,8 @@ def run_training(
     changes: dict[str, Any] = {"patch": patch, "batch": batch, "learning_rate": learning_rate}
     chosen = replace(RECIPES[recipe], **{key: value for key, value in changes.items() if value is not None})
     where = choose_device(device)
+    if where.type == "cpu":
+        keep_freed_memory()
     features = load_features(vgg, squeezenet, where)
     if features is None and any("perceptual" in stage.losses for stage in chosen.stages):
         log("perceptual loss: the discriminator's own features (--vgg or --squeezenet name a network's file)")
