@@ -8,12 +8,14 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from vsr.errors import InputError, ModelError, OptionError
 from vsr.media.pictures import find_images
@@ -191,6 +193,19 @@ def test_a_run_leaves_recipe_log_curves_and_the_best_weights(pictures: Path, tmp
     best = max(float(row["held out"]) for row in rows)
     assert json.loads((tmp_path / "best.json").read_text())["held_out_psnr_db"] == pytest.approx(best)
     assert load_net(*resolve(str(tmp_path / "best.safetensors")))
+
+
+def test_a_slow_validation_takes_no_more_than_a_share_of_the_time(pictures: Path, tmp_path: Path) -> None:
+    def validate(net: nn.Module) -> dict[str, float]:
+        time.sleep(1.0)
+        return {"Set5": 30.0}
+
+    settings: Any = {"bf16": False, "log": lambda line: None, "report_seconds": 0.0}
+    train(TINY, pictures, tmp_path, Budget(steps=8), validate=validate, **settings)
+    with (tmp_path / "log.csv").open() as file:
+        scored = [bool(row["Set5"]) for row in csv.DictReader(file)]
+    assert scored[0] and scored[-1]
+    assert sum(scored) < len(scored) / 2
 
 
 def test_tensorboard_shows_losses_psnr_and_pictures(pictures: Path, tmp_path: Path) -> None:

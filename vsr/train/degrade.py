@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vsr.media.resample import reduce_bicubic
+from vsr.media.resample import reduce_gaussian as gaussian
 from vsr.train.codec import x264_rgb_round_trip
 
 __all__ = ["DEGRADATIONS", "Degradation", "LowFrame", "VideoDegradation", "gaussian"]
@@ -56,19 +57,6 @@ class Degradation(Protocol):
         No side of a low-resolution picture is below `smallest`. All randomness comes from `rng`.
         """
         ...
-
-
-def gaussian(image: Tensor, scale: int) -> Tensor:
-    """BD: a 13×13 Gaussian, then every scale-th pixel from the first on; (3, H, W) uint8 to uint8.
-
-    DUF's protocol (Jo et al. 2018), which EDVR and the papers after it score by: sigma 1.6 at ×4, 1.2 at
-    ×3 and 0.8 at ×2; edges reflected without the edge pixel. A low-resolution pixel lies on the first
-    pixel of its cell and not in the cell's middle: networks trained on BI are off by 1.5 pixels at ×4.
-    """
-    kernel = _normalized(np.exp(-np.square(np.arange(-6, 7)) / (2 * (0.4 * scale) ** 2)))
-    blurred = cv2.sepFilter2D(_hwc_float(image), cv2.CV_32F, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
-    low = np.floor(blurred[::scale, ::scale] + 0.5).clip(0, 255).astype(np.uint8)
-    return torch.from_numpy(low).permute(2, 0, 1).contiguous()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from vsr.errors import InputError, ModelError, OptionError
 from vsr.media.pictures import find_images
 from vsr.metrics import luma_bt601
 from vsr.models.features import LPIPS
+from vsr.models.quantized import calibrate
 from vsr.models.weights import build_net, load_net, resolve, save_model_file
 from vsr.train.adversary import Adversary
 from vsr.train.data import PatchBank
@@ -40,8 +41,10 @@ BEST_SCORE = "best.json"
 LONGEST_STEP_SECONDS = 30.0
 SHORTEST_REPORT_SECONDS = 30.0
 LONGEST_REPORT_SECONDS = 300.0  # what a kill can cost
+TIMES_BETWEEN = 10  # what is between two reports, or two validations, in times of what they take
 NUM_WARMUP_STEPS = 200
 NUM_HELD_OUT_PATCHES = 64
+NUM_CALIBRATION_BATCHES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,14 @@ class Trainer:
             net.load_state_dict({**own, **taken})
         return f"starts from {model}: {len(taken)} of {len(own)} tensors"
 
+    def calibrate(self) -> None:
+        """Set the scales of a quantised network by patches; they then stay, and the weights learn to fit them."""
+        rng = np.random.default_rng(0)
+        self.bank.seek(self.num_steps)
+        patches = (self.bank.sample(self.recipe.batch, rng)[0] for _ in range(NUM_CALIBRATION_BATCHES))
+        calibrate(self.net, map(self.inputs, patches))
+        self.ema.load_state_dict(self.net.state_dict())
+
     def save(self, folder: Path) -> None:
         """Write checkpoint and averaged weights, each whole or not at all."""
         state = {
@@ -243,10 +254,11 @@ def train(
     """Train and return the path of the averaged weights.
 
     init: a model to start from instead of the recipe's own; "none" for fresh weights.
-    validate: called with the averaged network at each report; its scores join the log. Test sets choose
-        nothing: best.safetensors is by PSNR on pictures held out of `data`, and not kept where an
-        adversary is at work, which no PSNR can judge.
-    report_seconds: between reports, each of which saves; by default ten times what a report takes, but 30 to 300.
+    validate: called with the averaged network at the first and the last report, and at so many between that it
+        takes a tenth of the time; its scores join the log. Test sets choose nothing: best.safetensors is by PSNR
+        on pictures held out of `data`, and not kept where an adversary is at work, which no PSNR can judge.
+    report_seconds: between reports, each of which saves; by default ten times what a report takes, without its
+        validation, but 30 to 300.
     An interrupt (SIGINT, SIGTERM) lets the step end and saves before it goes on its way.
     """
     if (out / CHECKPOINT).exists() and not resume:
@@ -263,8 +275,11 @@ def train(
     start = init or recipe.init
     if resume:
         trainer.load(out)
-    elif start and start != "none":
-        log(trainer.start_from(start))
+    else:
+        if start and start != "none":
+            log(trainer.start_from(start))
+        if recipe.quantized:
+            trainer.calibrate()
     out.mkdir(parents=True, exist_ok=True)
     record = RunRecord(out, trainer.num_steps, log)
     arguments = {"data": str(data), "seed": seed, "bf16": bf16, "init": start, "device": str(chosen)}
@@ -305,7 +320,7 @@ class _Reporter:
         self._is_adaptive = report_seconds is None
         self._sums: dict[str, Tensor] = {}
         self._num = 0
-        self._last = time.monotonic()
+        self._last = self._next_validation = time.monotonic()
         self._best = _best_so_far(record.out)
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
@@ -322,7 +337,9 @@ class _Reporter:
         trainer.save(out)
         scores = self._held_out.scores(trainer.ema)
         held_out_db = scores["held out"]
-        scores |= self._validate(trainer.ema)
+        validated = time.monotonic()
+        scores |= self._validation(is_last=progress >= 1)
+        started += time.monotonic() - validated
         losses = {name: float(value) / self._num for name, value in self._sums.items()}
         self._record.report(trainer.num_steps, trainer.seconds / 60, progress, losses, scores)
         self._record.pictures(trainer.num_steps, self._held_out.pictures(trainer.ema))
@@ -332,8 +349,17 @@ class _Reporter:
             (out / BEST_SCORE).write_text(json.dumps({"held_out_psnr_db": held_out_db}) + "\n", "utf-8")
         self._sums, self._num, self._last = {}, 0, time.monotonic()
         if self._is_adaptive:
-            wanted = 10 * (self._last - started)
+            wanted = TIMES_BETWEEN * (self._last - started)
             self._seconds = min(max(SHORTEST_REPORT_SECONDS, wanted), LONGEST_REPORT_SECONDS)
+
+    def _validation(self, is_last: bool) -> dict[str, float]:
+        begun = time.monotonic()
+        if begun < self._next_validation and not is_last:
+            return {}
+        scores = self._validate(self._trainer.ema)
+        now = time.monotonic()
+        self._next_validation = now + TIMES_BETWEEN * (now - begun)
+        return scores
 
 
 def _best_so_far(out: Path) -> float:
@@ -343,7 +369,10 @@ def _best_so_far(out: Path) -> float:
 
 def _identity(recipe: Recipe) -> str:
     """What must stay the same for a run to go on."""
-    return json.dumps(asdict(recipe), sort_keys=True, default=dict)
+    values = asdict(recipe)
+    if not recipe.quantized:
+        del values["quantized"]  # which runs begun by earlier versions do not know
+    return json.dumps(values, sort_keys=True, default=dict)
 
 
 @contextlib.contextmanager

@@ -40,6 +40,7 @@ class Recipe:
     init: the model whose weights it starts from.
     discriminator, adversarial: what "adversarial", "feature_matching" and "perceptual" need.
     ema_decay: of the moving average of the weights, which is what is validated and shipped.
+    quantized: whether the network is trained as `quantized.quantized` makes it, for int8.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Recipe:
     discriminator: DiscriminatorName | None = None
     adversarial: AdversarialKind = "vanilla"
     ema_decay: float = 0.999
+    quantized: bool = False
 
     @property
     def scale(self) -> int:
@@ -90,16 +92,38 @@ _PERPIX = (
     Stage(5 / 35, {"mse": 10.0, "perceptual": 10.0, "adversarial": 1e-3}),
     Stage(15 / 35, {"mse": 1.0, "perceptual": 10.0, "adversarial": 1e-3}),
 )
+
+
+def _int8(recipe: Recipe) -> Recipe:
+    """The fine-tuning of a trained network for int8: MSE alone, as it ended, at a tenth of the learning rate."""
+    return replace(
+        recipe,
+        name=f"{recipe.name}-int8",
+        num_steps=800,
+        learning_rate=recipe.learning_rate / 10,
+        stages=(Stage(1.0, {"mse": 1.0}),),
+        init=recipe.name,
+        ema_decay=0.99,
+        quantized=True,
+    )
+
+
+_FAST = _luma("fast", 32, 5, scale=4, patch=40, num_steps=16_000)
+_FAST_X2 = _luma("fast-x2", 32, 5, scale=2, patch=48, num_steps=16_000)
+_NANO = _luma("nano", 16, 4, scale=4, patch=40, num_steps=14_000)
 _LIST = (
-    _luma("fast", 32, 5, scale=4, patch=40, num_steps=16_000),
-    _luma("fast-x2", 32, 5, scale=2, patch=48, num_steps=16_000),
+    _FAST,
+    _int8(_FAST),
+    _FAST_X2,
+    _int8(_FAST_X2),
     replace(
         _luma("fast-real", 32, 5, scale=4, patch=40, num_steps=8_000),
         learning_rate=5e-4,
         degradation="video",
         init="fast",
     ),
-    _luma("nano", 16, 4, scale=4, patch=40, num_steps=14_000),
+    _NANO,
+    _int8(_NANO),
     Recipe("srcnn", "srcnn", {"scale": 4}, "y", 16, 16, num_steps=20_000, learning_rate=1e-3),
     Recipe("srcnn-x2", "srcnn", {"scale": 2}, "y", 32, 16, num_steps=20_000, learning_rate=1e-3),
     Recipe("vdsr", "vdsr", {"scale": 4}, "y", 12, 16, num_steps=16_000, learning_rate=6e-4),
@@ -140,7 +164,15 @@ RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _LIST}
 
 def card_of(recipe: Recipe) -> ModelCard:
     """The card of what a recipe trains, before any figure is known."""
-    card = ModelCard(recipe.name, recipe.net, dict(recipe.options), recipe.scale, recipe.color, halo=0)
+    card = ModelCard(
+        recipe.name,
+        recipe.net,
+        dict(recipe.options),
+        recipe.scale,
+        recipe.color,
+        halo=0,
+        quantized=recipe.quantized,
+    )
     net = build_net(card)
     return replace(
         card,
