@@ -14,7 +14,6 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,6 +24,7 @@ import click
 import torch
 from machine import describe_run
 
+from vsr.bench.published import PUBLISHED, Published
 from vsr.models.cards import ModelCard, shipped_cards
 from vsr.models.features import LPIPS, load_lpips
 from vsr.pipeline.evaluate import (
@@ -50,32 +50,6 @@ CARD_TOLERANCE_DB = 0.01  # what the precision of one CPU may differ from that o
 
 Result = dict[str, Any]
 
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """Figures that a paper gives for a network: luma PSNR in dB on Set5, Set14 and BSD100."""
-
-    name: str
-    scale: int
-    parameters: int
-    psnr_db: tuple[float, float, float]
-    source: str
-
-
-_SRCNN = "Dong et al. 2016 (arXiv:1501.00092), as measured by Kim et al."
-_VDSR = "Kim et al. 2016 (arXiv:1511.04587)"
-_EDSR = "baseline of Lim et al. 2017 (arXiv:1707.02921), as later papers quote it"
-_SRGAN = "Ledig et al. 2017 (arXiv:1609.04802)"
-PUBLISHED = (
-    Published("SRCNN", 4, 57_000, (30.48, 27.49, 26.90), _SRCNN),
-    Published("VDSR", 4, 665_000, (31.35, 28.01, 27.29), _VDSR),
-    Published("EDSR baseline", 4, 1_518_000, (32.09, 28.58, 27.57), _EDSR),
-    Published("SRResNet", 4, 1_543_000, (32.05, 28.49, 27.58), _SRGAN),
-    Published("SRGAN", 4, 1_543_000, (29.40, 26.02, 25.16), _SRGAN),
-    Published("SRCNN", 2, 57_000, (36.66, 32.42, 31.36), _SRCNN),
-    Published("VDSR", 2, 665_000, (37.53, 33.03, 31.90), _VDSR),
-    Published("EDSR baseline", 2, 1_370_000, (37.99, 33.57, 32.16), _EDSR),
-)
 
 HEADER = (
     "model", "scale", "parameters", "Set5", "Set14", "BSD100", "Vid4 BI",
@@ -182,8 +156,8 @@ def table(results: Mapping[str, Result]) -> str:
     for scale in sorted({result["scale"] for result in results.values()}, reverse=True):
         rows = [item for item in results.items() if item[1]["scale"] == scale]
         lines += [_row(name, result) for name, result in sorted(rows, key=lambda item: item[1]["parameters"])]
-        lines += [_published_row(published) for published in PUBLISHED if published.scale == scale]
-    sources = dict.fromkeys(f"{p.name}: {p.source}" for p in PUBLISHED)
+        lines += [_published_row(published) for published in _of_stills() if published.scale == scale]
+    sources = dict.fromkeys(f"{p.name}: {p.source}" for p in _of_stills())
     return "\n".join([*lines, "", f"{FOOTNOTES} {'; '.join(sources)}.", ""])
 
 
@@ -195,8 +169,12 @@ def _row(name: str, result: Result) -> str:
     return _line(label, result["scale"], result["parameters"], [*psnr, *lpips, *detail])
 
 
+def _of_stills() -> list[Published]:
+    return [published for published in PUBLISHED if published.psnr_db.keys() >= set(SETS)]
+
+
 def _published_row(published: Published) -> str:
-    psnr = [f"*{figure:.2f}*" for figure in published.psnr_db]
+    psnr = [f"*{published.psnr_db[name]:.2f}*" for name in SETS]
     return _line(f"*{published.name}* †", published.scale, published.parameters, psnr)
 
 

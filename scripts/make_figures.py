@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 import vsr
+from vsr.bench.strips import labelled
 
 ROOT = Path(__file__).parent.parent
 CROPS = ((690, 80, 480, 230), (200, 10, 480, 230), (560, 400, 480, 230))  # x, y, width, height at x4
@@ -35,15 +36,6 @@ def frame_at(path: Path, index: int, size: tuple[int, int] | None = None) -> np.
                 shown = frame.reformat(width, height, "rgb24", interpolation="BICUBIC")
                 return np.asarray(shown.to_ndarray())
     raise click.ClickException(f"{path} has no frame {index}")
-
-
-def labelled(picture: np.ndarray, text: str) -> np.ndarray:
-    picture = np.ascontiguousarray(picture)
-    font = cv2.FONT_HERSHEY_SIMPLEX
-    (width, height), _ = cv2.getTextSize(text, font, 0.55, 1)
-    cv2.rectangle(picture, (0, 0), (width + 12, height + 14), (24, 24, 24), cv2.FILLED)
-    cv2.putText(picture, text, (6, height + 6), font, 0.55, (255, 255, 255), 1, cv2.LINE_AA)
-    return picture
 
 
 def row(pictures: dict[str, np.ndarray], crop: tuple[int, int, int, int]) -> np.ndarray:

@@ -58,6 +58,8 @@ def main(weights: Path, name: str, description: str, recipe: str, data_used: str
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
     (SHIPPED / f"{name}.json").write_text(replace(card, figures=figures, sha256=digest).to_json(), "utf-8")
     click.echo(f"{name}: {figures}")
+    if (SHIPPED / f"{name}.int8.safetensors").is_file():
+        click.echo(f"its weights for int8 are those of the network before: python scripts/ship_int8.py {name} ...")
 
 
 if __name__ == "__main__":

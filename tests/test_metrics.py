@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from vsr.metrics import detail_ratio, luma_bt601, psnr_db, ssim
+from vsr.metrics import (
+    detail_ratio,
+    difference_psnr_db,
+    flow_distance,
+    luma_bt601,
+    optical_flow,
+    pooled_psnr_db,
+    psnr_db,
+    ssim,
+)
 
 
 def _picture(seed: int, height: int = 14, width: int = 17) -> Tensor:
@@ -84,6 +93,24 @@ def test_ssim_equals_its_definition(mix: float) -> None:
     assert ssim(a, b) == pytest.approx(_ssim_by_definition(a[0, 0].numpy(), b[0, 0].numpy()), abs=1e-9)
 
 
+@pytest.mark.parametrize("shape", [(11, 11), (40, 53)])
+def test_psnr_and_ssim_are_those_of_scikit_image(shape: tuple[int, int]) -> None:
+    metrics = pytest.importorskip("skimage.metrics")
+    a, noise = _picture(1, *shape), _picture(2, *shape)
+    b = (a.double() * 0.8 + noise.double() * 0.2).round()
+    arrays = a[0, 0].numpy().astype(np.float64), b[0, 0].numpy()
+    assert psnr_db(a, b) == pytest.approx(metrics.peak_signal_noise_ratio(*arrays, data_range=255), abs=1e-6)
+    score = metrics.structural_similarity(
+        *arrays, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    assert ssim(a, b) == pytest.approx(score, abs=1e-6)
+
+
+def test_ssim_needs_a_whole_window() -> None:
+    with pytest.raises(ValueError, match="11 pixels a side, not 17x10"):
+        ssim(_picture(1, height=10), _picture(2, height=10))
+
+
 def test_ssim_of_equal_pictures_is_one() -> None:
     assert ssim(_picture(3), _picture(3)) == pytest.approx(1.0, abs=1e-12)
 
@@ -135,3 +162,43 @@ def test_blur_takes_detail_and_noise_adds_it() -> None:
 def test_a_bright_edge_of_the_picture_is_no_detail() -> None:
     ramp = torch.linspace(0, 255, 64, dtype=torch.float64).expand(1, 1, 64, 64)
     assert detail_ratio(ramp, _wave(0.35)) < 1e-3  # its ends differ, which a bare spectrum takes for a sharp step
+
+
+# -- over time -----------------------------------------------------------------------------------------------------
+
+
+def test_pooled_psnr_is_that_of_all_pixels_together() -> None:
+    a, b = _picture(1), _picture(2)
+    c = (b.double() + 3).clamp(0, 255)
+    together = psnr_db(torch.cat((a.double(), c)), torch.cat((b.double(), b.double())))
+    assert pooled_psnr_db([psnr_db(a, b), psnr_db(c, b)]) == pytest.approx(together)
+    assert pooled_psnr_db([math.inf, math.inf]) == math.inf
+    assert pooled_psnr_db([math.inf, 40.0]) == pytest.approx(40 + 10 * math.log10(2))
+
+
+def _moving(shift: float) -> Tensor:
+    """A smooth pattern that has moved to the right by `shift` pixels."""
+    y, x = torch.meshgrid(*[torch.arange(64, dtype=torch.float64)] * 2, indexing="ij")
+    return (128 + 50 * torch.sin((x - shift) / 5) + 40 * torch.sin(y / 7))[None, None]
+
+
+def test_flow_is_the_motion_in_pixels() -> None:
+    flow = optical_flow(_moving(0), _moving(2))[16:-16, 16:-16]
+    assert flow[..., 0].median().item() == pytest.approx(2, abs=0.1)
+    assert flow[..., 1].median().item() == pytest.approx(0, abs=0.1)
+
+
+def test_tof_is_the_distance_of_two_motions() -> None:
+    still, moved = torch.zeros(5, 6, 2), torch.zeros(5, 6, 2)
+    moved[..., 0], moved[..., 1] = 3, -4
+    assert flow_distance(moved, still) == 5
+    assert flow_distance(moved, moved) == 0
+
+
+def test_an_error_that_stays_does_not_flicker() -> None:
+    before, after = _picture(1).double(), _picture(2).double()
+    error = _picture(3).double() / 8
+    assert difference_psnr_db((before + error, after + error), (before, after)) > 200
+    assert difference_psnr_db((before + error, after), (before, after)) == pytest.approx(
+        psnr_db(before + error, before)
+    )

@@ -21,7 +21,7 @@ EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
 _AUDIO = ["copy", "aac", "opus", "none"]
-_PRECISIONS = ["auto", "fp16", "bf16", "fp32"]
+_PRECISIONS = ["auto", "int8", "fp16", "bf16", "fp32"]
 _BACKENDS = ["auto", "tensorrt", "openvino", "pytorch"]
 
 
@@ -108,6 +108,10 @@ def cli() -> None:
 @click.option("--backend", default="auto", show_default=True, type=click.Choice(_BACKENDS), help="What runs it.")
 @click.option("--batch", type=int, help="Frames per batch.  [default: by frame size]")
 @click.option("--tile", type=int, help="Side of a tile in input pixels.  [default: whole frames]")
+@click.option("--reuse/--no-reuse", default=True, help="Take what has not changed from the frame before.  [default: on]")
+@click.option(
+    "--hwaccel", type=click.Choice(["none", "auto", "cuda"]), default="none", help="What decodes: CPU or GPU."
+)
 @click.option("--codec", "-c:v", help="Video encoder, in ffmpeg's words.  [default: by container]")
 @click.option("--crf", "-crf", type=float, help="Quality of the encoder, lower is better.  [default: 18 for libx264]")
 @click.option("--preset", "-preset", help="Speed preset of the encoder.")
@@ -242,6 +246,8 @@ def engine_prune(everything: bool) -> None:
 @click.option("--precision", default="fp32", show_default=True, type=click.Choice(_PRECISIONS[1:]))
 @click.option("--size", type=_Size(), help="WIDTHxHEIGHT of the input.  [default: any]")
 @click.option("--batch", type=click.IntRange(1), help="Frames, with --size.  [default: 1]")
+@click.option("--calibrate", type=_FILE, help="For int8: folder of pictures, where the model has no weights for it.")
+@click.option("--validation", type=_FILE, help="For int8: folder that holds Set5, by which it is judged.")
 @click.option("--overwrite", "-y", is_flag=True, help="Replace OUT.onnx if it exists.")
 def export(model: str, output: Path, **values: Any) -> None:
     """Write MODEL as ONNX: input "x" and output "y", float32 (N, C, H, W) with values from 0 to 1."""
@@ -250,9 +256,97 @@ def export(model: str, output: Path, **values: Any) -> None:
     click.echo(f"vsr: {export_model(model, output, **values)}", err=True)
 
 
-@cli.group()
+class _Benchmarks(click.Group):
+    """Takes the name of a set or a folder for 'quality' on it."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            args = ["quality", *args]
+        return super().resolve_command(ctx, args)
+
+
+@cli.group(cls=_Benchmarks)
 def benchmark() -> None:
-    """Measure what vsr does here."""
+    """Measure what vsr does here: 'vsr benchmark vid4 --model fast', 'vsr benchmark speed' and others."""
+
+
+@benchmark.command()
+@click.argument("dataset")
+@click.option("--model", "models", multiple=True, help="A name ('vsr models') or a weights file; may be repeated.")
+@click.option("--opencv", type=_FILE, multiple=True, help="A .pb of OpenCV's dnn_superres; may be repeated.")
+@click.option("--degradation", type=click.Choice(["bi", "bd"]), default="bi", show_default=True, help="Of clips.")
+@click.option("--scale", type=click.IntRange(2), help="[default: the models', or 4]")
+@click.option("--data", type=_FILE, help="Folder that holds Vid4, Set5, Set14, BSD100.  [default: $VSR_DATA/test]")
+@click.option("--out", type=_FILE, help="Folder for a page, plots, strips, CSV and JSON.")
+@click.option("--overwrite", "-y", is_flag=True, help="Replace an earlier benchmark in OUT.")
+@click.option("--lpips", type=_FILE, help="Weights of LPIPS on SqueezeNet, to measure it too.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--precision", default="auto", show_default=True, type=click.Choice(_PRECISIONS), help="Of the networks.")
+@click.option("--backend", default="auto", show_default=True, type=click.Choice(_BACKENDS), help="What runs them.")
+@click.option("--quiet", is_flag=True, help="Print the table and errors only.")
+def quality(
+    dataset: str,
+    models: tuple[str, ...],
+    data: Path | None,
+    out: Path | None,
+    overwrite: bool,
+    quiet: bool,
+    **values: Any,
+) -> None:
+    """PSNR, SSIM and more of every MODEL on vid4, set5, set14, bsd100 or a folder of pictures or clips.
+
+    'quality' need not be said. Bicubic and Lanczos are measured along; where bicubic does not give the figures
+    on record, the run stops.
+    """
+    from vsr.bench.datasets import default_data_folder
+    from vsr.bench.quality import measure_quality
+    from vsr.bench.report import prepare_folder, table, write_report
+
+    printer = ProgressPrinter("none" if quiet else "bar", quiet)
+    if out is not None:
+        prepare_folder(out, overwrite)
+    try:
+        report = measure_quality(
+            dataset, models, data=data or default_data_folder(), on_progress=printer.update, note=printer.note, **values
+        )
+    finally:
+        printer.close()
+    click.echo(table(report))
+    if out is not None:
+        write_report(report, out, overwrite=overwrite)
+        printer.note(f"{out / 'index.html'}")
+
+
+@benchmark.command()
+@click.argument("reference", type=_FILE)
+@click.argument("distorted", type=_FILE)
+@click.option("--crop", type=click.IntRange(0), default=0, show_default=True, help="Pixels at each edge to leave out.")
+@click.option("--skip", type=click.IntRange(0), default=0, show_default=True, help="Frames at both ends to leave out.")
+@click.option("--out", type=_FILE, help="Folder for a page, a plot, CSV and JSON.")
+@click.option("--overwrite", "-y", is_flag=True, help="Replace an earlier benchmark in OUT.")
+@click.option("--lpips", type=_FILE, help="Weights of LPIPS on SqueezeNet, to measure it too.")
+@click.option("--quiet", is_flag=True, help="Print the table and errors only.")
+def video(reference: Path, distorted: Path, out: Path | None, overwrite: bool, quiet: bool, **values: Any) -> None:
+    """PSNR, SSIM and more of DISTORTED against REFERENCE: two videos, frame by frame by their time.
+
+    Two folders of pictures are compared in the order of their names.
+    """
+    from vsr.bench.report import prepare_folder, table, write_report
+    from vsr.bench.video import compare_files
+
+    printer = ProgressPrinter("none" if quiet else "bar", quiet)
+    if out is not None:
+        prepare_folder(out, overwrite)
+    try:
+        report = compare_files(reference, distorted, on_progress=printer.update, **values)
+    finally:
+        printer.close()
+    click.echo(table(report))
+    if out is not None:
+        write_report(report, out, overwrite=overwrite)
+        printer.note(f"{out / 'index.html'}")
 
 
 @benchmark.command()

@@ -167,6 +167,15 @@ class FrameBatch:
     def num_frames(self) -> int:
         return len(self.pts)
 
+    def split(self, num_frames: int) -> list[FrameBatch]:
+        """Views of the batch, `num_frames` frames each; fewer in the last."""
+        starts = range(0, self.num_frames, num_frames)
+        return [self] if len(starts) == 1 else [self._part(slice(start, start + num_frames)) for start in starts]
+
+    def _part(self, frames: slice) -> FrameBatch:
+        planes = tuple(plane[frames] for plane in self.planes)
+        return FrameBatch(planes, self.pts[frames], self.durations[frames], self.time_base, self.color)
+
     @property
     def height(self) -> int:
         return int(self.planes[0].shape[2])

@@ -1,14 +1,29 @@
-"""Picture quality as pure tensor functions."""
+"""Picture quality, frame by frame and over time, as functions of tensors."""
 
 from __future__ import annotations
 
 import math
 
+import cv2
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["detail_ratio", "luma_bt601", "psnr_db", "ssim"]
+__all__ = [
+    "SSIM_SIDE",
+    "detail_ratio",
+    "difference_psnr_db",
+    "flow_distance",
+    "luma_bt601",
+    "optical_flow",
+    "pooled_psnr_db",
+    "psnr_db",
+    "ssim",
+]
+
+SSIM_SIDE = 11  # pixels of SSIM's window
+# levels 3 of scale 0.5, window 15, 3 iterations, neighbourhood 5, sigma 1.2: as in the evaluation of TecoGAN
+_FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)
 
 
 def luma_bt601(rgb: Tensor) -> Tensor:
@@ -16,8 +31,8 @@ def luma_bt601(rgb: Tensor) -> Tensor:
 
     The conversion of MATLAB's `rgb2ycbcr`, on which the figures of super-resolution papers stand.
     """
-    weight = torch.tensor([65.481, 128.553, 24.966], dtype=torch.float64, device=rgb.device) / 255
-    return (rgb.double() * weight[:, None, None]).sum(1, keepdim=True) + 16
+    red, green, blue = (rgb[:, channel : channel + 1].double() for channel in range(3))
+    return red * (65.481 / 255) + green * (128.553 / 255) + blue * (24.966 / 255) + 16
 
 
 def psnr_db(a: Tensor, b: Tensor, crop: int = 0, peak: float = 255.0) -> float:
@@ -37,25 +52,66 @@ def ssim(a: Tensor, b: Tensor, peak: float = 255.0) -> float:
     """Structural similarity of two (N, 1, H, W) pictures (Wang et al. 2004).
 
     11×11 Gaussian window of sigma 1.5, valid area only, K = 0.01 and 0.03.
+    Raises ValueError where the shapes differ or a side is below 11 pixels.
     """
     if a.shape != b.shape:
         raise ValueError(f"pictures of different shapes: {tuple(a.shape)} and {tuple(b.shape)}")
+    if min(a.shape[-2:]) < SSIM_SIDE:
+        raise ValueError(f"SSIM needs {SSIM_SIDE} pixels a side, not {a.shape[-1]}x{a.shape[-2]}")
     a, b = a.double(), b.double()
-    x = torch.arange(11, dtype=torch.float64, device=a.device) - 5
-    window = torch.exp(-x.square() / (2 * 1.5**2))
-    window = window / window.sum()
-
-    def blur(t: Tensor) -> Tensor:
-        return F.conv2d(F.conv2d(t, window[None, None, :, None]), window[None, None, None, :])
-
-    mean_a, mean_b = blur(a), blur(b)
-    var_a = blur(a * a) - mean_a.square()
-    var_b = blur(b * b) - mean_b.square()
-    cov = blur(a * b) - mean_a * mean_b
+    mean_a, mean_b = _gaussian_means(a), _gaussian_means(b)
+    var_a = _gaussian_means(a * a) - mean_a.square()
+    var_b = _gaussian_means(b * b) - mean_b.square()
+    cov = _gaussian_means(a * b) - mean_a * mean_b
     c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
     score = (2 * mean_a * mean_b + c1) * (2 * cov + c2)
     score = score / ((mean_a.square() + mean_b.square() + c1) * (var_a + var_b + c2))
     return score.mean().item()
+
+
+def _gaussian_means(x: Tensor) -> Tensor:
+    """SSIM's window over the valid area of float64 (N, 1, H, W); by OpenCV, as convolutions of doubles are slow."""
+    window = cv2.getGaussianKernel(SSIM_SIDE, 1.5)
+    edge = SSIM_SIDE // 2
+    planes = [cv2.sepFilter2D(plane[0].cpu().numpy(), cv2.CV_64F, window, window) for plane in x]
+    return torch.from_numpy(np.stack(planes))[:, None, edge:-edge, edge:-edge].to(x.device)
+
+
+def pooled_psnr_db(psnrs_db: list[float]) -> float:
+    """PSNR in dB of the mean squared error over frames of one size, from each frame's PSNR: ffmpeg's `average`.
+
+    The mean of the frames' PSNR, which papers give, is never below it.
+    """
+    mean = sum(10 ** (-x / 10) for x in psnrs_db) / len(psnrs_db)
+    return -10 * math.log10(mean) if mean else math.inf
+
+
+# -- over time ---------------------------------------------------------------------------------------------------
+
+
+def optical_flow(previous: Tensor, current: Tensor) -> Tensor:
+    """Motion from one picture to the next in pixels, (H, W, 2) float32 as (x, y), by Farneback's method (2003).
+
+    Both (1, 1, H, W), values in 0..255, which are rounded. Parameters as in TecoGAN's evaluation (Chu et al. 2020).
+    """
+    before, after = (x[0, 0].round().clamp(0, 255).to(torch.uint8).cpu().numpy() for x in (previous, current))
+    return torch.from_numpy(cv2.calcOpticalFlowFarneback(before, after, None, *_FARNEBACK))  # type: ignore[call-overload]
+
+
+def flow_distance(flow: Tensor, truth: Tensor) -> float:
+    """tOF of Chu et al. 2020: mean distance in pixels between two flows (H, W, 2); 0 is motion like the truth's."""
+    return (flow.double() - truth.double()).square().sum(-1).sqrt().mean().item()
+
+
+def difference_psnr_db(pictures: tuple[Tensor, Tensor], truths: tuple[Tensor, Tensor], peak: float = 255.0) -> float:
+    """PSNR in dB of the difference of two consecutive pictures (before, after) against that of the truth's.
+
+    A constant error cancels out: what counts is error that changes from frame to frame, which is seen as flicker.
+    """
+    return psnr_db(pictures[1].double() - pictures[0].double(), truths[1].double() - truths[0].double(), peak=peak)
+
+
+# -- detail --------------------------------------------------------------------------------------------------------
 
 
 def detail_ratio(picture: Tensor, truth: Tensor) -> float:

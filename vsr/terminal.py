@@ -85,6 +85,7 @@ class ProgressPrinter:
                     "height": report.height,
                     "seconds": round(report.seconds, 3),
                     "stage_seconds": {k: round(v, 3) for k, v in report.stage_seconds.items()},
+                    "reused_share": None if report.reused_share is None else round(report.reused_share, 4),
                 }
             )
             return
@@ -94,12 +95,19 @@ class ProgressPrinter:
             f"vsr: {report.output}: {report.num_frames} frame{'s' if report.num_frames != 1 else ''} at "
             f"{report.width}x{report.height} in {report.seconds:.1f} s ({fps:.1f} fps)"
             + (f"; time: {shares}" if shares else "")
+            + _reused(report)
             + f"; {report.model} on {report.engine}",
             err=True,
         )
 
     def _print_json(self, values: dict[str, object]) -> None:
         click.echo(json.dumps(values), err=True)
+
+
+def _reused(report: JobReport) -> str:
+    if not report.reused_share:
+        return ""
+    return f"; reused {report.reused_share:.0%} of {report.num_frames:,} frames' pixels"
 
 
 def _bar(progress: Progress) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from dataclasses import replace
 from fractions import Fraction
@@ -18,7 +19,8 @@ from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Ran
 from vsr.media.pixels import FORMATS, allocate_planes
 from vsr.models.cards import ModelCard
 from vsr.models.nets import LumaNet, SRResNet
-from vsr.models.weights import load_net, resolve
+from vsr.models.quantized import calibrate, quantized
+from vsr.models.weights import load_int8_net, load_net, resolve
 from vsr.pipeline.tiles import TiledNetwork
 from vsr.pipeline.upscaler import Target, Upscaler
 
@@ -43,7 +45,8 @@ def _precisions(place: Place) -> list[Precision]:
     if place.backend == "openvino":  # it refuses what the CPU lacks
         from vsr.backends.openvino_engine import _core
 
-        return ["fp32", *(["bf16"] if "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else [])]
+        there = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return ["fp32", *(name for name in ("bf16", "int8") if name.upper() in there)]  # type: ignore[list-item]
     return ["fp32", "fp16"] if place.device.type == "cuda" else ["fp32", "bf16"]
 
 
@@ -65,10 +68,23 @@ def small_net(name: str) -> tuple[nn.Module, int]:
     return net.eval().requires_grad_(False), 1 if name == "luma" else 3
 
 
+def small_integers(name: str) -> tuple[nn.Module, int]:
+    """The same network for int8, whose engines are held to what its integers give."""
+    net, channels = small_net(name)
+    result = quantized(net)
+    calibrate(result, [torch.rand(2, channels, 32, 32, generator=torch.Generator().manual_seed(0))])
+    return result, channels
+
+
+def limit(engine: Engine) -> float:
+    """How far the output of random weights, which amplify, may be off; see the shipped networks for more."""
+    return {torch.float32: 1e-5, torch.int8: 5e-2}.get(engine.dtype, 2e-2)
+
+
 @pytest.fixture(params=[(*case, net) for case in CASES for net in ("luma", "srresnet")], ids="-".join)
 def case(request: pytest.FixtureRequest) -> tuple[Engine, nn.Module, int]:
     place, precision, name = request.param
-    net, channels = small_net(name)
+    net, channels = (small_integers if precision == "int8" else small_net)(name)
     return make_engine(net, channels, place, precision), net, channels
 
 
@@ -103,8 +119,7 @@ def test_output_is_that_of_the_network_in_fp32(case: tuple[Engine, nn.Module, in
     engine, net, channels = case
     x = frames(engine, channels, 2)
     reference = net(x.cpu())
-    limit = 1e-5 if engine.dtype == torch.float32 else 2e-2  # random weights amplify; see the next test
-    assert (engine(x)[0].cpu() - reference).abs().max() < limit
+    assert (engine(x)[0].cpu() - reference).abs().max() < limit(engine)
 
 
 def picture(channels: int = 1) -> torch.Tensor:
@@ -117,7 +132,10 @@ def picture(channels: int = 1) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["fast", "srresnet"])
 def test_shipped_networks_stay_within_two_code_values(name: str, place: str, precision: Precision) -> None:
     card, path = resolve(name)
-    net, channels = load_net(card, path), 1 if card.color == "y" else 3
+    if precision == "int8" and not card.int8_weights:
+        pytest.skip(f"{name} has no weights for int8")
+    net = load_int8_net(card) if precision == "int8" else load_net(card, path)
+    channels = 1 if card.color == "y" else 3
     engine = make_engine(net, channels, place, precision)
     x = picture(channels)
     difference = (engine(x.to(engine.device))[0].cpu() - net(x)).abs()
@@ -131,7 +149,7 @@ def test_any_size_comes_out(case: tuple[Engine, nn.Module, int], size: tuple[int
     x = frames(engine, channels, 2, *size)
     out = engine(x)[0].cpu()
     assert out.shape == (2, channels, 2 * size[0], 2 * size[1])
-    assert (out - net(x.cpu())).abs().max() < (1e-5 if engine.dtype == torch.float32 else 2e-2)
+    assert (out - net(x.cpu())).abs().max() < limit(engine)
 
 
 def test_tiles_give_what_whole_frames_give(case: tuple[Engine, nn.Module, int]) -> None:
@@ -139,7 +157,7 @@ def test_tiles_give_what_whole_frames_give(case: tuple[Engine, nn.Module, int]) 
     card = ModelCard("small", "luma", {}, 2, "y", halo=net.halo)  # type: ignore[arg-type]
     x = frames(engine, channels, 3, 47, 61)
     whole, tiled = TiledNetwork(engine, card)(x), TiledNetwork(engine, card, tile=20)(x)
-    assert (whole - tiled).abs().max() < (1e-5 if engine.dtype == torch.float32 else 2e-2)
+    assert (whole - tiled).abs().max() < limit(engine)
 
 
 def test_frames_that_lie_scattered_in_memory_are_taken(case: tuple[Engine, nn.Module, int]) -> None:
@@ -152,7 +170,8 @@ def test_frames_that_lie_scattered_in_memory_are_taken(case: tuple[Engine, nn.Mo
 @on_every_backend
 def test_ten_bit_video_keeps_its_steps(place: str, precision: Precision) -> None:
     card, path = resolve("fast")
-    maker = EngineMaker(load_net(card, path), 1, PLACES[place])
+    load_quantized = functools.partial(load_int8_net, card)
+    maker = EngineMaker(load_net(card, path), 1, PLACES[place], load_quantized=load_quantized)
     upscaler = Upscaler(card, maker.make, precision, make_reference=maker.make_reference, is_fixed=True)
     color = Color(Matrix.BT709, Primaries.BT709, Transfer.BT709, Range.LIMITED, ChromaLocation.LEFT, 10)
     planes = allocate_planes(FORMATS["yuv420p10le"], 3, 20, 26)
@@ -205,5 +224,5 @@ def test_auto_precision_is_one_the_device_has() -> None:
 
 
 def test_fallback_ends_at_fp32() -> None:
-    assert safer_precisions("fp16")[-1] == safer_precisions("bf16")[-1] == "fp32"
+    assert {safer_precisions(name)[-1] for name in ("int8", "fp16", "bf16")} == {"fp32"}
     assert safer_precisions("fp32") == ()

@@ -574,6 +574,20 @@ def test_a_job_gives_the_video_that_pytorch_gives(bench: Bench, tmp_path: Path, 
     assert bench.device.log.count("capture") >= 1
 
 
+@pytest.mark.parametrize("tile", [None, 60], ids=["whole", "tiles"])
+def test_a_job_builds_one_engine_for_its_check_its_batches_and_its_tiles(
+    bench: Bench, tmp_path: Path, tile: int | None
+) -> None:
+    net = luma_net()
+    reference = functools.partial(TorchEngine, net, CPU, "fp32")
+    upscaler = Upscaler(
+        CARD, lambda precision: bench.engine(net, precision), "fp32", tile, bench.notes.append, make_reference=reference
+    )
+    report = enhance_video(SAMPLE, tmp_path / "out.mp4", FIVE_FRAMES, upscaler=upscaler)
+    assert report.num_frames == 5 and report.engine.startswith("TensorRT")
+    assert bench.num_builds() == 1
+
+
 @pytest.mark.parametrize("damaged", [".engine", ".engine.json", ".cache", ".cache.json"])
 def test_a_job_goes_on_when_a_file_of_the_last_one_is_damaged(bench: Bench, tmp_path: Path, damaged: str) -> None:
     def job(name: str) -> int:

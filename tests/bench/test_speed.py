@@ -7,7 +7,7 @@ import json
 import pytest
 
 from vsr.bench.speed import Case, cases, measure, table, to_json
-from vsr.errors import MissingExtraError, ModelError, VsrError
+from vsr.errors import MissingExtraError, ModelError, OptionError, VsrError
 
 
 def test_every_combination_is_a_case() -> None:
@@ -33,10 +33,19 @@ def test_engines_are_measured_in_turns_and_reported() -> None:
     assert report["speeds"][1]["case"]["precision"] == "bf16" and report["machine"]["threads"] >= 1
 
 
+def test_int8_is_measured_beside_the_others() -> None:
+    pytest.importorskip("openvino")
+    wanted = cases(["fast"], ["openvino"], ["fp32", "int8"], [(32, 24)], batch=1, device="cpu")
+    speeds = measure(wanted, rounds=1, round_seconds=0.01)
+    assert [speed.engine.rpartition(", ")[2] for speed in speeds] == ["fp32", "int8"]
+    assert speeds[0].flops == speeds[1].flops and speeds[1].matmul_flops_per_second > 0
+
+
 @pytest.mark.parametrize(
     ("case", "kind", "named"),
     [
         (Case("nonsense"), ModelError, "nonsense"),
+        (Case("fast", "pytorch", "int8", device="cpu"), OptionError, "OpenVINO"),
         (Case("fast", "tensorrt", device="cpu"), (MissingExtraError, VsrError), "ensor"),
     ],
 )

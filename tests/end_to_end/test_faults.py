@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,13 @@ import av
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from vsr.backends.engine import Engine
-from vsr.errors import EngineError, InputError, OutputError, StrictError, VerificationError
+from vsr.backends.engine import Engine, Precision
+from vsr.backends.transfers import DirectTransfers, Planes
+from vsr.cli import main
+from vsr.errors import EngineError, InputError, OptionError, OutputError, StrictError, VerificationError
 from vsr.media.reader import Chunk, VideoReader
 from vsr.media.writer import VideoWriter
 from vsr.models.cards import ModelCard
@@ -165,13 +168,18 @@ def test_reader_failure(
 def test_network_that_throws(
     call_number: int, tmp_path: Path, long_clip: Path, clean_folder: Callable[..., None]
 ) -> None:
-    cause = RuntimeError("CUDA error: an illegal memory access was encountered")
+    cause = RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be")
 
     def throw(number: int, x: Tensor) -> None:
         if number == call_number:
             raise cause
 
-    assert _job(long_clip, tmp_path / "out.mp4", _upscaler(Identity(throw))) is cause
+    error = _job(long_clip, tmp_path / "out.mp4", _upscaler(Identity(throw)))
+    assert isinstance(error, EngineError)
+    assert error.__cause__ is cause
+    frame = 2 * (call_number - 1) + 1
+    expected = f"{long_clip}: at frame {frame}: identity failed (CUDA error: an illegal memory access was encountered)"
+    assert str(error) == expected
     clean_folder()
 
 
@@ -183,6 +191,7 @@ def test_network_that_gives_nan(tmp_path: Path, long_clip: Path, clean_folder: C
     error = _job(long_clip, tmp_path / "out.mp4", _upscaler(Identity(poison)))
     assert isinstance(error, EngineError)
     assert "NaN" in str(error)
+    assert "at frame 5:" in str(error)
     clean_folder()
 
 
@@ -201,6 +210,258 @@ def test_out_of_memory_drops_no_frame(tmp_path: Path, long_clip: Path, read_back
     before, after = (read_back(path, keep_frames=True) for path in (long_clip, tmp_path / "out.mkv"))
     pairs = list(zip(before.frames, after.frames, strict=True))
     assert all(bytes(a.planes[0]) == bytes(b.planes[0]) for a, b in pairs)
+
+
+# -- the network fails, and the job goes on ------------------------------------------------------------
+
+
+class Dilation:
+    """An engine that doubles the size and of halo 2: exact, so that tiles and batches change no bit.
+
+    before: called with the number of the call and the input.  after: gives what becomes of the output.
+    """
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(
+        self,
+        name: str = "fp32",
+        before: Callable[[int, Tensor], None] = lambda number, x: None,
+        after: Callable[[int, Tensor], Tensor] = lambda number, out: out,
+    ) -> None:
+        self.name, self.shapes = name, list[tuple[int, ...]]()
+        self._before, self._after = before, after
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        (x,) = inputs
+        self.shapes.append(tuple(x.shape))
+        self._before(len(self.shapes), x)
+        out = F.interpolate(F.max_pool2d(x, 5, stride=1, padding=2), scale_factor=2.0, mode="nearest")
+        return (self._after(len(self.shapes), out),)
+
+
+class LateTransfers(DirectTransfers):
+    """What a device that computes by itself does: outputs are there when they are asked for, one batch later."""
+
+    num_in_flight = 1
+
+    def download(self, planes: Planes) -> Callable[[], Planes]:
+        return lambda: tuple(plane.clone() for plane in planes)
+
+
+TRANSFERS = [DirectTransfers(torch.device("cpu")), LateTransfers(torch.device("cpu"))]
+either_transfers = pytest.mark.parametrize("transfers", TRANSFERS, ids=["at-once", "in-flight"])
+
+
+def _dilating(
+    engines: Sequence[Dilation], notes: list[str], transfers: DirectTransfers, tile: int | None = None
+) -> Upscaler:
+    """An upscaler that begins with the first of the engines, which are fp16, bf16 and fp32, or the last of these."""
+    names: list[Precision] = ["fp16", "bf16", "fp32"]
+    by_name = dict(zip(names[-len(engines) :], engines, strict=True))
+    card = ModelCard("dilation", "luma", {}, 2, "y", halo=2)
+    return Upscaler(card, by_name.__getitem__, next(iter(by_name)), tile, notes.append, transfers=transfers)
+
+
+@pytest.fixture(scope="module")
+def moving_clip(tmp_path_factory: pytest.TempPathFactory, make_clip: Callable[..., Path]) -> Path:
+    """23 frames of 160×90, all different everywhere, with gaps in time."""
+
+    def picture(index: int) -> av.VideoFrame:
+        values = np.random.default_rng(index).integers(16, 236, (90, 160), np.uint8)
+        return av.VideoFrame.from_ndarray(values, "gray").reformat(threads=1, format="yuv420p")
+
+    pts = tuple(index + 5 * (index > 9) for index in range(23))
+    return make_clip(tmp_path_factory.mktemp("moving") / "moving.mkv", size=(160, 90), pts=pts, picture=picture)
+
+
+@pytest.fixture(scope="module")
+def unbroken(
+    tmp_path_factory: pytest.TempPathFactory, moving_clip: Path, read_back: Callable[..., Any]
+) -> tuple[list[Any], list[bytes]]:
+    """Times and luma planes of the output of a job without a fault."""
+    path = tmp_path_factory.mktemp("unbroken") / "out.mkv"
+    upscaler = _dilating([Dilation()], [], TRANSFERS[0])
+    assert _job(moving_clip, path, upscaler, batch=4, encoder_options={"qp": "0"}) is None
+    return _contents(read_back(path, keep_frames=True))
+
+
+def _contents(reading: Any) -> tuple[list[Any], list[bytes]]:
+    return reading.times, [bytes(frame.planes[0]) for frame in reading.frames]
+
+
+@pytest.fixture
+def goes_on(
+    tmp_path: Path, moving_clip: Path, unbroken: tuple[list[Any], list[bytes]], read_back: Callable[..., Any]
+) -> Callable[[Upscaler], None]:
+    """Asserts that a job with an upscaler ends well, and with the very output of the unbroken job."""
+
+    def check(upscaler: Upscaler) -> None:
+        assert len(unbroken[0]) == len(set(unbroken[1])) == 23
+        assert _job(moving_clip, tmp_path / "out.mkv", upscaler, batch=4, encoder_options={"qp": "0"}) is None
+        assert _contents(read_back(tmp_path / "out.mkv", keep_frames=True)) == unbroken
+
+    return check
+
+
+@either_transfers
+def test_out_of_memory_halves_the_batch_then_tiles_then_shrinks_the_tiles(
+    transfers: DirectTransfers, goes_on: Callable[[Upscaler], None]
+) -> None:
+    def limit(number: int, x: Tensor) -> None:
+        if number > 3 and x.numel() > 60 * 60:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to")
+
+    notes: list[str] = []
+    engine = Dilation(before=limit)
+    goes_on(_dilating([engine], notes, transfers))
+    assert notes == [
+        "out of memory: going on with batches of 2",
+        "out of memory: going on with batches of 1",
+        "out of memory: going on with tiles of 80 pixels",
+        "out of memory: going on with tiles of 40 pixels",
+    ]
+    assert len({shape[-2:] for shape in engine.shapes if shape[-1] < 60}) == 1
+
+
+@either_transfers
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_one_bad_value_in_the_middle_of_a_job_leads_to_the_next_safer_precision(
+    value: float, transfers: DirectTransfers, goes_on: Callable[[Upscaler], None]
+) -> None:
+    def spoil(number: int, out: Tensor) -> Tensor:
+        if number == 4:
+            out[2, 0, 100, 7] = value
+        return out
+
+    notes: list[str] = []
+    engines = [Dilation("fp16", after=spoil), Dilation("bf16"), Dilation("fp32")]
+    upscaler = _dilating(engines, notes, transfers)
+    goes_on(upscaler)
+    assert notes == ["fp16 gave NaN or Inf: going on in bf16"]
+    assert upscaler.engine is engines[1]
+    # Of six batches the fourth is done twice; with one in flight, the fifth is done before that is known.
+    assert [len(engine.shapes) for engine in engines[:2]] == ([5, 2] if transfers.num_in_flight else [4, 3])
+
+
+@either_transfers
+def test_every_precision_that_breaks_down_is_left_in_its_turn(
+    transfers: DirectTransfers, goes_on: Callable[[Upscaler], None]
+) -> None:
+    def spoil(number: int, out: Tensor) -> Tensor:
+        return out * float("nan") if number >= 2 else out
+
+    notes: list[str] = []
+    engines = [Dilation("fp16", after=spoil), Dilation("bf16", after=spoil), Dilation("fp32")]
+    goes_on(_dilating(engines, notes, transfers))
+    assert notes == ["fp16 gave NaN or Inf: going on in bf16", "bf16 gave NaN or Inf: going on in fp32"]
+
+
+@either_transfers
+def test_a_first_batch_that_strays_from_fp32_is_done_again(
+    transfers: DirectTransfers, goes_on: Callable[[Upscaler], None]
+) -> None:
+    notes: list[str] = []
+    engines = [
+        Dilation("fp16", after=lambda number, out: out + 9 / 255),
+        Dilation("bf16", after=lambda number, out: out - 4 / 255),
+        Dilation("fp32"),
+    ]
+    goes_on(_dilating(engines, notes, transfers))
+    assert notes == [
+        "fp16 differs from fp32 by 9.0 code values: going on in bf16",
+        "bf16 differs from fp32 by 4.0 code values: going on in fp32",
+    ]
+    assert [len(engine.shapes) for engine in engines[:2]] == [1, 1]
+
+
+@either_transfers
+def test_faults_of_several_kinds_in_one_job(transfers: DirectTransfers, goes_on: Callable[[Upscaler], None]) -> None:
+    """Out of memory while a batch is done again, after tiles were asked for."""
+
+    def limit(number: int, x: Tensor) -> None:
+        if x.shape[0] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to")
+
+    def spoil(number: int, out: Tensor) -> Tensor:
+        return out * float("nan") if number > 8 else out
+
+    notes: list[str] = []
+    goes_on(_dilating([Dilation("bf16", after=spoil), Dilation("fp32", limit)], notes, transfers, tile=90))
+    assert notes == ["bf16 gave NaN or Inf: going on in fp32", "out of memory: going on with batches of 2"]
+
+
+@either_transfers
+@pytest.mark.parametrize(
+    "cause",
+    [RuntimeError("CUDA error: device-side assert triggered\nCompile with"), EngineError("TensorRT: no device")],
+    ids=["torch", "backend"],
+)
+def test_a_lost_device_ends_the_job_and_says_where(
+    cause: Exception,
+    transfers: DirectTransfers,
+    tmp_path: Path,
+    moving_clip: Path,
+    clean_folder: Callable[..., None],
+) -> None:
+    def lose(number: int, x: Tensor) -> None:
+        if number >= 4:  # frames 13 to 16
+            raise cause
+
+    error = _job(moving_clip, tmp_path / "out.mkv", _dilating([Dilation(before=lose)], [], transfers), batch=4)
+    assert isinstance(error, EngineError)
+    assert error.__cause__ is cause
+    # What the device was at when it was lost is not known while two batches are in flight.
+    where = f"{moving_clip}: at frame {9 if transfers.num_in_flight else 13}: "
+    assert str(error).startswith(where)
+    assert str(cause).splitlines()[0] in str(error) and "\n" not in str(error)
+    clean_folder()
+
+
+def test_a_device_that_is_lost_on_the_way_back_ends_the_job(
+    tmp_path: Path, moving_clip: Path, clean_folder: Callable[..., None]
+) -> None:
+    class Lost(LateTransfers):
+        num_downloads = 0
+
+        def download(self, planes: Planes) -> Callable[[], Planes]:
+            self.num_downloads += 1
+            return self._fail if self.num_downloads == 3 else super().download(planes)
+
+        def _fail(self) -> Planes:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+
+    upscaler = _dilating([Dilation()], [], Lost(torch.device("cpu")))
+    error = _job(moving_clip, tmp_path / "out.mkv", upscaler, batch=4)
+    assert isinstance(error, EngineError)
+    assert "at frame 9: " in str(error) and "launch failure" in str(error)
+    clean_folder()
+
+
+def test_the_command_line_says_in_one_line_that_a_device_is_lost(
+    tmp_path: Path,
+    moving_clip: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    clean_folder: Callable[..., None],
+) -> None:
+    def lose(number: int, x: Tensor) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be")
+
+    upscaler = _dilating([Dilation(before=lose)], [], TRANSFERS[0])
+    monkeypatch.setattr("vsr.pipeline.job._upscaler", lambda *args, **kwargs: upscaler)
+    monkeypatch.setattr(sys, "argv", ["vsr", "enhance", str(moving_clip), str(tmp_path / "out.mkv"), "--quiet"])
+    handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        for number, handler in handlers:
+            signal.signal(number, handler)
+    assert ended.value.code == EngineError.exit_code == 6
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"vsr: {moving_clip}: at frame 1: ") and "illegal memory access" in line
+    clean_folder()
 
 
 def test_callback_that_throws(tmp_path: Path, long_clip: Path, clean_folder: Callable[..., None]) -> None:
@@ -326,6 +587,24 @@ def test_target_that_cannot_be_put_in_place(
     error = _job(long_clip, tmp_path / "out.mp4")
     assert isinstance(error, OutputError)
     assert "Read-only file system" in str(error)
+    clean_folder()
+
+
+@pytest.mark.parametrize("codec", ["h264_nvenc", "hevc_nvenc", "av1_nvenc"])
+def test_encoder_of_a_gpu_that_is_not_there(
+    codec: str, tmp_path: Path, moving_clip: Path, read_back: Callable[..., Any], clean_folder: Callable[..., None]
+) -> None:
+    if codec not in av.codecs_available:
+        pytest.skip(f"this FFmpeg is built without {codec}")
+    upscaler = _dilating([Dilation()], [], TRANSFERS[0])
+    error = _job(moving_clip, tmp_path / "out.mkv", upscaler, codec=codec, preset="p1")
+    if error is None:  # the GPU is there, after all
+        assert len(read_back(tmp_path / "out.mkv").times) == 23
+        return
+    assert isinstance(error, OptionError)
+    instead = {"h264_nvenc": "libx264", "hevc_nvenc": "libx265", "av1_nvenc": "libsvtav1"}[codec]
+    assert f"--codec {codec}" in str(error) and f"use --codec {instead}" in str(error)
+    assert "\n" not in str(error)
     clean_folder()
 
 

@@ -13,11 +13,15 @@ from vsr.media.pictures import find_images, read_rgb
 from vsr.media.resample import mod_crop, reduce_bicubic
 from vsr.models.weights import resolve
 from vsr.pipeline.evaluate import (
+    Degradation,
     StillsBenchmark,
+    check_gate,
     check_vid4_gate,
+    clip_protocol,
     luma_detail,
     luma_psnr_db,
     measure_pictures,
+    stills_protocol,
     upscale_bicubic,
     upscale_with,
     vid4_bi,
@@ -75,7 +79,7 @@ def test_measures_see_finished_pictures_without_their_edge(folder: Path) -> None
         return float(len(seen))
 
     paths = find_images(folder / "Set14")
-    means = measure_pictures(paths, 4, upscale_bicubic(4), {"count": remember}, crop=4)
+    means = measure_pictures(paths, stills_protocol(4), upscale_bicubic(4), {"count": remember})
     assert means == {"count": 1.5}
     for (picture, truth), path in zip(seen, paths, strict=True):
         assert picture.dtype is truth.dtype is torch.uint8
@@ -90,7 +94,7 @@ def test_without_a_crop_the_whole_picture_counts(folder: Path) -> None:
         shapes.append(tuple(picture.shape))
         return 0.0
 
-    measure_pictures(find_images(folder / "Set5"), 2, upscale_bicubic(2), {"shape": shape})
+    measure_pictures(find_images(folder / "Set5"), clip_protocol(2, "bi"), upscale_bicubic(2), {"shape": shape})
     assert shapes == [(1, 3, 38, 42)]
 
 
@@ -119,10 +123,36 @@ def test_vid4_s_gate_names_the_clip() -> None:
         check_vid4_gate({**right, "walk": 26.15}, 4)
 
 
+@pytest.mark.parametrize(
+    ("name", "degradation", "scale", "right", "wrong"),
+    [("Vid4", "bi", 4, 23.79, 23.81), ("Vid4", "bd", 4, 21.89, 21.91), ("Set14", "bi", 2, 30.33, 30.39)],
+)
+def test_the_gate_is_the_protocol_s(
+    name: str, degradation: Degradation, scale: int, right: float, wrong: float
+) -> None:
+    protocol = clip_protocol(scale, degradation)
+    assert check_gate(name, right, protocol) == pytest.approx(right, abs=0.1)
+    for mean in (wrong, float("nan")):
+        with pytest.raises(OptionError, match=f"{name}: bicubic scores"):
+            check_gate(name, mean, protocol)
+    assert check_gate("holiday", wrong, protocol) is None
+
+
+def test_bd_leaves_out_eight_pixels_and_reduces_by_the_gaussian() -> None:
+    protocol = clip_protocol(4, "bd")
+    assert protocol.crop == 8
+    high = torch.zeros(3, 32, 32, dtype=torch.uint8)
+    high[:, 16, 16] = 255  # on the first pixel of its cell, which BD samples and BI does not
+    low = protocol.reduce(high)
+    assert low.argmax() == low[0].numel() // 2 + 4 and low[0, 4, 4] > low[0, 4, 5] == low[0, 4, 3]
+
+
 def test_vid4_is_scored_clip_by_clip(folder: Path) -> None:
     means = vid4_bi(folder, 4, upscale_bicubic(4))
     assert list(means) == ["Set14", "Set5"]
-    single = measure_pictures(find_images(folder / "Set5"), 4, upscale_bicubic(4), {"psnr": luma_psnr_db})
+    single = measure_pictures(
+        find_images(folder / "Set5"), clip_protocol(4, "bi"), upscale_bicubic(4), {"psnr": luma_psnr_db}
+    )
     assert means["Set5"] == single["psnr"]
 
 
@@ -136,7 +166,7 @@ def test_bicubic_gate_of_the_stills(scale: int, gate: str, data_folder: Path) ->
 
 def test_bicubic_figure_of_a_clip_of_vid4(data_folder: Path) -> None:
     paths = find_images(data_folder / "test" / "Vid4" / "city")  # the shortest; benchmarks/models.py checks all four
-    means = measure_pictures(paths, 4, upscale_bicubic(4), {"psnr": luma_psnr_db})
+    means = measure_pictures(paths, clip_protocol(4, "bi"), upscale_bicubic(4), {"psnr": luma_psnr_db})
     assert means["psnr"] == pytest.approx(25.16, abs=0.02)
 
 

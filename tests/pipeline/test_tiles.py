@@ -92,6 +92,28 @@ def test_no_tile_is_larger_than_asked_but_for_the_halo(tile: int) -> None:
     assert len(engine.shapes) == -(-50 // tile) * -(-41 // tile)
 
 
+@pytest.mark.parametrize("multiple", [1, 2, 8])
+@pytest.mark.parametrize("halo", [0, 3, 17])
+@pytest.mark.parametrize("tile", [1, 7, 32])
+@pytest.mark.parametrize("size", [(150, 67), (41, 300), (19, 200)])
+def test_all_tiles_are_of_one_shape(size: tuple[int, int], tile: int, halo: int, multiple: int) -> None:
+    """Engines that are built for a shape are built once."""
+    engine = FunctionEngine(lambda x: x)
+    x = _picture(2, *size)
+    assert torch.equal(TiledNetwork(engine, _card(scale=1, halo=halo, multiple_of=multiple), tile)(x), x)
+    (shape,) = set(engine.shapes)
+    padded = [-(-side // multiple) * multiple for side in size]
+    assert all(side % multiple == 0 and side <= most for side, most in zip(shape[-2:], padded, strict=True))
+    assert max(shape[-2:]) <= tile + 2 * halo + 4 * multiple
+    assert len(engine.shapes) <= -(-size[0] // tile) * -(-size[1] // tile)
+
+
+def test_tiles_of_one_shape_are_no_more_work_than_tiles_cut_at_the_borders() -> None:
+    engine = FunctionEngine(lambda x: x)
+    TiledNetwork(engine, _card(scale=1, halo=20), 100)(_picture(1, 200, 100))
+    assert engine.shapes == [(1, 1, 120, 100)] * 2
+
+
 def test_a_picture_that_fits_one_tile_is_not_cut() -> None:
     engine = FunctionEngine(_blurred_twice_as_large)
     TiledNetwork(engine, _card(), 41)(_picture(3, 40, 41))

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vsr.backends.engine import PRECISIONS, Precision
+from vsr.backends.transfers import DirectTransfers, Planes
 from vsr.errors import EngineError, InputError
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
 from vsr.media.pixels import FORMATS, allocate_planes
@@ -27,8 +28,10 @@ class FunctionEngine:
     def __init__(self, function: Function, precision: Precision) -> None:
         self.name, self.device, self.dtype = f"fake, {precision}", torch.device("cpu"), PRECISIONS[precision]
         self._function = function
+        self.shapes: list[tuple[int, ...]] = []
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        self.shapes.append(tuple(inputs[0].shape))
         return (self._function(inputs[0]),)
 
 
@@ -49,11 +52,12 @@ def _upscaler(
     precision: Precision = "fp32",
     card: ModelCard | None = None,
     note: Callable[[str], None] = lambda line: None,
+    transfers: DirectTransfers | None = None,
 ) -> Upscaler:
     def make_engine(wanted: Precision) -> FunctionEngine:
         return FunctionEngine(functions[wanted] if isinstance(functions, dict) else functions, wanted)
 
-    return Upscaler(card or _card(), make_engine, precision, note=note)
+    return Upscaler(card or _card(), make_engine, precision, note=note, transfers=transfers)
 
 
 def _color(name: str, matrix: Matrix = Matrix.BT709, range_: Range = Range.LIMITED) -> Color:
@@ -200,6 +204,138 @@ def test_a_bf16_network_of_ours_passes_the_gate() -> None:
     upscaler = upscaler_of_net(_card(scale=2), net, device="cpu", precision="bf16")
     upscaler.network(torch.rand(1, 1, 20, 20))
     assert upscaler.precision == "bf16"
+
+
+def _near_sums(x: Tensor) -> Tensor:
+    """A function of halo 20, which zeros around a picture or a crop change a lot."""
+    return F.avg_pool2d(x, 41, stride=1, padding=20) + x / 2
+
+
+@pytest.mark.parametrize("size", [(300, 210), (400, 90), (60, 500), (31, 33), (129, 128)])
+@pytest.mark.parametrize("multiple", [1, 4])
+def test_the_gate_runs_the_engine_on_whole_frames_once_and_does_not_see_the_crops_borders(
+    size: tuple[int, int], multiple: int
+) -> None:
+    notes: list[str] = []
+    reference = FunctionEngine(_near_sums, "fp32")
+    card = replace(_card(), halo=20, multiple_of=multiple)
+    engine = FunctionEngine(_near_sums, "bf16")
+    made: dict[Precision, FunctionEngine] = {"bf16": engine, "fp32": reference}
+    upscaler = Upscaler(card, made.__getitem__, "bf16", note=notes.append)
+    x = torch.rand(2, 1, *size)
+    for _ in range(2):
+        upscaler.network(x)
+    padded = tuple(-(-side // multiple) * multiple for side in size)
+    assert (engine.shapes, notes) == ([(2, 1, *padded)] * 2, [])
+    assert len(reference.shapes) == 1 and max(reference.shapes[0][-2:]) <= 132
+
+
+@pytest.mark.parametrize(("row", "column"), [(150, 105), (110, 75), (189, 134)])
+def test_the_gate_sees_every_pixel_around_the_middle(row: int, column: int) -> None:
+    def off_in_one_place(x: Tensor) -> Tensor:
+        out = _near_sums(x)
+        out[1, 0, row, column] += 5 / 255
+        return out
+
+    upscaler = _upscaler({"bf16": off_in_one_place, "fp32": _near_sums}, "bf16", replace(_card(), halo=20))
+    x = torch.rand(2, 1, 300, 210) / 4
+    assert torch.equal(upscaler.network(x), _near_sums(x))
+    assert upscaler.precision == "fp32"
+
+
+def test_a_network_that_sees_further_than_its_halo_says_is_not_accused() -> None:
+    def by_the_mean(x: Tensor) -> Tensor:
+        return x - x.mean((-2, -1), keepdim=True) + 0.3
+
+    notes: list[str] = []
+    upscaler = _upscaler(by_the_mean, "bf16", replace(_card(), halo=5), notes.append)
+    x = torch.linspace(0, 1, 400).expand(1, 1, 400, 400) ** 2
+    assert torch.equal(upscaler.network(x), by_the_mean(x))
+    assert (upscaler.precision, notes) == ("bf16", [])
+
+
+# -- batches in flight, and short memory -----------------------------------------------------------------
+
+
+class LateTransfers(DirectTransfers):
+    """Planes come down when they are asked for, and the uploads that come before are limited in frames."""
+
+    num_in_flight = 1
+
+    def __init__(self, most_frames: int = 100) -> None:
+        super().__init__(torch.device("cpu"))
+        self.most_frames, self.uploads = most_frames, list[int]()
+
+    def upload(self, planes: Planes) -> Planes:
+        self.uploads.append(planes[0].shape[0])
+        if planes[0].shape[0] > self.most_frames:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to")
+        return super().upload(planes)
+
+    def download(self, planes: Planes) -> Callable[[], Planes]:
+        return lambda: tuple(plane.clone() for plane in planes)
+
+
+def _nan_above(code: int) -> Function:
+    return lambda x: torch.where(x.amax() > (code + 0.5) / 255, math.nan, x)
+
+
+def _levels(*codes: int) -> list[FrameBatch]:
+    return [_flat("yuv420p", (code, 128)) for code in codes]
+
+
+def test_batches_in_flight_that_hold_nan_are_done_again_and_no_other() -> None:
+    notes: list[str] = []
+    functions: dict[Precision, Function] = {"fp16": _nan_above(100), "bf16": _same, "fp32": _same}
+    upscaler = _upscaler(functions, "fp16", note=notes.append, transfers=LateTransfers())
+    batches, target = _levels(50, 120, 130, 60), _target("yuv420p", 16, 24)
+    begun = [upscaler.begin(batch, target) for batch in batches]
+    first_engine = upscaler.engine
+    assert notes == []
+    for batch, finish in zip(batches, begun, strict=True):
+        _assert_same_planes(finish(), batch)
+    assert len(notes) == 1 and "fp16 gave NaN" in notes[0] and "bf16" in notes[0]
+    assert upscaler.engine.shapes == [(1, 1, 16, 24)] * 2  # type: ignore[attr-defined]
+    assert first_engine.shapes == [(1, 1, 16, 24)] * 4  # type: ignore[attr-defined]
+
+
+def test_nan_goes_down_precision_by_precision_while_batches_are_in_flight() -> None:
+    notes: list[str] = []
+    functions: dict[Precision, Function] = {"fp16": _nan_above(100), "bf16": _nan_above(125), "fp32": _same}
+    upscaler = _upscaler(functions, "fp16", note=notes.append, transfers=LateTransfers())
+    batches, target = _levels(50, 120, 130), _target("yuv420p", 16, 24)
+    begun = [upscaler.begin(batch, target) for batch in batches]
+    for batch, finish in zip(batches, begun, strict=True):
+        _assert_same_planes(finish(), batch)
+    assert [line.split(":")[1] for line in notes] == [" going on in bf16", " going on in fp32"]
+
+
+def test_out_of_memory_around_the_network_takes_fewer_frames_and_keeps_all() -> None:
+    notes: list[str] = []
+    transfers = LateTransfers(most_frames=2)
+    upscaler = _upscaler(note=notes.append, transfers=transfers)
+    frames = [_noise("yuv420p10le"), replace(_noise("yuv420p10le"), pts=(7, 8, 9))]
+    for batch in frames:
+        out = upscaler.upscale(batch, _target("yuv420p10le", 17, 33))
+        _assert_same_planes(out, batch)
+        assert (out.pts, out.durations) == (batch.pts, batch.durations)
+    assert notes == ["out of memory: going on with batches of 1"]
+    assert transfers.uploads == [3, 1, 1, 1, 1, 1, 1]
+
+
+def test_too_little_memory_for_one_frame_is_an_engine_error() -> None:
+    with pytest.raises(EngineError, match=r"out of memory.*one frame"):
+        _upscaler(transfers=LateTransfers(0)).upscale(_noise("yuv420p"), _target("yuv420p", 17, 33))
+
+
+def test_other_errors_around_the_network_pass_through() -> None:
+    class Broken(DirectTransfers):
+        def upload(self, planes: Planes) -> Planes:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+
+    upscaler = _upscaler(transfers=Broken(torch.device("cpu")))
+    with pytest.raises(RuntimeError, match="launch failure"):
+        upscaler.begin(_noise("yuv420p"), _target("yuv420p", 17, 33))
 
 
 # -- nothing is changed by a network that changes nothing ------------------------------------------------

@@ -20,15 +20,20 @@ __all__ = [
     "safer_precisions",
 ]
 
-Precision = Literal["fp16", "bf16", "fp32"]
-PRECISIONS: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+Precision = Literal["int8", "fp16", "bf16", "fp32"]
+PRECISIONS: dict[str, torch.dtype] = {
+    "int8": torch.int8,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp32": torch.float32,
+}
 
 
 class Engine(Protocol):
     """A network as a tensor function. It knows nothing of video.
 
     Inputs and outputs are float32 (N, C, H, W) on `device`, nominally in [0, 1]; the state of a
-    recurrent network is a further input and output. `dtype` is what the network computes in.
+    recurrent network is a further input and output. `dtype` is what the network computes in, most of it.
     An engine keeps no state between calls, and gives the frames back in the order they came.
     """
 
@@ -83,7 +88,12 @@ def _cpu_has_bf16() -> bool:
 
 def safer_precisions(precision: Precision) -> tuple[Precision, ...]:
     """What to fall back to, in order, when a precision gives wrong numbers."""
-    order: dict[Precision, tuple[Precision, ...]] = {"fp16": ("bf16", "fp32"), "bf16": ("fp32",), "fp32": ()}
+    order: dict[Precision, tuple[Precision, ...]] = {
+        "int8": ("bf16", "fp32") if _cpu_has_bf16() else ("fp32",),
+        "fp16": ("bf16", "fp32"),
+        "bf16": ("fp32",),
+        "fp32": (),
+    }
     return order[precision]
 
 

@@ -10,7 +10,7 @@ import logging
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,9 @@ import torch
 from torch import nn
 
 from vsr.backends.engine import PRECISIONS, Precision, converted
+from vsr.backends.qdq import insert_integers
 from vsr.errors import EngineError, MissingExtraError
+from vsr.models.quantized import QuantizedConv2d, without_quantization
 from vsr.version import __version__
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["export_onnx", "fingerprint"]
 
-_OPSETS: dict[str, int] = {"fp32": 20, "fp16": 20, "bf16": 22}  # 22: the first whose convolutions take bfloat16
+_OPSETS = {"int8": 20, "fp32": 20, "fp16": 20, "bf16": 22}  # 22: the first whose convolutions take bfloat16
 _EXAMPLE = (2, 48, 64)  # batch, height, width of what is traced where they stay open; 1 would be taken as fixed
 _LABELS = {"metadata_props", "doc_string", "producer_name", "producer_version", "value_info"}
 
@@ -39,7 +41,9 @@ def export_onnx(
 
     channels: of the input.  shape: (batch, height, width) for fixed sizes; None leaves all three open.
     precision: what the layers compute in, but for those the network keeps in float32; the types are in
-        the graph, with casts where they change.
+        the graph, with casts where they change. Layers of `QuantizedConv2d` compute in int8, by
+        QuantizeLinear and DequantizeLinear before them, under "int8", which takes such a network, and
+        "fp32", and with all others in float32; without their rounding under "bf16" and "fp16".
     The same network and options give the same bytes: nothing is left in them of the machine or the versions
     that made them. Raises MissingExtraError, and EngineError where the network cannot be exported.
     """
@@ -48,7 +52,13 @@ def export_onnx(
     batch, height, width = shape or _EXAMPLE
     example = torch.zeros(batch, channels, height, width)
     dynamic = None if shape else (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),)
-    module = converted(net, torch.device("cpu"), PRECISIONS[precision])
+    integers: dict[str, QuantizedConv2d] = {}
+    if precision in ("int8", "fp32"):
+        integers = {name: layer for name, layer in net.named_modules() if isinstance(layer, QuantizedConv2d)}
+    if precision == "int8" and not integers:
+        raise EngineError(f"{type(net).__name__} cannot be exported in int8: it is not quantized")
+    dtype = torch.float32 if precision == "int8" else PRECISIONS[precision]
+    module = converted(without_quantization(net), torch.device("cpu"), dtype)
     try:
         with _silence(), torch.inference_mode(False):
             program = torch.onnx.export(
@@ -67,7 +77,7 @@ def export_onnx(
         raise EngineError(f"{name} cannot be exported to ONNX ({type(error).__name__}: {_one_line(error)})") from error
     if program is None:
         raise EngineError(f"{type(net).__name__} cannot be exported to ONNX by this version of PyTorch")
-    return bytes(_clean(program.model_proto).SerializeToString(deterministic=True))
+    return bytes(_clean(program.model_proto, integers).SerializeToString(deterministic=True))
 
 
 def fingerprint(net: nn.Module) -> str:
@@ -112,12 +122,13 @@ def _silence() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _clean(model: ModelProto) -> ModelProto:
-    """The graph alone, checked, with readable names for the open sizes."""
+def _clean(model: ModelProto, integers: Mapping[str, QuantizedConv2d]) -> ModelProto:
+    """The graph alone, checked, with the layers of integers, and readable names for the open sizes."""
     import onnx
 
     _name_by_layer(model)
     _strip(model)
+    insert_integers(model, integers)
     model.producer_name = "vsr"
     (x,), (y,) = model.graph.input, model.graph.output
     names = {}

@@ -28,6 +28,7 @@ from vsr.backends.engine_store import engines_folder
 from vsr.backends.export import export_onnx, fingerprint
 from vsr.errors import EngineError, MissingExtraError, OptionError
 from vsr.models.onnx_file import OnnxFile
+from vsr.models.quantized import is_quantized
 
 __all__ = [
     "OpenVINOEngine",
@@ -39,7 +40,8 @@ __all__ = [
 ]
 
 _TYPES: dict[str, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
-_CAPABILITIES: dict[str, str] = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16"}
+_CAPABILITIES: dict[str, str] = {"int8": "INT8", "fp32": "FP32", "fp16": "FP16", "bf16": "BF16"}
+_BESIDE_INT8: dict[str, tuple[Precision, ...]] = {"CPU": ("bf16",), "GPU": ("fp16",)}  # of the other layers
 _WEIGHTED = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"}
 _MAX_SIZES = 8  # of pictures that a GPU keeps compiled networks for
 _CORES_PER_FRAME = 8
@@ -90,15 +92,22 @@ def make_openvino_engine(
     """A network, or one that lies in an ONNX file, on OpenVINO.
 
     channels: of the input.  accelerator: see `openvino_device`.
+    precision: "int8" needs a quantized network, and takes bf16 or, on a GPU, fp16 for the layers that are not,
+        where there is that.
     Raises MissingExtraError, and EngineError with the reason, in one line, where OpenVINO cannot run it.
     """
     core = _core()
     capabilities = core.get_property(accelerator, "OPTIMIZATION_CAPABILITIES")
     if _CAPABILITIES[precision] not in capabilities:
         raise EngineError(f"OpenVINO does not compute in {precision} on this {accelerator}")
+    if precision == "int8" and not (isinstance(net, nn.Module) and is_quantized(net)):
+        raise EngineError("int8 needs a quantized network")
+    others: Precision = precision
+    if precision == "int8":
+        others = next((name for name in _BESIDE_INT8[accelerator[:3]] if _CAPABILITIES[name] in capabilities), "fp32")
     try:
         model = _model(core, net, channels)
-        return OpenVINOEngine(core, model, channels, precision, accelerator)
+        return OpenVINOEngine(core, model, channels, precision, accelerator, others)
     except RuntimeError as error:  # all that OpenVINO raises
         raise EngineError(f"OpenVINO cannot run the network ({_one_line(error)})") from error
 
@@ -116,12 +125,21 @@ class OpenVINOEngine:
     where torch has them. Out of memory is a MemoryError; anything else that fails is an EngineError.
     """
 
-    def __init__(self, core: Any, model: Any, channels: int, precision: Precision, accelerator: str) -> None:
+    def __init__(
+        self,
+        core: Any,
+        model: Any,
+        channels: int,
+        precision: Precision,
+        accelerator: str,
+        others: Precision | None = None,
+    ) -> None:
+        """others: what layers compute in that are not quantized; `precision` unless given."""
         self.device, self.dtype = torch.device("cpu"), PRECISIONS[precision]
         version = load_openvino().__version__.split("-")[0]
         self.name = f"OpenVINO {version}, {accelerator.lower()}, {precision}"
         self._core, self._model, self._channels = core, model, channels
-        self._precision, self._accelerator = precision, accelerator
+        self._type, self._accelerator = _TYPES[others or precision], accelerator
         probe = model.clone()
         probe.reshape([1, channels, _PROBE, _PROBE])
         shape = probe.output(0).partial_shape.to_shape()
@@ -167,7 +185,7 @@ class OpenVINOEngine:
         model.reshape([1, self._channels, *size])
         options: dict[str, Any] = {
             "PERFORMANCE_HINT": "THROUGHPUT",
-            "INFERENCE_PRECISION_HINT": _TYPES[self._precision],
+            "INFERENCE_PRECISION_HINT": self._type,
             "NUM_STREAMS": num_streams,
         }
         if self._accelerator == "CPU":
@@ -228,7 +246,7 @@ def _model(core: Any, net: nn.Module | OnnxFile, channels: int) -> Any:
 
 def _converted(core: Any, net: nn.Module, channels: int) -> bytes:
     """The network in OpenVINO's format: the length of the description in 8 bytes, the description, the weights."""
-    model = core.read_model(export_onnx(net, channels=channels))
+    model = core.read_model(export_onnx(net, channels=channels))  # a quantized one's integers are in it
     _use_old_forms(model)
     names = _kept_in_float32(model, tuple(getattr(net, "keep_float32", ())))
     with tempfile.TemporaryDirectory() as folder:

@@ -7,15 +7,17 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeGuard, get_args
 
 import torch
 from torch import Tensor, nn
 
-from vsr.backends.engine import Engine, Precision, choose_device, choose_precision
+from vsr.backends.compiled import Compiler, compile_for_gpu
+from vsr.backends.engine import Engine, Precision, choose_device, choose_precision, safer_precisions
 from vsr.backends.torch_engine import TorchEngine
 from vsr.errors import EngineError, MissingExtraError, OptionError
 from vsr.models.onnx_file import OnnxFile
+from vsr.models.quantized import is_quantized, without_quantization
 
 __all__ = ["Backend", "EngineMaker", "Place", "choose_place", "describe_auto", "describe_backends"]
 
@@ -30,7 +32,8 @@ _FASTEST: dict[str, Backend] = {"cuda": "tensorrt", "cpu": "openvino"}  # by kin
 # on the lightest networks and half on others; it takes half a second to load, compile and check, and five to
 # bring a network to its format, which is kept. In seconds; multiply-accumulates per second and core.
 _SHORT_SECONDS, _SHORT_SECONDS_UNPREPARED = 4.0, 40.0
-_PYTORCH_SPEED = {"fp32": 50e9, "bf16": 100e9, "fp16": 50e9}
+_LONG_WORK = 6e15  # multiply-accumulates of a job that keeps a large GPU busy for minutes
+_PYTORCH_SPEED: dict[str, float] = {"fp32": 50e9, "bf16": 100e9, "fp16": 50e9}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,9 @@ class EngineMaker:
     work: multiply-accumulates of the whole job: "auto" leaves a short one to PyTorch, which starts quickest;
         where nothing is known of it, None, "auto" takes OpenVINO if it has the network prepared already.
     note: called with one line where "auto" has to make do with PyTorch, and why; at most once.
-    A backend that was asked for is not replaced: then the errors of making and running surface.
+    load_quantized: gives the network for int8, or raises an error of `vsr.errors` that says why there is none.
+    A backend that was asked for is not replaced: then the errors of making and running surface. PyTorch
+    computes no integers: where "auto" has to make do with it, int8 becomes the next safer precision.
     """
 
     def __init__(
@@ -86,9 +91,13 @@ class EngineMaker:
         label: str = "",
         work: float | None = None,
         note: Note = lambda line: None,
+        load_quantized: Callable[[], nn.Module] | None = None,
     ) -> None:
         self.place, self._net, self._channels = place, net, channels
         self._label, self._work, self._note = label, work, note
+        self._load_quantized = load_quantized
+        self._quantized = net if _is_quantized(net) else None
+        self._is_int8 = False  # what was made last
         self._backend = self._resolved()
 
     @property
@@ -97,29 +106,80 @@ class EngineMaker:
         return self.place.backend != "auto" or isinstance(self._net, OnnxFile)
 
     def choose_precision(self, asked: str = "auto") -> Precision:
-        """The precision asked for, or the fastest of the device: fp16 on any GPU."""
+        """The precision asked for, or the fastest of the device: fp16 on any GPU.
+
+        int8 where it is asked for, or for a network that was trained for it. Raises OptionError where it is
+        asked for and the network or the backend is not for it.
+        """
         is_gpu = self.place.accelerator != "CPU"
-        return choose_precision(torch.device("cuda") if is_gpu else self.place.device, asked)
+        device = torch.device("cuda") if is_gpu else self.place.device
+        if asked == "auto" and _is_quantized(self._net):
+            return "int8" if self._has_integers() else "fp32"
+        if asked == "int8" and not self._takes_int8():
+            asked = "auto"
+        return choose_precision(device, asked)
 
     def make(self, precision: Precision) -> Engine:
         """Raises EngineError where the backend was asked for and cannot run the network."""
+        self._is_int8 = precision == "int8"
         if self._backend == "auto":
             self._backend = self._fastest(precision)
         if self._backend == "pytorch":
-            return self._pytorch(precision)
+            return self._pytorch(precision, self._compiler())
         if self.is_fixed:
             return self._native(precision)
         try:
-            return _Fallback(self._native(precision), lambda: self._pytorch(precision), self._give_up)
+            engine = self._native(precision)
+            return _Fallback(engine, lambda: self._pytorch(precision, self._compiler()), self._give_up)
         except (EngineError, MissingExtraError) as error:
             self._give_up(str(error))
-            return self._pytorch(precision)
+            return self._pytorch(precision, self._compiler())
 
     def make_reference(self) -> Engine:
-        """The engine that others are measured against: fp32, on PyTorch where that can run the network."""
+        """The engine that the one made last is measured against: fp32, on PyTorch where that can run the network.
+
+        For int8 that is the same integers in fp32: what they cost was measured, and accepted, when they were made.
+        """
         if isinstance(self._net, OnnxFile):
             return self._native("fp32")
+        if self._is_int8:
+            return TorchEngine(self._integers(), self.place.device, "fp32")
         return self._pytorch("fp32")
+
+    def _takes_int8(self) -> bool:
+        """Whether int8 can be had where it is asked for; says so where "auto" cannot. Raises OptionError."""
+        if isinstance(self._net, OnnxFile):
+            raise OptionError("--precision int8: an ONNX file runs as it is; 'vsr export --precision int8' makes one")
+        if self._backend == "pytorch":
+            raise OptionError("--precision int8: PyTorch has no engine for it; OpenVINO (CPU) and TensorRT (CUDA) have")
+        self._integers()
+        if self._has_integers():
+            return True
+        name = _FASTEST.get(self.place.device.type)
+        remedy = f"pip install 'vsr[{_PACKAGES[name][1]}]'" if name else "try --device cpu"
+        self._note(f"PyTorch has no engine for int8 ({remedy}): going on in the precision of 'auto'")
+        return False
+
+    def _has_integers(self) -> bool:
+        """Whether the backend computes integers, if all goes well."""
+        backend = _FASTEST.get(self.place.device.type, "pytorch") if self._backend == "auto" else self._backend
+        return backend != "pytorch" and _is_installed(backend)
+
+    def _integers(self) -> nn.Module:
+        """The network for int8. Raises OptionError where there is none."""
+        if self._quantized is None:
+            if self._load_quantized is None:
+                raise OptionError(f"--precision int8: '{self._label}' has no weights for it")
+            self._quantized = self._load_quantized()
+        return self._quantized
+
+    def _net_for(self, precision: Precision) -> nn.Module | OnnxFile:
+        if isinstance(self._net, OnnxFile):
+            return self._net
+        if precision == "int8":
+            return self._integers()
+        # A file of integers alone: fp32 computes their numbers, the others go without the rounding.
+        return self._net if precision == "fp32" else without_quantization(self._net)
 
     def _resolved(self) -> Backend:
         if not isinstance(self._net, OnnxFile):
@@ -139,7 +199,8 @@ class EngineMaker:
             title, extra = _PACKAGES[name]
             self._give_up(f"{title} is not installed (pip install 'vsr[{extra}]')")
             return "pytorch"
-        return "pytorch" if name == "openvino" and self._is_short(precision) else name
+        is_short = name == "openvino" and precision != "int8" and self._is_short(precision)
+        return "pytorch" if is_short else name
 
     def _is_short(self, precision: Precision) -> bool:
         if self._work is not None:
@@ -151,22 +212,32 @@ class EngineMaker:
         return not is_prepared(self._net, self._channels)
 
     def _native(self, precision: Precision) -> Engine:
+        net = self._net_for(precision)
         if self._backend == "tensorrt":
             from vsr.backends.tensorrt_engine import make_tensorrt_engine
 
-            assert isinstance(self._net, nn.Module)  # see _resolved
+            assert isinstance(net, nn.Module)  # see _resolved
             device, label = self.place.device, self._label
             return make_tensorrt_engine(
-                self._net, channels=self._channels, precision=precision, device=device, note=self._note, label=label
+                net, channels=self._channels, precision=precision, device=device, note=self._note, label=label
             )
         from vsr.backends.openvino_engine import make_openvino_engine
 
         accelerator = self.place.accelerator
-        return make_openvino_engine(self._net, channels=self._channels, precision=precision, accelerator=accelerator)
+        return make_openvino_engine(net, channels=self._channels, precision=precision, accelerator=accelerator)
 
-    def _pytorch(self, precision: Precision) -> Engine:
-        assert isinstance(self._net, nn.Module)  # see _resolved
-        return TorchEngine(self._net, self.place.device, precision)
+    def _compiler(self) -> Compiler | None:
+        """torch.compile on a GPU, for jobs in which its minute is little."""
+        is_long = self._work is not None and self._work >= _LONG_WORK
+        return compile_for_gpu if is_long and self.place.device.type == "cuda" else None
+
+    def _pytorch(self, precision: Precision, compiler: Compiler | None = None) -> Engine:
+        if precision == "int8":
+            self._is_int8, precision = False, safer_precisions(precision)[0]
+            self._note(f"PyTorch has no engine for int8: going on in {precision}")
+        net = self._net_for(precision)
+        assert isinstance(net, nn.Module)  # see _resolved
+        return TorchEngine(net, self.place.device, precision, compiler=compiler, note=self._note)
 
     def _give_up(self, why: str) -> None:
         if self._backend != "pytorch":
@@ -189,6 +260,10 @@ class _Fallback:
             self._engine = self._make_other()
             self.name = self._engine.name
             return self._engine(*inputs)
+
+
+def _is_quantized(net: nn.Module | OnnxFile) -> TypeGuard[nn.Module]:
+    return isinstance(net, nn.Module) and is_quantized(net)
 
 
 def _is_installed(package: str) -> bool:

@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
 
+from vsr.backends.compiled import CompiledNet, Compiler
 from vsr.backends.engine import PRECISIONS, Precision, converted
 
 __all__ = ["TorchEngine"]
 
 
 class TorchEngine:
-    """Run a network eagerly, channels last, in fp16, bf16 or fp32.
+    """Run a network channels last, in fp16, bf16 or fp32; eagerly, or compiled.
 
     The network is copied: one float32 network can serve engines of several precisions. On a CPU the frames
     of a batch run side by side, each on its share of the threads: small convolutions have too little
     work for many threads to share, one frame stays in the caches, and the result is the same bit for bit.
     """
 
-    def __init__(self, net: nn.Module, device: torch.device, precision: Precision) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        device: torch.device,
+        precision: Precision,
+        *,
+        compiler: Compiler | None = None,
+        note: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """compiler: `compile_for_gpu` where the job is long enough for it; None runs the network as it is.
+
+        note: called with one line when the network is compiled, and where it does not compile.
+        """
         self.device, self.precision = device, precision
         self.dtype = PRECISIONS[precision]
         self.name = f"PyTorch {torch.__version__}, {device}, {precision}"
-        self._net = converted(net, device, self.dtype)
+        eager = converted(net, device, self.dtype)
+        self._net = eager if compiler is None else CompiledNet(eager, compiler, note)
         self._pool: ThreadPoolExecutor | None = None
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # shapes repeat for a whole video: search once

@@ -8,13 +8,18 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["DirectTransfers", "PinnedTransfers", "Transfers", "make_transfers"]
+__all__ = ["DirectTransfers", "PinnedTransfers", "Planes", "Transfers", "make_transfers"]
 
 Planes = tuple[Tensor, ...]
 
 
 class Transfers(Protocol):
-    """Copies between CPU tensors and a device."""
+    """Copies between CPU tensors and a device.
+
+    num_in_flight: batches to begin before the one before is fetched, so that the device is never idle.
+    """
+
+    num_in_flight: int
 
     def upload(self, planes: Planes) -> Planes:
         """On the device, for the use of the current stream. The given planes must not be changed any more."""
@@ -33,6 +38,8 @@ def make_transfers(device: torch.device) -> Transfers:
 class DirectTransfers:
     """For devices without streams: copies at once, and none at all on the CPU."""
 
+    num_in_flight = 0
+
     def __init__(self, device: torch.device) -> None:
         self._device = device
 
@@ -47,10 +54,12 @@ class DirectTransfers:
 class PinnedTransfers:
     """For CUDA: through page-locked memory, on a stream each way, so that copies run beside kernels.
 
-    As many batches are on the way as the caller has begun and not fetched: one, and the next one's upload
-    overlaps its computing; fetched by the thread that encodes, and the download overlaps too. torch's
-    allocators keep page-locked blocks and reuse one only when its copy is done.
+    With one batch in flight, a batch's upload overlaps the computing of the one before, and its download
+    that of the one after. torch's allocators keep page-locked blocks and reuse one only when its copy is
+    done.
     """
+
+    num_in_flight = 1
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

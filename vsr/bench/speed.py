@@ -6,7 +6,9 @@ else the machine does at the time then slows all of them alike.
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -25,9 +27,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vsr.backends.engine import PRECISIONS
+from vsr.backends.engine import PRECISIONS, choose_precision
 from vsr.backends.select import EngineMaker, choose_place, describe_backends
 from vsr.errors import EngineError, OptionError, VsrError
+from vsr.models.weights import load_int8_net
 from vsr.pipeline.plan import JobOptions, choose_batch
 from vsr.pipeline.upscaler import load_card_and_net
 from vsr.version import __version__
@@ -62,8 +65,8 @@ class Speed:
     fps: of the network alone, the median of `rounds`, and `fps_rounds` each of them.
     start_seconds: from the loaded network to the engine's first result; what is built then may be kept.
     flops: of one frame, a multiplication and an addition each one.  matmul_flops_per_second: what PyTorch
-    reaches here at best in that precision; utilization: the network's share of it.  peak_rss_mib: of a process
-    that does nothing else.
+    reaches here at best in that precision, or for int8 in that of "auto"; utilization: the network's share of
+    it.  peak_rss_mib: of a process that does nothing else.
     """
 
     case: Case
@@ -221,14 +224,17 @@ class _Bench:
         card, net = load_card_and_net(case.model)
         place = choose_place(case.device, case.backend)
         channels = 1 if card.color == "y" else 3
-        maker = EngineMaker(net, channels, place, label=card.name, work=float("inf"))
+        load_quantized = functools.partial(load_int8_net, card)
+        maker = EngineMaker(net, channels, place, label=card.name, work=math.inf, load_quantized=load_quantized)
         precision = maker.choose_precision(case.precision)
         options = JobOptions(batch=case.batch)
         batch = choose_batch(options, card, case.width, case.height, place.device)
-        self._device, self._dtype = place.device, PRECISIONS[precision]
+        self._device = place.device
+        # PyTorch multiplies no integers: their share is one of what it reaches in its fastest type.
+        dtype = PRECISIONS[choose_precision(place.device) if precision == "int8" else precision]
         self._x = torch.rand(batch, channels, case.height, case.width, device=place.device)
         side = _CEILING_SIDE[place.device.type]
-        self._matrix = torch.rand(side, side, device=place.device).to(self._dtype)
+        self._matrix = torch.rand(side, side, device=place.device).to(dtype)
         begun = time.perf_counter()
         self._engine = maker.make(precision)
         self._run()

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
@@ -29,9 +30,11 @@ from vsr.media.tags import (
 )
 from vsr.media.tally import StreamTally
 
-__all__ = ["Chunk", "VideoInfo", "VideoReader", "check_source", "open_input", "reason"]
+__all__ = ["Chunk", "HwAccelMode", "VideoInfo", "VideoReader", "check_source", "open_input", "reason"]
 
+HwAccelMode = Literal["none", "auto", "cuda"]
 GEN_PTS = 1  # AVFMT_FLAG_GENPTS
+EXACT_ON_GPU = ("h264", "hevc")  # their standards fix every decoded sample, so that a GPU gives the same
 INTERLEAVE_SECONDS = 10  # how far apart streams of one moment may lie in a file; FFmpeg's own limit
 
 
@@ -86,15 +89,22 @@ def check_source(path: Path) -> None:
         raise InputError(f"{path}: the file is empty (0 bytes)")
 
 
-def open_input(path: Path) -> InputContainer:
-    """Open a media file, or say in one line why that is not possible."""
+def open_input(path: Path, hwaccel: HWAccel | None = None) -> InputContainer:
+    """Open a media file, or say in one line why that is not possible.
+
+    hwaccel: the device to decode on. Where there is none, what FFmpeg raises comes out as it is.
+    """
     check_source(path)
     try:
         # Names like "-x.mp4" or "a:b.mp4" would read as options or protocols; file: makes them plain files.
-        container = av.open(f"file:{path}", mode="r", metadata_errors="replace")
+        container = av.open(f"file:{path}", mode="r", metadata_errors="replace", hwaccel=hwaccel)
     except PermissionError as error:
+        if hwaccel is not None:
+            raise
         raise InputError(f"{path}: no permission to read it") from error
     except (av.FFmpegError, OSError, ValueError) as error:
+        if hwaccel is not None:
+            raise
         raise InputError(f"{path}: not a media file that FFmpeg can read ({reason(error)})") from error
     # PyAV asks FFmpeg to invent missing timestamps, which shifts H.264 in AVI; ffmpeg itself does not.
     container.flags &= ~GEN_PTS
@@ -113,6 +123,7 @@ class VideoReader:
         of the file; frames from the first one at or after the start. Timestamps then start at zero.
         Without a start, timestamps are those of the file, untouched.
     deinterlace: "auto" deinterlaces where the first frame is flagged as interlaced, "on" always.
+    gpu: index of the CUDA GPU that decodes, where it can give the same samples; None for the CPU.
     warn: called with one line for anything out of the ordinary.
 
     Raises InputError where no frame can be decoded. Use as a context manager.
@@ -125,6 +136,7 @@ class VideoReader:
         start_seconds: Fraction | None = None,
         duration_seconds: Fraction | None = None,
         deinterlace: DeinterlaceMode = "auto",
+        gpu: int | None = None,
         warn: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.path, self._warn = path, warn
@@ -141,6 +153,8 @@ class VideoReader:
         self.container = open_input(path)
         try:
             self.stream = self._main_stream()
+            if gpu is not None:
+                self._move_to_gpu(gpu)
             self._window = _Window(self.container, start_seconds, duration_seconds)
             self._start_decoder()
             self._frames = self._decode()
@@ -148,6 +162,9 @@ class VideoReader:
             if self._first is None:
                 raise InputError(f"{path}: {self._nothing_found()}")
             self.info = self._describe(self._first)
+            if self.stream.codec_context.is_hwaccel and self.info.pixel_format.layout != "semiplanar":
+                # FFmpeg has turned to its own decoder by itself: frames of GPUs are nv12, p010 and their like.
+                self._warn(f"{path}: decoded on the CPU: the GPU does not take {self.info.source_pixel_format}")
             self.is_deinterlaced = deinterlace == "on" or (deinterlace == "auto" and self.info.interlaced)
             self._deinterlace_every_frame = deinterlace == "on"
         except BaseException:
@@ -215,6 +232,21 @@ class VideoReader:
             raise InputError(f"{self.path}: this FFmpeg has no decoder for its video stream")
         return main
 
+    def _move_to_gpu(self, gpu: int) -> None:
+        """Open the file again with a decoder on a GPU; where that cannot be, all stays as it is, with a line."""
+        codec = self.stream.codec_context.name
+        if codec not in EXACT_ON_GPU:
+            self._warn(f"{self.path}: decoded on the CPU: of a GPU's {codec}, samples may differ")
+            return
+        try:
+            container = open_input(self.path, HWAccel("cuda", str(gpu), allow_software_fallback=True))
+        except (av.FFmpegError, OSError, ValueError) as error:
+            self._warn(f"{self.path}: decoded on the CPU: FFmpeg finds no CUDA decoder ({reason(error)})")
+            return
+        self.container.close()
+        self.container = container
+        self.stream = self._main_stream()
+
     def _start_decoder(self) -> None:
         self.stream.thread_type = "AUTO"  # frame threads where the codec has them, else slices
         self.stream.codec_context.thread_count = 0
@@ -281,7 +313,10 @@ class VideoReader:
             self._awaited_pts.add(packet.pts)
         try:
             frames = packet.decode()
-        except av.FFmpegError:
+        except av.FFmpegError as error:
+            if self.stream.codec_context.is_hwaccel:  # maybe no damage, but a GPU that is full or gone
+                remedy = "--hwaccel none decodes on the CPU"
+                raise InputError(f"{self.path}: the GPU's decoder failed ({reason(error)}); {remedy}") from error
             self.num_damaged += 1
             return
         for frame in frames:

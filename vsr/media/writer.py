@@ -22,6 +22,7 @@ from vsr.media.tags import HdrMetadata
 __all__ = ["VideoSettings", "VideoWriter", "check_target", "encoder_threads", "partial_path"]
 
 SMALL_MACHINE_CORES = 4
+_INSTEAD_OF_NVENC = {"h264_nvenc": "libx264", "hevc_nvenc": "libx265", "av1_nvenc": "libsvtav1"}
 
 _CHROMA_LOCATION_NAMES = {
     ChromaLocation.LEFT: "left",
@@ -147,10 +148,14 @@ class VideoWriter:
             context.open()
         except (av.FFmpegError, OSError, ValueError) as error:
             asked = " ".join(f"{k}={v}" for k, v in settings.options.items())
-            raise OutputError(
-                f"{self.path}: the encoder {settings.codec} does not open at {settings.width}x{settings.height} "
+            problem = (
+                f"the encoder {settings.codec} does not open at {settings.width}x{settings.height} "
                 f"{settings.pixel_format.name} with {asked or 'its defaults'} ({reason(error)})"
-            ) from error
+            )
+            if settings.codec in _INSTEAD_OF_NVENC:
+                remedy = f"it needs an NVIDIA GPU that has it; or use --codec {_INSTEAD_OF_NVENC[settings.codec]}"
+                raise OptionError(f"--codec {settings.codec}: {problem}; {remedy}") from error
+            raise OutputError(f"{self.path}: {problem}") from error
         unused = set(settings.options) & set(context.options)
         if unused:
             raise OptionError(f"the encoder {settings.codec} has no option {', '.join(sorted(unused))}")

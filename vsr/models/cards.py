@@ -26,8 +26,9 @@ class ModelCard:
     halo: input pixels around an output pixel that it can depend on; tiles overlap by so much.
     multiple_of: input sides the network needs, which the pipeline pads to.
     window: frames that go into one output frame.  recurrent: whether a state goes from frame to frame.
-    weights: file name beside the card, sha256 its checksum.
-    figures: luma PSNR in dB by dataset, on the protocols of the README.
+    weights: file name beside the card, sha256 its checksum.  int8_weights, int8_sha256: those for int8, if any.
+    quantized: whether the weights are for the network as `quantized.quantized` makes it.
+    figures: luma PSNR in dB by dataset, on the protocols of the README; "Set5 int8" that of the int8 weights.
     """
 
     name: str
@@ -41,6 +42,9 @@ class ModelCard:
     recurrent: bool = False
     weights: str = ""
     sha256: str = ""
+    int8_weights: str = ""
+    int8_sha256: str = ""
+    quantized: bool = False
     license: str = "Apache-2.0"
     description: str = ""
     data: str = ""

@@ -11,14 +11,24 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vsr.errors import ModelError
+from vsr.errors import ModelError, OptionError
 from vsr.models import spandrel_net
-from vsr.models.cards import CARD_KEY, SHIPPED, ModelCard, card_from_json, find_card
+from vsr.models.cards import CARD_KEY, SHIPPED, ModelCard, card_from_json, find_card, shipped_cards
 from vsr.models.checkpoints import SUFFIXES, import_checkpoint, read_checkpoint, read_safetensors
 from vsr.models.layouts import fold_batch_norm
 from vsr.models.nets import NETS
+from vsr.models.quantized import quantized
 
-__all__ = ["build_net", "fold_batch_norm", "load_model_file", "load_net", "read_card", "resolve", "save_model_file"]
+__all__ = [
+    "build_net",
+    "fold_batch_norm",
+    "load_int8_net",
+    "load_model_file",
+    "load_net",
+    "read_card",
+    "resolve",
+    "save_model_file",
+]
 
 
 def resolve(model: str) -> tuple[ModelCard, Path]:
@@ -46,6 +56,21 @@ def load_net(card: ModelCard, path: Path) -> nn.Module:
     return load_model_file(card, path)
 
 
+def load_int8_net(card: ModelCard) -> nn.Module:
+    """The network of a card as `quantized.quantized` makes it, with the weights that are shipped for int8.
+
+    Raises OptionError for a model that has none, and what `load_net` raises.
+    """
+    if not card.int8_weights:
+        names = ", ".join(other.name for other in shipped_cards().values() if other.int8_weights)
+        raise OptionError(
+            f"--precision int8: '{card.name}' has no weights for it ({names or 'no model'} has); 'vsr export "
+            f"{card.name} OUT.onnx --precision int8 --calibrate FOLDER' makes a file that --model takes"
+        )
+    own = replace(card, weights=card.int8_weights, sha256=card.int8_sha256, quantized=True)
+    return load_net(own, SHIPPED / card.int8_weights)
+
+
 def load_model_file(card: ModelCard, path: Path) -> nn.Module:
     """Like `load_net`, for a file that has no checksum on record."""
     if card.net == spandrel_net.NET:
@@ -64,7 +89,8 @@ def build_net(card: ModelCard) -> nn.Module:
     if card.net not in NETS:
         raise ModelError(f"model '{card.name}' needs the network '{card.net}'; there are {', '.join(NETS)}")
     try:
-        return NETS[card.net](**card.options)
+        net = NETS[card.net](**card.options)
+        return quantized(net) if card.quantized else net
     except (TypeError, ValueError) as error:
         raise ModelError(f"model '{card.name}': the network '{card.net}' refuses its options ({error})") from error
 

@@ -12,7 +12,7 @@ from vsr.backends.engine import choose_device, choose_precision
 from vsr.backends.engine_store import EngineEntry, EngineStore, Target
 from vsr.backends.tensorrt_engine import load_tensorrt, make_tensorrt_engine
 from vsr.errors import EngineError, MissingExtraError, OptionError, OutputError
-from vsr.models.weights import load_net, resolve
+from vsr.models.weights import load_int8_net, load_net, resolve
 from vsr.pipeline.plan import JobOptions, choose_batch
 
 __all__ = ["build_engine", "describe_engines", "prune_engines"]
@@ -37,7 +37,7 @@ def build_engine(
         raise OptionError(f"--size {size}: give the input's WIDTHxHEIGHT")
     width, height = int(match[1]), int(match[2])
     card, path = resolve(model)
-    net = load_net(card, path)
+    net = load_int8_net(card) if precision == "int8" and not card.quantized else load_net(card, path)
     load_tensorrt()
     chosen = choose_device(device)
     engine = make_tensorrt_engine(

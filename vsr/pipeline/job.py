@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from av.packet import Packet
 from torch import nn
 
 from vsr.backends.select import choose_place
-from vsr.errors import OptionError, StrictError
+from vsr.errors import EngineError, OptionError, StrictError
+from vsr.frames import FrameBatch
 from vsr.media.reader import Chunk, VideoReader
 from vsr.media.sequence import is_image, lost_in, read_image, write_image
 from vsr.media.tally import StreamTally
@@ -23,6 +27,7 @@ from vsr.models.fidelity import load_between
 from vsr.models.onnx_file import OnnxFile
 from vsr.pipeline.plan import JobOptions, VideoPlan, choose_batch, choose_model, choose_size, plan_video
 from vsr.pipeline.prefetch import Drain, Prefetch
+from vsr.pipeline.reuse import FrameReuse, can_reuse
 from vsr.pipeline.upscaler import Target, Upscaler, load_card_and_net, upscaler_of_net
 
 __all__ = ["JobReport", "Progress", "enhance_file", "enhance_image", "enhance_video"]
@@ -54,6 +59,8 @@ class JobReport:
     """What a finished job did.
 
     stage_seconds: busy time of each stage; they overlap, so their sum can exceed `seconds`.
+    reused_share: the part of all frames' pixels, 0 to 1, that the network did not compute anew; None where
+        reuse is off.
     """
 
     output: Path
@@ -64,6 +71,7 @@ class JobReport:
     height: int
     seconds: float
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    reused_share: float | None = None
 
 
 def enhance_file(
@@ -91,7 +99,9 @@ def enhance_image(source: Path, output: Path, options: JobOptions, *, note: Note
     height, width = image.shape[:2]
     upscaler = _upscaler(options, width, height, note, num_frames=1, is_picture=True)
     size = choose_size(options, upscaler.card, width, height, (False, False))
-    write_image(output, upscaler.upscale_image(image, size))
+    with _failure_named(str(source), upscaler):
+        upscaled = upscaler.upscale_image(image, size)
+    write_image(output, upscaled)
     return JobReport(output, upscaler.card.name, upscaler.engine.name, 1, *size, time.perf_counter() - started)
 
 
@@ -113,6 +123,7 @@ def enhance_video(
         start_seconds=options.start_seconds,
         duration_seconds=options.duration_seconds,
         deinterlace=options.deinterlace,
+        gpu=_decoding_gpu(options),
         warn=note,
     ) as reader:
         check_target(output, options.overwrite, source)
@@ -123,8 +134,9 @@ def enhance_video(
         for line in plan.notes:
             note(line)
         _strict(options, list(plan.losses), note)
+        reuse = FrameReuse(upscaler, note) if options.reuse and can_reuse(upscaler.card) else None
         with _partial_file(output, reader, plan) as writer:
-            stages = _run_stages(reader, upscaler, writer, options, on_progress, started)
+            stages = _run_stages(reader, upscaler, reuse, writer, options, on_progress, started)
             if reader.num_damaged:
                 _strict(options, [f"{source}: {reader.num_damaged} damaged packets"], lambda line: None)
             if writer.num_damaged_audio:
@@ -136,7 +148,8 @@ def enhance_video(
             writer.commit()
     settings, seconds = plan.settings, time.perf_counter() - started
     name, engine = upscaler.card.name, upscaler.engine.name
-    return JobReport(output, name, engine, writer.num_frames, settings.width, settings.height, seconds, stages)
+    share = None if reuse is None else reuse.reused_share
+    return JobReport(output, name, engine, writer.num_frames, settings.width, settings.height, seconds, stages, share)
 
 
 def _upscaler(
@@ -164,6 +177,16 @@ def _upscaler(
     )
 
 
+def _decoding_gpu(options: JobOptions) -> int | None:
+    """Index of the CUDA GPU that decodes: that of the network, which is to be near; None for the CPU."""
+    if options.hwaccel == "none":
+        return None
+    device = choose_place(options.device, options.backend).device
+    if device.type == "cuda":
+        return device.index or 0
+    return 0 if options.hwaccel == "cuda" else None
+
+
 def _strict(options: JobOptions, losses: list[str], note: Note) -> None:
     """Name what is lost; under --strict, refuse instead."""
     if losses and options.strict:
@@ -185,6 +208,7 @@ def _partial_file(output: Path, reader: VideoReader, plan: VideoPlan) -> Iterato
 def _run_stages(
     reader: VideoReader,
     upscaler: Upscaler,
+    reuse: FrameReuse | None,
     writer: VideoWriter,
     options: JobOptions,
     on_progress: Callable[[Progress], None],
@@ -198,26 +222,88 @@ def _run_stages(
     target = Target(settings.width, settings.height, settings.pixel_format, settings.color)
     batch_size = choose_batch(options, upscaler.card, info.width, info.height, upscaler.device)
     expected = _expected_frames(reader)
-    network_seconds, num_frames = 0.0, 0
+    network = _NetworkStage(upscaler, reuse, target, reader.path)
     with ExitStack() as stack:
         drain = Drain(writer.write, "vsr-encode")
         stack.callback(drain.close)
         prefetch = Prefetch(reader.chunks(batch_size), "vsr-decode")
         stack.callback(prefetch.close)
-        for chunk in prefetch:
-            if chunk.batch is not None:
-                begun = time.perf_counter()
-                batch = upscaler.upscale(chunk.batch, target)
-                network_seconds += time.perf_counter() - begun
-                num_frames += batch.num_frames
-                chunk = Chunk(chunk.packets, batch)
+        for chunk in network.upscaled(prefetch):
             drain.put(chunk)
-            on_progress(Progress(num_frames, expected, time.perf_counter() - started))
+            on_progress(Progress(network.num_frames, expected, time.perf_counter() - started))
         drain.finish()
         begun = time.perf_counter()
         writer.finish()
         encode_seconds = drain.busy_seconds + time.perf_counter() - begun
-    return {"decode": prefetch.busy_seconds, "network": network_seconds, "encode": encode_seconds}
+    return {"decode": prefetch.busy_seconds, "network": network.busy_seconds, "encode": encode_seconds}
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A chunk of which the network works on the frames; finish waits for them."""
+
+    packets: tuple[Packet[Any], ...]
+    finish: Callable[[], FrameBatch] | None
+
+
+class _NetworkStage:
+    """The stage between decoder and encoder, in the caller's thread.
+
+    A device that computes by itself gets the next batch before the one before is waited for, so that
+    uploads, computing and downloads overlap. An engine that fails, and a device that is lost, end the job
+    as an EngineError that names the first frame that is not done.
+    """
+
+    def __init__(self, upscaler: Upscaler, reuse: FrameReuse | None, target: Target, path: Path) -> None:
+        self._begin = upscaler.begin if reuse is None else reuse.begin
+        self._upscaler, self._target, self._path = upscaler, target, path
+        self.busy_seconds, self.num_frames = 0.0, 0  # of frames handed on
+
+    def upscaled(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        """The chunks in their order, with upscaled frames."""
+        in_flight: deque[_Begun] = deque()
+        for chunk in chunks:
+            in_flight.append(self._begun(chunk))
+            while len(in_flight) > self._upscaler.num_in_flight:
+                yield self._finished(in_flight.popleft())
+        while in_flight:
+            yield self._finished(in_flight.popleft())
+
+    def _begun(self, chunk: Chunk) -> _Begun:
+        if chunk.batch is None:
+            return _Begun(chunk.packets, None)
+        with self._at_work():
+            return _Begun(chunk.packets, self._begin(chunk.batch, self._target))
+
+    def _finished(self, begun: _Begun) -> Chunk:
+        if begun.finish is None:
+            return Chunk(begun.packets, None)
+        with self._at_work():
+            batch = begun.finish()
+        self.num_frames += batch.num_frames
+        return Chunk(begun.packets, batch)
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            with _failure_named(f"{self._path}: at frame {self.num_frames + 1}", self._upscaler):
+                yield
+        finally:
+            self.busy_seconds += time.perf_counter() - started
+
+
+@contextmanager
+def _failure_named(where: str, upscaler: Upscaler) -> Iterator[None]:
+    """What torch and other libraries raise when a device fails becomes an EngineError of one line."""
+    try:
+        yield
+    except EngineError as error:
+        raise EngineError(f"{where}: {error}") from error
+    except RuntimeError as error:
+        text = str(error).strip() or type(error).__name__
+        remedy = "" if upscaler.device.type == "cpu" else "; start the job again, or use --device cpu"
+        raise EngineError(f"{where}: {upscaler.engine.name} failed ({text.splitlines()[0]}){remedy}") from error
 
 
 def _expected_frames(reader: VideoReader) -> int | None:

@@ -15,7 +15,7 @@ from vsr.errors import OptionError, OutputError
 from vsr.frames import ChromaLocation, Color, Matrix, Range, Transfer
 from vsr.media.deinterlace import DeinterlaceMode
 from vsr.media.pixels import FORMATS, PixelFormat
-from vsr.media.reader import VideoInfo, VideoReader
+from vsr.media.reader import HwAccelMode, VideoInfo, VideoReader
 from vsr.media.remux import AudioMode, StreamPlan, plan_streams
 from vsr.media.tags import color_of_rgb_as_video
 from vsr.media.writer import VideoSettings
@@ -42,6 +42,14 @@ _X26X_PRESETS = (
 # Visually close to lossless, as the point of the exercise is detail; ffmpeg's own defaults are coarser.
 _DEFAULT_CRF = {"libx264": "18", "libx265": "20", "libvpx-vp9": "24", "libsvtav1": "26", "libaom-av1": "24"}
 
+_DEFAULT_CQ = {"h264_nvenc": "19", "hevc_nvenc": "21", "av1_nvenc": "26"}  # NVENC's word for about the same
+# What all generations of NVENC take; FFmpeg lists what the newest does, and more, for all three.
+_NVENC_FORMATS = {
+    "h264_nvenc": ("yuv420p", "yuv444p"),
+    "hevc_nvenc": ("yuv420p", "p010le", "yuv444p"),
+    "av1_nvenc": ("yuv420p", "p010le"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
@@ -51,7 +59,9 @@ class JobOptions:
     size: "WIDTHxHEIGHT", or "1080p", "4k" and their like (height; width by the aspect ratio).
     fidelity: instead of a model, a point between `srgan` (0) and `srresnet` (1).
     device, precision, backend: see `load_model`.  batch: frames per batch; None chooses.  tile: input pixels.
+    reuse: take what has not changed since the frame before from its result, which is the same bit for bit.
     codec, crf, preset, pix_fmt, encoder_options: of the video encoder, in FFmpeg's words.
+    hwaccel: what decodes: "none", the CPU; "cuda", a GPU; "auto", the GPU that the network runs on.
     audio: "copy", "aac", "opus" or "none".  deinterlace: "auto" (where flagged), "on" or "off".
     start_seconds, duration_seconds: the part to enhance.
     overwrite: replace an existing output.  strict: make every loss an error.  verify: check the output.
@@ -66,6 +76,8 @@ class JobOptions:
     backend: str = "auto"
     batch: int | None = None
     tile: int | None = None
+    reuse: bool = True
+    hwaccel: HwAccelMode = "none"
     codec: str | None = None
     crf: float | None = None
     preset: str | None = None
@@ -249,12 +261,15 @@ def _encoder_name(codec: str) -> str:
 
 
 @functools.cache
-def _encoder_facts(codec: str) -> tuple[frozenset[str], tuple[str, ...]]:
-    """The private options of an encoder and the pixel formats it takes. Raises OptionError if not of video."""
+def _encoder_facts(codec: str) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+    """The private options of an encoder, each with the words it takes, if any, and the pixel formats.
+
+    Raises OptionError if it is not of video.
+    """
     context = av.CodecContext.create(codec, "w")
     if context.type != "video":
         raise OptionError(f"--codec {codec}: is not a video encoder")
-    names = frozenset(option.name for option in context.supported_options.private)
+    names = {option.name: tuple(c.name for c in option.choices) for option in context.supported_options.private}
     return names, tuple(f.name for f in context.codec.video_formats or ())
 
 
@@ -263,18 +278,23 @@ def _encoder_options(codec: str, options: JobOptions) -> dict[str, str]:
     result: dict[str, str] = {}
     if codec in _DEFAULT_CRF and not {"crf", "qp", "b", "b:v"} & options.encoder_options.keys():
         result["crf"] = _DEFAULT_CRF[codec]
+    if codec in _DEFAULT_CQ and not {"cq", "qp", "rc", "b", "tune"} & options.encoder_options.keys():
+        result |= {"rc": "vbr", "cq": _DEFAULT_CQ[codec], "b": "0"}  # by quality alone
     if codec == "libx265":
         result["x265-params"] = "log-level=error"  # x265 writes to stderr by itself
     if options.crf is not None:
         key = next((name for name in ("crf", "cq", "qp") if name in known), None)
         if key is None:
             raise OptionError(f"--crf: the encoder {codec} has no such option; see --encoder-option")
+        if key == "cq" and options.crf < 1:  # which NVENC reads as "as you like"
+            raise OptionError(f"--crf {options.crf:g}: {codec} takes 1 to 51; or try --encoder-option tune=lossless")
         result[key] = f"{options.crf:g}"
     if options.preset is not None:
         if "preset" not in known:
             raise OptionError(f"--preset: the encoder {codec} has no such option")
-        if codec in ("libx264", "libx265") and options.preset not in _X26X_PRESETS:
-            raise OptionError(f"--preset {options.preset}: {codec} has {', '.join(_X26X_PRESETS)}")
+        presets = _X26X_PRESETS if codec in ("libx264", "libx265") else known["preset"]
+        if presets and options.preset not in presets and not options.preset.lstrip("-").isdecimal():
+            raise OptionError(f"--preset {options.preset}: {codec} has {', '.join(presets)}")
         result["preset"] = options.preset
     given = dict(options.encoder_options)
     if "x265-params" in given and "x265-params" in result:
@@ -294,6 +314,7 @@ def _choose_pixel_format(codec: str, info: VideoInfo, asked: str | None) -> Pixe
         if names and asked not in names:
             raise OptionError(f"--pix-fmt {asked}: {codec} takes {', '.join(n for n in names if n in FORMATS)}")
         return FORMATS[asked]
+    names = _NVENC_FORMATS.get(codec, names)
     candidates = [FORMATS[n] for n in names if n in FORMATS] or [FORMATS["yuv420p"]]
     return min(candidates, key=lambda f: _loss(info.pixel_format, f, info.color.range))
 

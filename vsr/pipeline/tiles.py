@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from vsr.backends.engine import Engine
 from vsr.errors import EngineError
 from vsr.models.cards import ModelCard
 
-__all__ = ["SMALLEST_TILE", "TiledNetwork"]
+__all__ = ["SMALLEST_TILE", "TiledNetwork", "is_out_of_memory"]
 
 SMALLEST_TILE = 32  # input pixels
 
@@ -43,7 +44,7 @@ class TiledNetwork:
                 outs = [self._frames(part) for part in parts]
                 return outs[0] if len(outs) == 1 else torch.cat(outs)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 self._shrink(x, error)
             if x.device.type == "cuda":
@@ -86,19 +87,29 @@ class TiledNetwork:
 def _spans(length: int, tile: int, halo: int, multiple: int = 1) -> Iterator[tuple[int, int, int, int]]:
     """(start, end) of each tile along a side, and (start, end) with the halo, inside the padded picture.
 
-    Tiles are of equal size, give or take a pixel, so that a device sees few shapes. The outer bounds are
-    multiples of what the network needs, so that its cells fall as in the whole picture.
+    With the halo all are of one length, so that a device sees one shape: tiles at the picture's borders,
+    which need a halo on one side only, give more of the picture. The outer bounds are multiples of what
+    the network needs, so that its cells fall as in the whole picture.
     """
+    padded, margin = _rounded_up(length, multiple), _rounded_up(halo, multiple)
     count = -(-length // tile)
-    padded = -(-length // multiple) * multiple
-    for index in range(count):
-        start, end = index * length // count, (index + 1) * length // count
-        outer_start = max(0, start - halo) // multiple * multiple
-        outer_end = min(padded, -(-(end + halo) // multiple) * multiple)
-        yield start, end, outer_start, outer_end
+    outer = _rounded_up(-(-(padded + 2 * margin * (count - 1)) // count), multiple)
+    if outer >= padded:
+        yield 0, length, 0, padded
+        return
+    step = outer - 2 * margin
+    starts = [*range(0, padded - outer, step), padded - outer]  # the last one is moved inward
+    bounds = [0, *(start + margin for start in starts[1:]), length]
+    for (start, end), outer_start in zip(pairwise(bounds), starts, strict=True):
+        yield start, end, outer_start, outer_start + outer
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def _rounded_up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a smaller piece of work might do where this error came up."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()  # the CPU allocator and MPS raise plain RuntimeErrors

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from vsr.backends.engine import Engine, Precision, safer_precisions
 from vsr.backends.select import EngineMaker, choose_place
 from vsr.backends.torch_engine import TorchEngine
+from vsr.backends.transfers import Planes, Transfers, make_transfers
 from vsr.errors import EngineError
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
 from vsr.media import color as convert
@@ -21,13 +24,13 @@ from vsr.media.pixels import FORMATS, PixelFormat
 from vsr.media.resample import resample
 from vsr.models.cards import ModelCard
 from vsr.models.onnx_file import ONNX_SUFFIX, OnnxFile, read_onnx
-from vsr.models.weights import load_net, resolve
-from vsr.pipeline.tiles import TiledNetwork
+from vsr.models.weights import load_int8_net, load_net, resolve
+from vsr.pipeline.gate import GATE_TOLERANCE, PrecisionGate
+from vsr.pipeline.tiles import TiledNetwork, is_out_of_memory
 
 __all__ = ["Target", "Upscaler", "load_card_and_net", "load_model", "upscaler_of_net"]
 
-GATE_SIDE = 128  # input pixels of the crop on which the first batch is checked against fp32
-GATE_TOLERANCE = 2 / 255  # largest difference anywhere: two code values of 8 bit
+GAVE_NAN = "gave NaN or Inf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +59,22 @@ class Upscaler:
         *,
         make_reference: Callable[[], Engine] | None = None,
         is_fixed: bool = False,
+        transfers: Transfers | None = None,
     ) -> None:
         """make_reference: of an engine whose numbers are trusted; make_engine("fp32") unless given.
 
         is_fixed: whether the reference must not take over when `make_engine` fails at every precision.
+        transfers: the way of planes to the engine's device and back; what suits the device unless given.
         """
         self.card, self.precision, self._make_engine, self._note = card, precision, make_engine, note
         self._make_reference, self._is_fixed = make_reference, is_fixed
         self._tiled = TiledNetwork(make_engine(precision), card, tile, note)
         self._is_checked = self._is_trusted()
+        self._transfers = transfers or make_transfers(self.device)
+        self._max_frames: int | None = None  # of a batch, where memory beside the network is short
+        # Called with the network's input and the network, in its place; must give the same.
+        self.shortcut: Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor] | None = None
+        self._is_finite = torch.tensor(True)  # what the network gave last, all of it; on the device
 
     @property
     def engine(self) -> Engine:
@@ -74,6 +84,16 @@ class Upscaler:
     def device(self) -> torch.device:
         return self.engine.device
 
+    @property
+    def way(self) -> tuple[object, ...]:
+        """What the result depends on beside the frames, to compare: engine, precision, batches and tiles."""
+        return self.engine, self.engine.name, self._max_frames, self._tiled.max_batch, self._tiled.tile
+
+    @property
+    def num_in_flight(self) -> int:
+        """Batches to `begin` before the one before is waited for."""
+        return self._transfers.num_in_flight
+
     # -- the network -------------------------------------------------------------------------------
 
     def network(self, x: Tensor) -> Tensor:
@@ -82,25 +102,39 @@ class Upscaler:
         The first batch is checked against fp32; NaN and Inf are caught in every batch. Either moves to
         the next safer precision, with a note. Raises EngineError where there is none left.
         """
-        if not self._is_checked:
-            self._check_precision(x)
-        while True:
-            out = self._tiled(x)
-            if torch.isfinite(out.sum()):
-                return out
-            self._fall_back("gave NaN or Inf")
+        return self._until_finite(lambda: self._run(x))
 
-    def _check_precision(self, x: Tensor) -> None:
-        top, left = max(0, (x.shape[-2] - GATE_SIDE) // 2), max(0, (x.shape[-1] - GATE_SIDE) // 2)
-        crop = x[..., top : top + GATE_SIDE, left : left + GATE_SIDE]
-        trusted = self._make_reference() if self._make_reference else self._make_engine("fp32")
-        reference = TiledNetwork(trusted, self.card)(crop).clamp(0, 1)
+    def _run(self, x: Tensor) -> Tensor:
+        """`network`, but for NaN and Inf: `_is_finite` says whether there are any, without waiting for it."""
+        out = self._tiled(x) if self.shortcut is None else self.shortcut(x, self._tiled)
+        if not self._is_checked:
+            out = self._check_precision(x, out)
+        self._is_finite = torch.isfinite(out.sum())
+        return out
+
+    def _until_finite(self, compute: Callable[[], Tensor]) -> Tensor:
+        """What `compute`, which runs the network once, gives at the first precision without NaN or Inf."""
+        while True:
+            out = compute()
+            if self._is_finite:
+                return out
+            self._fall_back(GAVE_NAN)
+
+    def _check_precision(self, x: Tensor, out: Tensor) -> Tensor:
+        """The network's output for the first batch `x`: `out`, or what a safer precision gives."""
         while not self._is_checked:
-            difference = (self._tiled(crop).clamp(0, 1) - reference).abs().max().item()
+            gate = PrecisionGate(self._trusted(), x)  # anew, as int8 has a reference of its own
+            difference = gate.difference(out)
             if difference <= GATE_TOLERANCE:  # false for NaN
                 self._is_checked = True
             else:
-                self._fall_back(f"differs from fp32 by {difference * 255:.1f} code values")
+                is_nan = math.isnan(difference)
+                self._fall_back(GAVE_NAN if is_nan else f"differs from fp32 by {difference * 255:.1f} code values")
+                out = self._tiled(x)
+        return out
+
+    def _trusted(self) -> TiledNetwork:
+        return TiledNetwork(self._make_reference() if self._make_reference else self._make_engine("fp32"), self.card)
 
     def _fall_back(self, why: str) -> None:
         """Move on to what is safer: less speed on this backend, and at last the reference."""
@@ -127,10 +161,64 @@ class Upscaler:
 
     # -- frames --------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
     def upscale(self, batch: FrameBatch, target: Target) -> FrameBatch:
         """A batch of native planes to a batch of the target's planes, on the CPU; PTS and durations as they are."""
-        planes = [p.to(self.device, non_blocking=True) for p in batch.planes]
+        return self.begin(batch, target)()
+
+    @torch.inference_mode()
+    def begin(self, batch: FrameBatch, target: Target) -> Callable[[], FrameBatch]:
+        """Queue the work on a batch; the call of the result waits for it and gives what `upscale` gives.
+
+        Batches may be begun before others are waited for, by the same thread. The planes of the batch must
+        not be changed until then: a batch in which NaN or Inf turn up is done again.
+        """
+        parts = batch.split(self._max_frames or batch.num_frames)
+        fetches = [fetch for part in parts for fetch in self._begun(part, target)]
+
+        def finish() -> FrameBatch:
+            planes = _joined([fetch() for fetch in fetches])
+            return FrameBatch(planes, batch.pts, batch.durations, batch.time_base, target.color)
+
+        return finish
+
+    def _begun(self, batch: FrameBatch, target: Target) -> list[Callable[[], Planes]]:
+        """Ways to fetch the planes of a batch: one; or more, in order, where memory suffices for less only."""
+        try:
+            planes = self._computed(batch, target)
+            fetch, engine = self._transfers.download((*planes, self._is_finite)), self.engine
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._take_fewer_frames(batch.num_frames, error)
+        else:
+            return [lambda: self._fetched(fetch, engine, batch, target)]
+        # Past the handler, as the error holds on to what was computed.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        parts = batch.split(self._max_frames or 1)
+        return [fetch for part in parts for fetch in self._begun(part, target)]
+
+    def _take_fewer_frames(self, num_frames: int, error: BaseException) -> None:
+        """Out of memory outside the network: for the planes and floats around it, where tiles do not help."""
+        if num_frames == 1:
+            raise EngineError(
+                f"out of memory on {self.device} even for one frame; use a smaller --scale or --device cpu"
+            ) from error
+        self._max_frames = num_frames // 2
+        self._note(f"out of memory: going on with batches of {self._max_frames}")
+
+    def _fetched(self, fetch: Callable[[], Planes], engine: Engine, batch: FrameBatch, target: Target) -> Planes:
+        """The planes that `engine` gave for a batch; those of a safer one where they come of NaN or Inf."""
+        *planes, is_finite = fetch()
+        if is_finite:
+            return tuple(planes)
+        if self.engine is engine:  # else a batch before this one has led away from it already
+            self._fall_back(GAVE_NAN)
+        return self.upscale(batch, target).planes
+
+    def _computed(self, batch: FrameBatch, target: Target) -> Planes:
+        """The target's planes, on the device."""
+        planes = list(self._transfers.upload(batch.planes))
         if batch.chroma is None and not batch.color.is_rgb:
             main = self._gray(planes[0], batch.color, target)
         elif batch.color.is_rgb:
@@ -143,12 +231,12 @@ class Upscaler:
             main = self._from_rgb(self._rgb_to_rgb(rgb, target), target)
         if target.pixel_format.alpha:
             main = (*main, self._alpha(planes[-1] if batch.alpha is not None else None, batch, target))
-        return FrameBatch(tuple(p.cpu() for p in main), batch.pts, batch.durations, batch.time_base, target.color)
+        return main
 
     def _luma_planes(self, luma: Tensor, chroma: Tensor, color: Color, target: Target) -> tuple[Tensor, ...]:
         """The light way: luma through the network as it is coded, chroma up by the cubic kernel."""
         peak = _luma_peak(color)
-        out = self._resized(self.network(luma.to(torch.float32).mul_(1 / peak)), target)
+        out = self._resized(self._run(luma.to(torch.float32).mul_(1 / peak)), target)
         out = convert.quantize(out, _luma_peak(target.color), 0, target.color)
         if target.pixel_format.kind == "gray":
             return (out,)
@@ -166,7 +254,7 @@ class Upscaler:
 
     def _gray(self, luma: Tensor, color: Color, target: Target) -> tuple[Tensor, ...]:
         if self.card.color == "y" and target.pixel_format.kind == "gray" and color.range is target.color.range:
-            out = self._resized(self.network(luma.to(torch.float32).mul_(1 / _luma_peak(color))), target)
+            out = self._resized(self._run(luma.to(torch.float32).mul_(1 / _luma_peak(color))), target)
             return (convert.quantize(out, _luma_peak(target.color), 0, target.color),)
         gray = convert.dequantize_luma(luma, color)
         rgb = self._rgb_to_rgb(gray.expand(-1, 3, -1, -1), target)
@@ -180,10 +268,10 @@ class Upscaler:
     def _rgb_to_rgb(self, rgb: Tensor, target: Target) -> Tensor:
         """RGB floats through the network, at the target's size, clamped to [0, 1]."""
         if self.card.color == "rgb":
-            return self._resized(self.network(rgb.clamp(0, 1)), target).clamp_(0, 1)
+            return self._resized(self._run(rgb.clamp(0, 1)), target).clamp_(0, 1)
         # A luma network was trained on BT.601 luma as it is coded: 16 to 235, over 255.
         luma, chroma = convert.rgb_to_ycbcr(rgb.clamp(0, 1), Matrix.SMPTE170M)
-        luma = self._resized(self.network(luma.mul_(219 / 255).add_(16 / 255)), target)
+        luma = self._resized(self._run(luma.mul_(219 / 255).add_(16 / 255)), target)
         chroma = resample(chroma, (target.height, target.width))
         return convert.ycbcr_to_rgb(luma.sub_(16 / 255).mul_(255 / 219), chroma, Matrix.SMPTE170M).clamp_(0, 1)
 
@@ -229,7 +317,7 @@ class Upscaler:
         if size is not None:
             width, height = size
         target = Target(width, height, _RGB, _SRGB)
-        rgb = self._rgb_to_rgb(x[:, :3].expand(-1, 3, -1, -1), target)
+        rgb = self._until_finite(lambda: self._rgb_to_rgb(x[:, :3].expand(-1, 3, -1, -1), target))
         if image.ndim == 2:
             rgb = convert.rgb_to_ycbcr(rgb, Matrix.SMPTE170M)[0]
         if x.shape[1] == 4:
@@ -254,7 +342,7 @@ def load_model(
     """A model by name, or from a .safetensors or .onnx file, ready on a device.
 
     device: "auto", "cpu", "cuda", "cuda:N" or "mps"; with the backend "openvino" also "gpu", an Intel GPU.
-    precision: "auto", "fp16", "bf16" or "fp32".  backend: "auto", "tensorrt", "openvino" or "pytorch".
+    precision: "auto", "int8", "fp16", "bf16" or "fp32".  backend: "auto", "tensorrt", "openvino" or "pytorch".
     tile: side of a tile in input pixels; None for whole frames.  note: called with one line where the
     engine has to fall back. Raises ModelError, OptionError, and MissingExtraError and EngineError where a
     backend that was asked for is not there or cannot run the model.
@@ -295,6 +383,7 @@ def upscaler_of_net(
         label=card.name,
         work=None if num_pixels is None else num_pixels * num_weights,
         note=note,
+        load_quantized=functools.partial(load_int8_net, card),
     )
     return Upscaler(
         card,
@@ -305,6 +394,10 @@ def upscaler_of_net(
         make_reference=engines.make_reference,
         is_fixed=engines.is_fixed,
     )
+
+
+def _joined(parts: list[Planes]) -> Planes:
+    return parts[0] if len(parts) == 1 else tuple(torch.cat(planes) for planes in zip(*parts, strict=True))
 
 
 def _same_ycbcr(source: Color, target: Color) -> bool:

@@ -1,0 +1,70 @@
+"""Measure a shipped model in int8 and, if that costs little, put weights for it beside the others.
+
+python scripts/ship_int8.py fast --weights runs/fast-int8/weights.safetensors
+python scripts/ship_int8.py srresnet --calibrate ../shared/data/train
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does; before torch is imported
+
+import click
+
+from vsr.models.cards import SHIPPED, ModelCard, find_card
+from vsr.models.quantized import QuantizedConv2d
+from vsr.models.weights import load_net, read_card, save_model_file
+from vsr.pipeline.evaluate import StillsBenchmark
+from vsr.pipeline.quantizing import GATE_SET, calibrated, check_drop
+from vsr.pipeline.upscaler import upscaler_of_net
+
+
+@click.command()
+@click.argument("name")
+@click.option("--weights", type=click.Path(path_type=Path, exists=True), help="What 'vsr train NAME-int8' wrote.")
+@click.option("--calibrate", type=click.Path(path_type=Path, exists=True), help="Folder of pictures, instead.")
+def main(name: str, weights: Path | None, calibrate: Path | None) -> None:
+    """Ship weights for int8 with the model NAME."""
+    if (weights is None) is (calibrate is None):
+        raise click.UsageError("give either --weights or --calibrate")
+    card = find_card(name)
+    if calibrate is not None:
+        net = calibrated(card, load_net(card, SHIPPED / card.weights), calibrate)
+    elif weights is not None:
+        net = load_net(read_card(weights), weights)
+    for layer in net.modules():
+        if isinstance(layer, QuantizedConv2d):
+            layer.round_weights()
+    own = replace(card, weights=f"{name}.int8.safetensors", sha256="", quantized=True, figures={})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, own.weights)
+        save_model_file(path, own, {key: value.half() for key, value in net.state_dict().items()})
+        scored = score(own, path)
+        click.echo(f"{name}: {GATE_SET} {scored} in int8, otherwise {card.figures[GATE_SET]}")
+        check_drop(card, card.figures[GATE_SET] - scored)
+        data = path.read_bytes()
+    (SHIPPED / own.weights).write_bytes(data)
+    card = replace(
+        card,
+        figures={**card.figures, f"{GATE_SET} int8": scored},
+        int8_weights=own.weights,
+        int8_sha256=hashlib.sha256(data).hexdigest(),
+    )
+    (SHIPPED / f"{name}.json").write_text(card.to_json(), "utf-8")
+
+
+def score(card: ModelCard, path: Path) -> float:
+    """Luma PSNR on Set5 in dB, by OpenVINO, as users get it."""
+    stills = StillsBenchmark(Path(os.environ.get("VSR_DATA", "../shared/data")) / "test", card.scale, (GATE_SET,))
+    click.echo(f"bicubic gate: {stills.bicubic_gate()}")
+    upscaler = upscaler_of_net(card, load_net(card, path), device="cpu", precision="int8", backend="openvino")
+    return round(stills.score(upscaler)[GATE_SET], 3)
+
+
+if __name__ == "__main__":
+    main()

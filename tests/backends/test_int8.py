@@ -1,0 +1,251 @@
+"""int8 from the network to the engines: the exported graph, who computes it, and what happens where none can."""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorrt_double import VERSIONS, Device, make_tensorrt
+from torch import Tensor, nn
+
+from vsr.backends import openvino_engine
+from vsr.backends.engine import safer_precisions
+from vsr.backends.engine_store import EngineStore
+from vsr.backends.export import export_onnx
+from vsr.backends.select import EngineMaker, Place
+from vsr.backends.tensorrt_engine import make_tensorrt_engine
+from vsr.backends.torch_engine import TorchEngine
+from vsr.errors import EngineError, OptionError
+from vsr.models.cards import ModelCard
+from vsr.models.nets import LumaNet
+from vsr.models.onnx_file import OnnxFile
+from vsr.models.quantized import calibrate, quantized
+from vsr.pipeline.upscaler import Upscaler
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+
+CPU = torch.device("cpu")
+CARD = ModelCard("small", "luma", {}, 2, "y", halo=4)
+STEP = 1 / 255
+
+
+def _plain() -> LumaNet:
+    torch.manual_seed(2)
+    net = LumaNet(8, 2, 2)
+    nn.init.normal_(net.tail.weight, std=0.05)
+    return net.eval().requires_grad_(False)
+
+
+def _picture(num: int = 2, height: int = 24, width: int = 33) -> Tensor:
+    x = torch.rand(num, 1, height // 4, width // 4, generator=torch.Generator().manual_seed(6))
+    return nn.functional.interpolate(x, (height, width), mode="bicubic").clamp(0, 1)
+
+
+@functools.cache
+def _integers() -> nn.Module:
+    net = quantized(_plain())
+    calibrate(net, [_picture()])
+    return net
+
+
+@functools.cache
+def _exported() -> bytes:
+    return export_onnx(_integers(), channels=1, precision="int8")
+
+
+def _run(model: bytes, x: Tensor) -> Tensor:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(["y"], {"x": x.numpy()})[0])
+
+
+def _maker(place: Place, notes: list[str], net: nn.Module | OnnxFile | None = None, **options: Any) -> EngineMaker:
+    more = {"work": math.inf, "load_quantized": _integers} | options
+    return EngineMaker(net or _plain(), 1, place, label="small", note=notes.append, **more)
+
+
+# -- the graph -------------------------------------------------------------------------------------------
+
+
+def test_onnxruntime_computes_what_the_network_does() -> None:
+    onnx.checker.check_model(onnx.load_from_string(_exported()), full_check=True)
+    for x in (_picture(), _picture(1, 17, 40)):
+        expected = _integers()(x)
+        difference = (_run(_exported(), x) - expected).abs()
+        assert difference.max() < STEP / 2  # one input of a layer on the verge may fall to the other side
+        assert difference.mean() < STEP / 200
+        assert (expected - _plain()(x)).abs().mean() > STEP / 200  # which the rounding itself far exceeds
+
+
+def test_inner_weights_are_int8_and_all_others_float32() -> None:
+    graph = onnx.load_from_string(_exported()).graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer if tensor.name.endswith(".weight")}
+    inner = {"body.2.weight", "body.4.weight"}
+    assert {name for name, kind in types.items() if kind == onnx.TensorProto.INT8} == inner
+    assert {types[name] for name in ("body.0.weight", "tail.weight")} == {onnx.TensorProto.FLOAT}
+    makers = {output: node.op_type for node in graph.node for output in node.output}
+    for node in graph.node:
+        if node.op_type == "Conv" and node.name.rpartition("/")[0] + ".weight" in inner:
+            assert [makers[name] for name in node.input[:2]] == ["DequantizeLinear", "DequantizeLinear"]
+    zeros = [onnx.numpy_helper.to_array(t) for t in graph.initializer if t.name.endswith(".zero")]
+    assert len(zeros) == 2 and not any(zeros)  # symmetric, as TensorRT takes it
+
+
+def test_the_bytes_are_the_same_each_time() -> None:
+    assert export_onnx(_integers(), channels=1, precision="int8") == _exported()
+
+
+def test_sizes_can_be_fixed() -> None:
+    model = export_onnx(_integers(), channels=1, shape=(2, 24, 33), precision="int8")
+    assert (_run(model, _picture()) - _integers()(_picture())).abs().max() < STEP / 2
+
+
+def test_fp16_goes_without_the_rounding() -> None:
+    model = onnx.load_from_string(export_onnx(_integers(), channels=1, precision="fp16"))
+    assert "QuantizeLinear" not in {node.op_type for node in model.graph.node}
+
+
+def test_a_network_that_is_not_quantized_is_refused() -> None:
+    with pytest.raises(EngineError, match="not quantized"):
+        export_onnx(_plain(), channels=1, precision="int8")
+    with pytest.raises(EngineError, match="quantized"):
+        openvino_engine.make_openvino_engine(_plain(), channels=1, precision="int8")
+
+
+# -- engines ---------------------------------------------------------------------------------------------
+
+
+def test_openvino_computes_what_the_network_does_in_integers() -> None:
+    engine = openvino_engine.make_openvino_engine(_integers(), channels=1, precision="int8")
+    assert engine.name.endswith("int8")
+    difference = (engine(_picture())[0] - _integers()(_picture())).abs()
+    assert difference.max() < 2 * STEP and difference.mean() < STEP / 10
+    (requests,) = engine._requests.values()
+    kinds = {
+        op.get_friendly_name(): op.get_rt_info()
+        for op in requests[0].get_compiled_model().get_runtime_model().get_ordered_ops()
+    }
+    integer = [name for name, info in kinds.items() if "_i8" in str(info["primitiveType"].astype(str))]
+    assert {name.partition("/")[0] for name in integer} >= {"body.2", "body.4"}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_tensorrt_gets_the_same_graph(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device()
+    monkeypatch.setitem(sys.modules, "tensorrt", make_tensorrt(version, device))
+    engine = make_tensorrt_engine(
+        _integers(),
+        channels=1,
+        precision="int8",
+        device=CPU,
+        note=lambda line: None,
+        label="small",
+        make_runner=device.make_runner,
+        store=EngineStore(tmp_path / "engines"),
+    )
+    assert (engine(_picture())[0] - _integers()(_picture())).abs().max() < STEP / 2
+
+
+# -- the choice ------------------------------------------------------------------------------------------
+
+
+def test_a_short_job_in_int8_runs_on_openvino_too() -> None:
+    notes: list[str] = []
+    maker = _maker(Place(CPU, "auto"), notes, work=1.0)
+    assert maker.choose_precision("int8") == "int8"
+    assert maker.make("int8").name.startswith("OpenVINO") and notes == []
+
+
+def test_pytorch_alone_refuses_int8_and_names_who_has_it() -> None:
+    with pytest.raises(OptionError, match="OpenVINO"):
+        _maker(Place(CPU, "pytorch"), []).choose_precision("int8")
+
+
+def test_without_openvino_auto_says_so_and_takes_another_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    notes: list[str] = []
+    maker = _maker(Place(CPU, "auto"), notes)
+    precision = maker.choose_precision("int8")
+    assert precision in ("bf16", "fp32") and len(notes) == 1 and "int8" in notes[0] and "vsr[cpu]" in notes[0]
+    assert isinstance(maker.make(precision), TorchEngine)
+
+
+def test_a_model_without_integers_is_refused_at_once() -> None:
+    with pytest.raises(OptionError, match="no weights"):
+        _maker(Place(CPU, "auto"), [], load_quantized=None).choose_precision("int8")
+
+
+def test_an_onnx_file_is_run_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(_exported())
+    file = OnnxFile(tmp_path / "a.onnx")
+    with pytest.raises(OptionError, match="ONNX"):
+        _maker(Place(CPU, "openvino"), [], file).choose_precision("int8")
+    engine = _maker(Place(CPU, "openvino"), [], file).make("fp32")
+    assert (engine(_picture())[0] - _integers()(_picture())).abs().max() < STEP / 2
+
+
+def test_a_file_of_integers_runs_in_int8_by_itself() -> None:
+    assert _maker(Place(CPU, "openvino"), [], _integers()).choose_precision() == "int8"
+    assert _maker(Place(CPU, "pytorch"), [], _integers()).choose_precision() == "fp32"
+    engine = _maker(Place(CPU, "pytorch"), [], _integers()).make("fp32")
+    assert torch.equal(engine(_picture())[0], _integers()(_picture()))
+
+
+def test_when_openvino_fails_auto_goes_on_in_another_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise EngineError("it broke")
+
+    monkeypatch.setattr(openvino_engine, "make_openvino_engine", fail)
+    notes: list[str] = []
+    engine = _maker(Place(CPU, "auto"), notes).make("int8")
+    assert isinstance(engine, TorchEngine) and engine.precision == safer_precisions("int8")[0]
+    assert "it broke" in notes[0] and any("int8" in line and engine.precision in line for line in notes)
+
+
+# -- the precision gate ----------------------------------------------------------------------------------
+
+
+def _upscaler(maker: EngineMaker, notes: list[str]) -> Upscaler:
+    return Upscaler(
+        CARD, maker.make, "int8", None, notes.append, make_reference=maker.make_reference, is_fixed=maker.is_fixed
+    )
+
+
+def test_int8_is_measured_against_its_own_integers() -> None:
+    notes: list[str] = []
+    upscaler = _upscaler(_maker(Place(CPU, "openvino"), notes), notes)
+    out = upscaler.network(_picture())
+    assert upscaler.precision == "int8" and notes == []
+    assert (out - _integers()(_picture())).abs().max() < 2 * STEP
+
+
+def test_an_engine_that_miscalculates_the_integers_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = openvino_engine.make_openvino_engine
+
+    def make(net: nn.Module, **options: Any) -> Any:
+        engine = real(net, **options)
+        if options["precision"] != "int8":
+            return engine
+
+        class Wrong:
+            name, device, dtype = engine.name, engine.device, engine.dtype
+
+            def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+                return (engine(x)[0] + 4 * STEP,)
+
+        return Wrong()
+
+    monkeypatch.setattr(openvino_engine, "make_openvino_engine", make)
+    notes: list[str] = []
+    upscaler = _upscaler(_maker(Place(CPU, "openvino"), notes), notes)
+    out = upscaler.network(_picture())
+    assert upscaler.precision == safer_precisions("int8")[0] and len(notes) == 1 and notes[0].startswith("int8 differs")
+    assert (out - _plain()(_picture())).abs().max() < 2 * STEP  # measured against the plain network, which it is now

@@ -1,0 +1,113 @@
+"""What is compared: plain interpolation, models of this project and from files, and networks of OpenCV."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import torch
+from torch import Tensor
+
+from vsr.bench.opencv_peer import load_opencv_peer
+from vsr.errors import OptionError
+from vsr.pipeline.evaluate import Upscale, upscale_bicubic, upscale_with
+from vsr.pipeline.upscaler import load_model
+
+__all__ = ["BICUBIC", "Contender", "contenders"]
+
+BICUBIC = "bicubic"  # on which the gates stand
+_DEFAULT_SCALE = 4
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A way up.  facts: what a reader wants to know of it; called at the end, when an engine may have fallen back."""
+
+    name: str
+    scale: int | None
+    upscale: Upscale
+    facts: Callable[[], dict[str, object]]
+
+
+def contenders(
+    models: Iterable[str],
+    opencv: Iterable[Path] = (),
+    *,
+    scale: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    backend: str = "auto",
+    note: Note = lambda line: None,
+) -> tuple[list[Contender], int]:
+    """Bicubic and Lanczos first, then the models by name or file, then files of OpenCV's dnn_superres; and their scale.
+
+    scale: that of all; where none is given, the networks', or 4 without any. Raises OptionError where two networks
+    differ in scale or share a name, and the errors of `load_model`.
+    """
+    networks = [_model(name, device, precision, backend, note) for name in models]
+    networks += [_opencv(path) for path in opencv]
+    chosen = scale or next((network.scale for network in networks if network.scale), _DEFAULT_SCALE)
+    for network in networks:
+        if network.scale != chosen:
+            raise OptionError(f"{network.name} upscales by {network.scale} and not {chosen}: one scale at a time")
+    names = [BICUBIC, "lanczos", *(network.name for network in networks)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise OptionError(f"two models are called '{twice[0]}': rename a file")
+    return [*_interpolations(chosen), *networks], chosen
+
+
+def _interpolations(scale: int) -> list[Contender]:
+    bicubic = {"kind": "interpolation", "description": "Keys' cubic, a = -1/2, as MATLAB's imresize"}
+    lanczos = {"kind": "interpolation", "description": "OpenCV's INTER_LANCZOS4 (8×8)"}
+    return [
+        Contender(BICUBIC, None, upscale_bicubic(scale), lambda: dict(bicubic)),
+        Contender("lanczos", None, _lanczos(scale), lambda: dict(lanczos)),
+    ]
+
+
+def _lanczos(scale: int) -> Upscale:
+    def upscale(low: Tensor) -> Tensor:
+        size = (low.shape[2] * scale, low.shape[1] * scale)
+        picture = low.permute(1, 2, 0).contiguous().numpy()
+        return torch.from_numpy(cv2.resize(picture, size, interpolation=cv2.INTER_LANCZOS4)).permute(2, 0, 1)
+
+    return upscale
+
+
+def _model(model: str, device: str, precision: str, backend: str, note: Note) -> Contender:
+    upscaler = load_model(model, device=device, precision=precision, backend=backend, note=note)
+    path = Path(model)
+    name = path.stem if path.is_file() else upscaler.card.name
+
+    def facts() -> dict[str, object]:
+        card = upscaler.card
+        return {
+            "kind": "model",
+            "description": card.description,
+            "parameters": card.num_parameters or None,
+            "sha256": _sha256(path) if path.is_file() else card.sha256,
+            "engine": upscaler.engine.name,
+        }
+
+    return Contender(name, upscaler.card.scale, upscale_with(upscaler), facts)
+
+
+def _opencv(path: Path) -> Contender:
+    upscale, scale = load_opencv_peer(path)
+    facts = {
+        "kind": "opencv",
+        "description": f"{path.name}, as dnn_superres runs it",
+        "sha256": _sha256(path),
+        "engine": f"OpenCV {cv2.__version__} on the CPU",
+    }
+    return Contender(path.stem, scale, upscale, lambda: dict(facts))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

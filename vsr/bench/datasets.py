@@ -1,0 +1,117 @@
+"""What quality is measured on: the field's test sets, or any folder of pictures or clips."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vsr.errors import InputError, OptionError
+from vsr.media.sequence import is_image
+
+__all__ = ["Clip", "Dataset", "default_data_folder", "find_dataset", "pictures_in"]
+
+_VIDEO_SUFFIXES = {
+    ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mxf", ".ts", ".webm", ".wmv", ".y4m",
+}  # fmt: skip
+_STILLS_SOURCE = "https://cv.snu.ac.kr/research/EDSR/benchmark.tar has it"
+_VID4_SOURCE = "search 'Vid4 dataset': the four ground-truth folders of pictures, from Liu and Sun 2011"
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Pictures in order: files of pictures, or the one file of a video."""
+
+    name: str
+    paths: tuple[Path, ...]
+
+    @property
+    def is_video(self) -> bool:
+        return not is_image(self.paths[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Clips to measure on.  is_moving: whether a clip's pictures follow one another in time, else they are stills.
+
+    is_known: whether it is one of the field's sets, on which figures are published.
+    """
+
+    name: str
+    clips: tuple[Clip, ...]
+    is_moving: bool
+    is_known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A set of the field.  counts: how many pictures each of its clips has; "" for a set of stills."""
+
+    name: str
+    counts: Mapping[str, int]
+    source: str
+
+
+_KNOWN = {
+    "vid4": _Known("Vid4", {"calendar": 41, "city": 34, "foliage": 49, "walk": 47}, _VID4_SOURCE),
+    "set5": _Known("Set5", {"": 5}, _STILLS_SOURCE),
+    "set14": _Known("Set14", {"": 14}, _STILLS_SOURCE),
+    "bsd100": _Known("BSD100", {"": 100}, f"{_STILLS_SOURCE}, as B100"),
+}
+
+
+def default_data_folder() -> Path:
+    """The folder that holds Vid4, Set5, Set14 and BSD100 unless another is named: $VSR_DATA/test."""
+    return Path(os.environ.get("VSR_DATA", "../shared/data")) / "test"
+
+
+def find_dataset(name: str, data: Path) -> Dataset:
+    """vid4, set5, set14 or bsd100 below `data`; else a folder: of pictures, or of clips (folders or video files).
+
+    Raises OptionError for a name that is neither, and InputError where a set is missing or not complete.
+    """
+    known = _KNOWN.get(name.lower())
+    if known is not None:
+        return _known_dataset(known, data)
+    folder = Path(name)
+    if not folder.is_dir():
+        kind = "is a file; 'vsr benchmark video' compares two" if folder.exists() else "no such set or folder"
+        raise OptionError(f"{name}: {kind}; there are {', '.join(_KNOWN)}, or name a folder of pictures or clips")
+    return _folder_dataset(folder)
+
+
+def _known_dataset(known: _Known, data: Path) -> Dataset:
+    folder = data / known.name
+    if not folder.is_dir():
+        raise InputError(f"{known.name} is not at {folder}; {known.source}; --data names the folder above it")
+    clips = []
+    for name, count in known.counts.items():
+        paths = pictures_in(folder / name)
+        if len(paths) != count:
+            raise InputError(f"{folder / name}: has {len(paths)} pictures where {known.name} has {count}")
+        clips.append(Clip(name or known.name, paths))
+    return Dataset(known.name, tuple(clips), is_moving="" not in known.counts, is_known=True)
+
+
+def _folder_dataset(folder: Path) -> Dataset:
+    name = folder.resolve().name
+    pictures = pictures_in(folder)
+    clips = []
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and (paths := pictures_in(path)):
+            clips.append(Clip(path.name, paths))
+        elif path.is_file() and path.suffix.lower() in _VIDEO_SUFFIXES:
+            clips.append(Clip(path.name, (path,)))
+    if pictures and clips:
+        raise InputError(f"{folder}: holds pictures as well as clips ({clips[0].name}); name a folder of one kind")
+    if not pictures and not clips:
+        raise InputError(f"{folder}: holds no pictures, no folders of pictures and no videos")
+    return Dataset(name, (Clip(name, pictures),) if pictures else tuple(clips), bool(clips), is_known=False)
+
+
+def pictures_in(folder: Path) -> tuple[Path, ...]:
+    """The pictures right in a folder, sorted by name; none where there is no such folder."""
+    if not folder.is_dir():
+        return ()
+    return tuple(sorted(path for path in folder.iterdir() if path.is_file() and is_image(path)))

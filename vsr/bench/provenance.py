@@ -1,0 +1,67 @@
+"""What a result was measured with: command, date, commit, machine and versions."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import torch
+
+from vsr.version import __version__
+
+__all__ = ["describe_run"]
+
+
+def describe_run() -> dict[str, object]:
+    """For the head of a result. All but the date is the same when the same command runs again here."""
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "device": {
+            "cpu": _cpu_name(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        },
+        "versions": {
+            "vsr": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "opencv": cv2.__version__,
+            "numpy": np.__version__,
+            "av": av.__version__,
+            "ffmpeg": str(av.ffmpeg_version_info),
+        },
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source that runs, "-dirty" where it was changed; None where it is an installed package."""
+    if _git("ls-files", "--error-unmatch", "provenance.py") is None:
+        return None
+    return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def _git(*arguments: str) -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return platform.processor()
+    return next((x.split(":")[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")), "")

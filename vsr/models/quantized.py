@@ -1,0 +1,172 @@
+"""Networks whose convolutions compute on 8 bit integers: their arithmetic, their calibration, their training."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["QuantizedConv2d", "calibrate", "is_quantized", "quantized", "quantized_layers", "without_quantization"]
+
+_LOWEST, _HIGHEST = -128, 127
+_NUM_SAMPLES = 1 << 16  # values of a layer's input that a batch contributes to its calibration
+_NUM_RANGES = 48  # that are tried for it
+
+
+class QuantizedConv2d(nn.Conv2d):
+    """A convolution of 8 bit integers, as float arithmetic that gives the numbers of the integers.
+
+    Symmetric, as TensorRT takes it: integers times a scale, no zero point. One scale for the input, which
+    `calibrate` finds, and one for each output channel's weights, which makes the largest of them 127. Sums of
+    up to 2^24 are exact in float32, so that this is what an int8 engine computes. Gradients pass the rounding
+    as if it were not there (Bengio et al. 2013, arXiv:1308.3432) and stop where values are clipped.
+
+    Input (N, C, H, W) float; output likewise, of the same dtype.
+    """
+
+    input_scale: Tensor
+
+    def __init__(self, plain: nn.Conv2d) -> None:
+        super().__init__(
+            plain.in_channels,
+            plain.out_channels,
+            plain.kernel_size,  # type: ignore[arg-type]
+            plain.stride,  # type: ignore[arg-type]
+            plain.padding,  # type: ignore[arg-type]
+            plain.dilation,  # type: ignore[arg-type]
+            plain.groups,
+            plain.bias is not None,
+            device="meta",
+        )
+        self.weight, self.bias = plain.weight, plain.bias
+        self.register_buffer("input_scale", torch.ones((), device=plain.weight.device))
+
+    def weight_scales(self) -> Tensor:
+        """(C,) float32: what the integers of each output channel's weights are multiplied by."""
+        largest = self.weight.detach().float().abs().amax((1, 2, 3))
+        return largest.clamp_min(torch.finfo(torch.float32).tiny * _HIGHEST) / _HIGHEST
+
+    def weight_integers(self) -> Tensor:
+        """The weights as int8."""
+        scales = self.weight_scales()[:, None, None, None]
+        return _rounded(self.weight.detach().float() / scales).to(torch.int8)
+
+    @torch.no_grad()
+    def round_weights(self) -> None:
+        """Set the weights to what their integers stand for; half precision then keeps the integers."""
+        self.weight.copy_(self.weight_integers() * self.weight_scales()[:, None, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        scales = self.weight_scales()
+        integers = _rounded(x.float() / self.input_scale)
+        weights = _rounded(self.weight.float() / scales[:, None, None, None])
+        # Integers to 256 are exact in bfloat16, too: training may multiply in it.
+        sums = F.conv2d(integers, weights, None, self.stride, self.padding, self.dilation, self.groups).float()
+        out = sums * (self.input_scale * scales)[:, None, None]
+        return (out if self.bias is None else out + self.bias[:, None, None]).to(x.dtype)
+
+
+def _rounded(values: Tensor) -> Tensor:
+    """To the nearest of the integers, ties to even as in ONNX; the gradient is that of the clipping alone."""
+    clipped = values.clamp(_LOWEST, _HIGHEST)
+    return clipped + (clipped.round() - clipped).detach()
+
+
+def quantized_layers(net: nn.Module) -> list[str]:
+    """The convolutions that take 8 bit integers well: all but the first, the last and those kept in float32.
+
+    The first sees the picture itself, whose 8 bits are all of it; the last makes the output, which a step of
+    an integer would show in.
+    """
+    convolutions = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv2d)]
+    kept = getattr(net, "keep_float32", ())
+    return [
+        name
+        for name, module in convolutions[1:-1]
+        if module.padding_mode == "zeros" and not any(f"{name}.".startswith(f"{layer}.") for layer in kept)
+    ]
+
+
+def quantized(net: nn.Module) -> nn.Module:
+    """A copy with the layers of `quantized_layers` as `QuantizedConv2d`, to be calibrated or loaded.
+
+    Raises ValueError for a network that has none.
+    """
+    result = copy.deepcopy(net)
+    names = quantized_layers(result)
+    if not names:
+        raise ValueError("it has no convolutions between its first and its last")
+    for name in names:
+        layer = result.get_submodule(name)
+        assert isinstance(layer, nn.Conv2d)
+        result.set_submodule(name, QuantizedConv2d(layer))
+    return result
+
+
+def is_quantized(net: nn.Module) -> bool:
+    """Whether any of its convolutions computes on integers."""
+    return any(isinstance(module, QuantizedConv2d) for module in net.modules())
+
+
+def without_quantization(net: nn.Module) -> nn.Module:
+    """A copy with plain convolutions of the same weights."""
+    result = copy.deepcopy(net)
+    for name, module in list(result.named_modules()):
+        if isinstance(module, QuantizedConv2d):
+            plain = nn.Conv2d(
+                module.in_channels,
+                module.out_channels,
+                module.kernel_size,  # type: ignore[arg-type]
+                module.stride,  # type: ignore[arg-type]
+                module.padding,  # type: ignore[arg-type]
+                module.dilation,  # type: ignore[arg-type]
+                module.groups,
+                module.bias is not None,
+                device="meta",
+            )
+            plain.weight, plain.bias = module.weight, module.bias
+            result.set_submodule(name, plain)
+    return result
+
+
+@torch.no_grad()
+def calibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set the input scale of every `QuantizedConv2d` to what rounds best, in the mean square, on these batches.
+
+    batches: float32 (N, C, H, W) as the network takes them, of what it will see. Each layer is measured on
+    what the layers before it give in float32. Samples are drawn by a generator of their own: the same
+    batches give the same scales.
+    """
+    layers = {name: module for name, module in net.named_modules() if isinstance(module, QuantizedConv2d)}
+    samples: dict[str, list[Tensor]] = {name: [] for name in layers}
+    plain = without_quantization(net).eval()
+    generator = torch.Generator().manual_seed(0)
+    hooks = [plain.get_submodule(name).register_forward_pre_hook(_collect(samples[name], generator)) for name in layers]
+    for batch in batches:
+        plain(batch)
+    for hook in hooks:
+        hook.remove()
+    for name, layer in layers.items():
+        layer.input_scale.fill_(_best_scale(torch.cat(samples[name])))
+
+
+def _collect(samples: list[Tensor], generator: torch.Generator) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        values = inputs[0].detach().float().flatten()
+        chosen = torch.randint(values.numel(), (min(values.numel(), _NUM_SAMPLES),), generator=generator)
+        samples.append(values[chosen.to(values.device)])
+
+    return hook
+
+
+def _best_scale(values: Tensor) -> float:
+    """The scale by which integers come closest to the values; clipping a few of them can be worth it."""
+    largest = float(values.abs().max())
+    if largest == 0:
+        return 1.0
+    scales = [largest * step / _NUM_RANGES / _HIGHEST for step in range(4, _NUM_RANGES + 1)]
+    errors = [float((_rounded(values / scale) * scale - values).square().mean()) for scale in scales]
+    return scales[errors.index(min(errors))]
