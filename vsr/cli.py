@@ -108,7 +108,7 @@ def cli() -> None:
 @click.option("--backend", default="auto", show_default=True, type=click.Choice(_BACKENDS), help="What runs it.")
 @click.option("--batch", type=int, help="Frames per batch.  [default: by frame size]")
 @click.option("--tile", type=int, help="Side of a tile in input pixels.  [default: whole frames]")
-@click.option("--reuse/--no-reuse", default=True, help="Take what has not changed from the frame before.  [default: on]")
+@click.option("--reuse/--no-reuse", default=True, help="Take over what is as in the frame before.  [default: on]")
 @click.option(
     "--hwaccel", type=click.Choice(["none", "auto", "cuda"]), default="none", help="What decodes: CPU or GPU."
 )
