@@ -340,7 +340,7 @@ def video(reference: Path, distorted: Path, out: Path | None, overwrite: bool, q
     if out is not None:
         prepare_folder(out, overwrite)
     try:
-        report = compare_files(reference, distorted, on_progress=printer.update, **values)
+        report = compare_files(reference, distorted, on_progress=printer.update, note=printer.note, **values)
     finally:
         printer.close()
     click.echo(table(report))

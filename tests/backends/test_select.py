@@ -236,7 +236,7 @@ def test_without_tensorrt_auto_goes_on_with_pytorch_on_the_gpu(
     monkeypatch: pytest.MonkeyPatch, notes: list[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    monkeypatch.setattr(select, "TorchEngine", lambda net, device, precision: FakeEngine(_doubled, precision))
+    monkeypatch.setattr(select, "TorchEngine", lambda net, device, precision, **_: FakeEngine(_doubled, precision))
     assert _maker(Place(torch.device("cuda"), "auto"), notes).make("fp16").name == "fake, fp16"
     assert len(notes) == 1 and "vsr[tensorrt]" in notes[0]
 
@@ -249,7 +249,7 @@ def test_tensorrt_that_does_not_build_makes_way_for_pytorch(monkeypatch: pytest.
 
     monkeypatch.setitem(sys.modules, "tensorrt", sys)
     monkeypatch.setattr(tensorrt_engine, "make_tensorrt_engine", refuse)
-    monkeypatch.setattr(select, "TorchEngine", lambda net, device, precision: FakeEngine(_doubled, precision))
+    monkeypatch.setattr(select, "TorchEngine", lambda net, device, precision, **_: FakeEngine(_doubled, precision))
     assert _maker(Place(torch.device("cuda"), "auto"), notes).make("fp16").name == "fake, fp16"
     assert notes == ["TensorRT finds no GPU: going on with PyTorch"]
 

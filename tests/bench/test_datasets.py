@@ -52,6 +52,15 @@ def test_a_set_with_a_picture_missing_is_refused(tmp_path: Path, write_clip: Cal
         find_dataset("vid4", tmp_path)
 
 
+@pytest.mark.parametrize("place", ["Set5", "Set5/HR", "Set5/GT"])
+def test_sets_are_found_as_they_are_handed_out(place: str, tmp_path: Path, write_clip: Callable[..., Path]) -> None:
+    write_clip(tmp_path / place, 5, (4, 4))
+    if place != "Set5":
+        write_clip(tmp_path / "Set5" / "LR_bicubic", 5, (1, 1))
+    (clip,) = find_dataset("Set5", tmp_path).clips
+    assert [path.parent for path in clip.paths] == [tmp_path / place] * 5 and clip.name == "Set5"
+
+
 def test_pictures_beside_clips_are_refused(clips: Path) -> None:
     (clips / "harbour" / "000.png").rename(clips / "poster.png")
     with pytest.raises(InputError, match="pictures as well as clips"):

@@ -112,6 +112,22 @@ def test_different_lengths_are_refused(shorter_first: bool, tmp_path: Path) -> N
         compare_files(*files)
 
 
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    """A frame that would have to be made up must not be measured."""
+    good, bad = tmp_path / "good.mov", tmp_path / "bad.mov"
+    for path in (good, bad):
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("png", rate=25, width=SIZE[0], height=SIZE[1], pix_fmt="rgb24")
+            for index, picture in enumerate(_pictures(4)):
+                for packet in stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")):
+                    sent = av.Packet(b"not a picture") if path == bad and index == 2 else packet
+                    sent.pts, sent.dts, sent.time_base, sent.stream = index, index, packet.time_base, stream
+                    container.mux(sent)
+    assert compare_files(good, good).protocol["luma"] == "BT.601 of the RGB, 16 to 235, unrounded"
+    with pytest.raises(InputError, match=r"bad\.mov: is damaged"):
+        compare_files(good, bad)
+
+
 def test_different_sizes_are_refused(tmp_path: Path) -> None:
     small = _write(tmp_path / "small.mkv", _pictures(2, size=(60, 48)))
     with pytest.raises(InputError, match="60x48, not 64x48"):

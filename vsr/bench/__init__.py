@@ -1,1 +1,1 @@
-"""Benchmarks that a user can run: speed."""
+"""Benchmarks that a user can run: speed, and quality."""

@@ -16,7 +16,7 @@ _VIDEO_SUFFIXES = {
     ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mxf", ".ts", ".webm", ".wmv", ".y4m",
 }  # fmt: skip
 _STILLS_SOURCE = "https://cv.snu.ac.kr/research/EDSR/benchmark.tar has it"
-_VID4_SOURCE = "search 'Vid4 dataset': the four ground-truth folders of pictures, from Liu and Sun 2011"
+_VID4_SOURCE = "https://drive.google.com/file/d/1ZuvNNLgR85TV_whJoHM7uVb-XW1y70DW has it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +87,17 @@ def _known_dataset(known: _Known, data: Path) -> Dataset:
         raise InputError(f"{known.name} is not at {folder}; {known.source}; --data names the folder above it")
     clips = []
     for name, count in known.counts.items():
-        paths = pictures_in(folder / name)
+        place = _truth_folder(folder) / name
+        paths = pictures_in(place)
         if len(paths) != count:
-            raise InputError(f"{folder / name}: has {len(paths)} pictures where {known.name} has {count}")
+            raise InputError(f"{place}: has {len(paths)} pictures where {known.name} has {count}")
         clips.append(Clip(name or known.name, paths))
     return Dataset(known.name, tuple(clips), is_moving="" not in known.counts, is_known=True)
+
+
+def _truth_folder(folder: Path) -> Path:
+    """Where the originals lie in a set's folder: right there, or beside reduced ones, as the sets are handed out."""
+    return next((folder / name for name in ("GT", "HR") if (folder / name).is_dir()), folder)
 
 
 def _folder_dataset(folder: Path) -> Dataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -23,6 +23,7 @@ from vsr.metrics import luma_bt601
 __all__ = ["Decoded", "Luma", "Picture", "as_measured", "decoded_pictures", "decoded_video", "num_frames", "truths"]
 
 Luma = Literal["native", "bt601"]
+Note = Callable[[str], None]
 _MATROSKA_TICK = Fraction(1, 1000)  # seconds
 
 
@@ -56,10 +57,10 @@ class Picture:
 # -- pictures for upscaling --------------------------------------------------------------------------------------
 
 
-def truths(clip: Clip) -> Iterator[tuple[str, Tensor]]:
-    """Name and (3, H, W) uint8 RGB of every picture of a clip."""
+def truths(clip: Clip, note: Note) -> Iterator[tuple[str, Tensor]]:
+    """Name and (3, H, W) uint8 RGB of every picture of a clip. note: called with what is odd about a video."""
     if clip.is_video:
-        for index, frame in enumerate(decoded_video(clip.paths[0])):
+        for index, frame in enumerate(decoded_video(clip.paths[0], note)):
             yield str(index), frame.rgb.add(0.5).to(torch.uint8)[0]
     else:
         for path in clip.paths:
@@ -111,9 +112,12 @@ def decoded_pictures(paths: tuple[Path, ...]) -> Iterator[Decoded]:
         yield Decoded(path.name, read_rgb(path)[None])
 
 
-def decoded_video(path: Path) -> Iterator[Decoded]:
-    """Every frame of a video. Raises InputError where a damaged one would have to be made up."""
-    with VideoReader(path) as reader:
+def decoded_video(path: Path, note: Note) -> Iterator[Decoded]:
+    """Every frame of a video. Raises InputError where a damaged one would have to be made up.
+
+    note: called with one line for anything else that is out of the ordinary, as a change of size.
+    """
+    with VideoReader(path, warn=note) as reader:
         for chunk in reader.chunks(1):
             if reader.num_damaged:
                 raise InputError(f"{path}: is damaged: not every frame can be decoded")

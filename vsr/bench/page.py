@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
@@ -61,9 +60,8 @@ def page(report: Report, pictures: Mapping[str, Pictures]) -> str:
         _published_note(report),
     ]
     for clip in report.clips:
-        parts.append(f"<h2>{escape(clip)}</h2>")
         if len(report.clips) > 1:
-            parts.append(_table(report, by_clip[clip], with_published=False))
+            parts += [f"<h2>{escape(clip)}</h2>", _table(report, by_clip[clip], with_published=False)]
         parts.append(_figures(report, clip, pictures[clip]))
     parts += [_measures(report), _models(report), _provenance(report)]
     return (
@@ -184,7 +182,7 @@ def _provenance(report: Report) -> str:
     facts["bicubic agrees with"] = f"{gates} dB" if gates else "nothing on record"
     terms = []
     for key, value in facts.items():
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        shown = f"<code>{escape(text)}</code>" if key == "command" else escape(text)
+        text = ", ".join(f"{name} {each}" for name, each in value.items() if each) if isinstance(value, dict) else value
+        shown = f"<code>{escape(str(text))}</code>" if key == "command" else escape(str(text))
         terms.append(f"<dt>{escape(key)}</dt><dd>{shown}</dd>")
     return f"<footer><h2>Run</h2><dl>{''.join(terms)}</dl></footer>"

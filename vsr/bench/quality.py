@@ -60,7 +60,7 @@ def measure_quality(
         models, opencv, scale=scale, device=device, precision=precision, backend=backend, note=note
     )
     protocol = clip_protocol(scale, degradation) if chosen.is_moving else stills_protocol(scale)
-    run = _Run(chosen, protocol, ways, lpips_from(lpips) if lpips else None, on_progress)
+    run = _Run(chosen, protocol, ways, lpips_from(lpips) if lpips else None, on_progress, note)
     rows, strips = run.measure()
     suffix = f" {degradation.upper()}" if chosen.is_moving else ""
     return Report(
@@ -95,9 +95,10 @@ class _Run:
         ways: list[Contender],
         lpips: Lpips | None,
         on_progress: OnProgress,
+        note: Note,
     ) -> None:
         self.dataset, self.protocol, self.ways = dataset, protocol, ways
-        self.lpips, self.on_progress = lpips, on_progress
+        self.lpips, self.on_progress, self.note = lpips, on_progress, note
         self.gates_db: dict[str, float] = {}
         self._counts = [num_frames(clip) for clip in dataset.clips]
         self._num_done, self._begun = 0, time.perf_counter()
@@ -119,7 +120,7 @@ class _Run:
         meter = Meter(self.dataset.is_moving, self.lpips)
         shown = self._shown(count)
         index = -1
-        for index, (name, picture) in enumerate(truths(clip)):
+        for index, (name, picture) in enumerate(truths(clip, self.note)):
             truth = self._whole(mod_crop(picture, self.protocol.scale), f"{clip.name}/{name}")
             low = self.protocol.reduce(truth)
             pictures = {way.name: self._upscaled(way, low, truth) for way in self.ways}

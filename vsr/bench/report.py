@@ -92,7 +92,8 @@ def _write_pictures(report: Report, folder: Path) -> dict[str, Pictures]:
             for model in report.models
         }
         frames = "frame" if report.is_moving else "picture"
-        plots = [plot_psnr(f"{report.title}: {clip}", frames, curves, is_dark=dark) for dark in (False, True)]
+        title = report.title if len(report.clips) == 1 else f"{report.title}: {clip}"
+        plots = [plot_psnr(title, frames, curves, is_dark=dark) for dark in (False, True)]
         strips = [png(strip(shown.columns)) for shown in report.strips if shown.clip == clip]
         (folder / f"psnr_{_file_name(clip)}.png").write_bytes(plots[0])
         for index, data in enumerate(strips):
@@ -160,7 +161,7 @@ def table(report: Report) -> str:
     shown = [metric for metric in METRICS if any(metric.key in found for found in means.values())]
     labels = {**{model: model for model in means}, **{p.name: f"{p.name} (published)" for p in report.published}}
     width = max(map(len, [report.title, *labels.values()])) + 2
-    lines = [f"{report.title:<{width}}" + "".join(f"{metric.label:>{len(metric.label) + 2}}" for metric in shown)]
+    lines = [f"{report.title:<{width}}" + "".join(f"{metric.label:>{_column_width(metric)}}" for metric in shown)]
     for model, found in means.items():
         lines.append(_line(model, width, found, shown))
     for paper in report.published:
@@ -174,5 +175,9 @@ def _line(label: str, width: int, values: Mapping[str, float], shown: list[Metri
     cells = []
     for metric in shown:
         text = f"{values[metric.key]:.{metric.digits}f}" if metric.key in values else "-"
-        cells.append(f"{text:>{len(metric.label) + 2}}")
+        cells.append(f"{text:>{_column_width(metric)}}")
     return f"{label:<{width}}" + "".join(cells)
+
+
+def _column_width(metric: Metric) -> int:
+    return max(len(metric.label), 6) + 2

@@ -25,6 +25,7 @@ from vsr.pipeline.job import Progress
 __all__ = ["Pair", "compare_files", "paired_frames"]
 
 OnProgress = Callable[[Progress], None]
+Note = Callable[[str], None]
 _LUMA: dict[Luma, str] = {
     "native": "the luma planes as they are coded",
     "bt601": "BT.601 of the RGB, 16 to 235, unrounded",
@@ -39,10 +40,12 @@ def compare_files(
     skip: int = 0,
     lpips: Path | None = None,
     on_progress: OnProgress = lambda progress: None,
+    note: Note = lambda line: None,
 ) -> Report:
     """Measure every frame of `distorted` against that of `reference`: two videos, or two folders of pictures.
 
     crop: pixels at each edge that are left out.  skip: frames at both ends that are left out.
+    note: called with one line for what is odd about a file.
     Raises InputError where a frame has no counterpart, or another size.
     """
     begun = time.perf_counter()
@@ -52,7 +55,7 @@ def compare_files(
     rows: list[Row] = []
     strips: list[Strip] = []
     luma: Luma = "native"
-    for pair in paired_frames(reference, distorted, crop=crop, skip=skip):
+    for pair in paired_frames(reference, distorted, crop=crop, skip=skip, note=note):
         found = meter.measure(f"{reference}, frame {pair.name}", pair.truth, [(name, pair.output)])
         rows.append(Row(reference.name, pair.name, pair.index, name, found[name]))
         luma = pair.luma
@@ -96,9 +99,11 @@ class Pair:
     luma: Luma
 
 
-def paired_frames(reference: Path, distorted: Path, *, crop: int = 0, skip: int = 0) -> Iterator[Pair]:
+def paired_frames(
+    reference: Path, distorted: Path, *, crop: int = 0, skip: int = 0, note: Note = lambda line: None
+) -> Iterator[Pair]:
     """The frames that `compare_files` measures, as it measures them; it raises the same errors."""
-    for index, (truth, output) in _without_ends(_pairs(reference, distorted), skip):
+    for index, (truth, output) in _without_ends(_pairs(reference, distorted, note), skip):
         (height, width), (other_height, other_width) = (frame.rgb.shape[-2:] for frame in (truth, output))
         if (width, height) != (other_width, other_height):
             raise InputError(
@@ -112,11 +117,11 @@ def paired_frames(reference: Path, distorted: Path, *, crop: int = 0, skip: int 
 # -- which frame belongs to which ----------------------------------------------------------------------------------
 
 
-def _pairs(reference: Path, distorted: Path) -> Iterator[tuple[Decoded, Decoded]]:
+def _pairs(reference: Path, distorted: Path, note: Note) -> Iterator[tuple[Decoded, Decoded]]:
     if reference.is_dir() != distorted.is_dir():
         raise OptionError(f"{reference} and {distorted}: compare two videos, or two folders of pictures")
     if not reference.is_dir():
-        return _by_time(reference, distorted)
+        return _by_time(reference, distorted, note)
     first, second = (pictures_in(folder) for folder in (reference, distorted))
     for folder, paths in ((reference, first), (distorted, second)):
         if not paths:
@@ -126,9 +131,10 @@ def _pairs(reference: Path, distorted: Path) -> Iterator[tuple[Decoded, Decoded]
     return zip(decoded_pictures(first), decoded_pictures(second), strict=True)
 
 
-def _by_time(reference: Path, distorted: Path) -> Iterator[tuple[Decoded, Decoded]]:
+def _by_time(reference: Path, distorted: Path, note: Note) -> Iterator[tuple[Decoded, Decoded]]:
     """Frames of the same presentation time, up to the rounding of the two clocks."""
-    for count, (truth, output) in enumerate(zip_longest(decoded_video(reference), decoded_video(distorted))):
+    videos = (decoded_video(path, note) for path in (reference, distorted))
+    for count, (truth, output) in enumerate(zip_longest(*videos)):
         if truth is None or output is None:
             longer = reference if output is None else distorted
             shorter = distorted if output is None else reference
