@@ -29,6 +29,8 @@ from vsr.pipeline.upscaler import Upscaler
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
+CPU_INFO = Path("/proc/cpuinfo")
+CPU_FLAGS = CPU_INFO.read_text().split() if CPU_INFO.is_file() else []
 pytest.importorskip("openvino")
 
 CPU = torch.device("cpu")
@@ -135,6 +137,19 @@ def test_openvino_computes_what_the_network_does_in_integers() -> None:
     }
     integer = [name for name, info in kinds.items() if "_i8" in str(info["primitiveType"].astype(str))]
     assert {name.partition("/")[0] for name in integer} >= {"body.2", "body.4"}
+
+
+@pytest.mark.skipif("amx_int8" not in CPU_FLAGS, reason="the kernels that are preferred need AMX")
+def test_openvino_takes_the_kernels_that_suit_narrow_layers() -> None:
+    net = quantized(LumaNet(features=32, depth=2))
+    calibrate(net, [_picture()])
+    engine = openvino_engine.make_openvino_engine(net, channels=1, precision="int8")
+    engine(_picture())
+    (requests,) = engine._requests.values()
+    ops = requests[0].get_compiled_model().get_runtime_model().get_ordered_ops()
+    kernels = {op.get_friendly_name(): str(op.get_rt_info()["primitiveType"].astype(str)) for op in ops}
+    convolutions = {name.partition("/")[0]: kernel for name, kernel in kernels.items() if "/conv2d" in name}
+    assert convolutions["body.2"].startswith("jit_avx512_amx_i8")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
