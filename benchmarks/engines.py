@@ -1,0 +1,102 @@
+"""What the backends make of a CPU, beside OpenCV's dnn_superres.
+
+    python benchmarks/engines.py [--rounds 5]
+
+Times `fast` on PyTorch in bf16, on OpenVINO in bf16 and int8, and `nano`, on frames of 640x360; FSRCNN x4 by OpenCV on
+frames of that size; and `edsr` on a picture of 320x180. Engines run in processes of their own and take turns, round
+after round; OpenCV's turns come right after them, in this process, on as many threads. Medians of all rounds; the
+PSNR of each is that of Set5. Writes benchmarks/engines.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from statistics import median
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does; before torch is imported
+
+import click
+import cv2
+import torch
+from machine import describe_run
+
+from vsr.bench.opencv_peer import load_opencv_peer
+from vsr.bench.speed import Case, Speed, measure
+from vsr.models.cards import shipped_cards
+from vsr.pipeline.evaluate import StillsBenchmark, luma_psnr_db
+
+HERE = Path(__file__).parent
+DATA = Path(os.environ.get("VSR_DATA", "../shared/data"))
+FRAME, PICTURE = (640, 360), (320, 180)
+CASES = {
+    "fast, PyTorch, bf16": Case("fast", "pytorch", "bf16", *FRAME),
+    "fast, OpenVINO, bf16": Case("fast", "openvino", "bf16", *FRAME),
+    "fast, OpenVINO, int8": Case("fast", "openvino", "int8", *FRAME),
+    "nano, OpenVINO, bf16": Case("nano", "openvino", "bf16", *FRAME),
+    "edsr, OpenVINO, bf16": Case("edsr", "openvino", "bf16", *PICTURE),
+}
+GOALS = {  # at least; by (faster, slower)
+    ("fast, OpenVINO, bf16", "fast, PyTorch, bf16"): 1.5,
+    ("fast, OpenVINO, int8", "fast, OpenVINO, bf16"): 1.3,
+    ("fast, OpenVINO, bf16", "FSRCNN, OpenCV"): 3.0,
+    ("fast, OpenVINO, int8", "FSRCNN, OpenCV"): 5.0,
+    ("nano, OpenVINO, bf16", "FSRCNN, OpenCV"): 10.0,
+}
+
+
+def fsrcnn_seconds(rounds: int) -> list[float]:
+    """Of one frame, colour and all, as dnn_superres does it."""
+    upscale, _ = load_opencv_peer(DATA / "peers" / "FSRCNN_x4.pb")
+    frame = torch.randint(0, 256, (3, FRAME[1], FRAME[0]), dtype=torch.uint8)
+    upscale(frame)
+    seconds = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        upscale(frame)
+        seconds.append(time.perf_counter() - begun)
+    return seconds
+
+
+def psnr_db() -> dict[str, float]:
+    """On Set5: of the cards' networks, and FSRCNN measured."""
+    upscale, scale = load_opencv_peer(DATA / "peers" / "FSRCNN_x4.pb")
+    stills = StillsBenchmark(DATA / "test", scale, ("Set5",))
+    cards = {name: shipped_cards()[name].figures["Set5"] for name in ("fast", "nano", "edsr")}
+    return {**cards, "FSRCNN": round(stills.measure("Set5", upscale, {"psnr": luma_psnr_db})["psnr"], 3)}
+
+
+@click.command()
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=HERE / "engines.json")
+def main(rounds: int, out: Path) -> None:
+    cv2.setNumThreads(torch.get_num_threads())
+    speeds: dict[str, list[Speed]] = {title: [] for title in CASES}
+    opencv: list[float] = []
+    for _ in range(rounds):
+        for title, speed in zip(CASES, measure(list(CASES.values()), rounds=1), strict=True):
+            speeds[title].append(speed)
+        opencv.extend(fsrcnn_seconds(3))
+    seconds = {title: median(1 / speed.fps for speed in rows) for title, rows in speeds.items()}
+    seconds["FSRCNN, OpenCV"] = median(opencv)
+    values = {
+        **describe_run(),
+        "threads": torch.get_num_threads(),
+        "rounds": rounds,
+        "seconds_per_frame": {title: round(value, 5) for title, value in seconds.items()},
+        "seconds_of_rounds": {title: [round(1 / speed.fps, 5) for speed in rows] for title, rows in speeds.items()}
+        | {"FSRCNN, OpenCV": [round(value, 5) for value in opencv]},
+        "ratios": {
+            f"{fast} over {slow}": {"times_as_fast": round(seconds[slow] / seconds[fast], 2), "goal": goal}
+            for (fast, slow), goal in GOALS.items()
+        },
+        "psnr_db_set5": psnr_db(),
+    }
+    out.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+    click.echo(json.dumps(values, indent=2))
+
+
+if __name__ == "__main__":
+    main()
