@@ -20,6 +20,7 @@ __all__ = [
     "feature_matching",
     "fft_l1",
     "generator_loss",
+    "lattice_l1",
     "lpips_loss",
     "vgg_loss",
 ]
@@ -38,11 +39,27 @@ def fft_l1(out: Tensor, target: Tensor) -> Tensor:
     return torch.view_as_real(difference).abs().mean()
 
 
+def lattice_l1(out: Tensor, target: Tensor, period: int = 4, num_periods: int = 3) -> Tensor:
+    """L1 of the error's part that repeats with a period: the grid that a pixel shuffle can draw over a picture.
+
+    In windows of `num_periods` periods a side the mean error of each position within the period, less the
+    window's mean. What does not repeat averages out, so that texture is not held back as L1 of the pixels does.
+    period: in output pixels; the scale, or a multiple of it. Sides that no window fits are left out at the end.
+    """
+    side = period * num_periods
+    rows, columns = (length // side for length in out.shape[-2:])
+    error = (out - target)[..., : rows * side, : columns * side]
+    cells = error.reshape(*error.shape[:2], rows, num_periods, period, columns, num_periods, period)
+    phases = cells.mean((3, 6))  # (N, C, rows, period, columns, period)
+    return (phases - phases.mean((3, 5), keepdim=True)).abs().mean()
+
+
 PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": F.l1_loss,
     "charbonnier": charbonnier,
     "mse": F.mse_loss,
     "fft": fft_l1,
+    "lattice": lattice_l1,
 }
 
 
