@@ -489,12 +489,27 @@ def test_the_tiler_gets_by_with_little_memory(bench: Bench) -> None:
     assert "out of memory: going on with batches of 1" in notes
 
 
-def test_an_interrupt_ends_the_build_and_leaves_nothing_behind(bench: Bench) -> None:
+@pytest.fixture
+def interrupt() -> Iterator[Callable[[Any], None]]:
+    """Sets what SIGINT does, which a shell's background jobs ignore; as it was afterwards."""
+    before = signal.getsignal(signal.SIGINT)
+    yield lambda handler: signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_ignored_interrupt_does_not_end_the_build(bench: Bench, interrupt: Callable[[Any], None]) -> None:
+    interrupt(signal.SIG_IGN)
     bench.device.faults.on_build = lambda: os.kill(os.getpid(), signal.SIGINT)
-    handler = signal.getsignal(signal.SIGINT)
+    bench.engine()(frames(1))
+    assert bench.files(".engine")
+
+
+def test_an_interrupt_ends_the_build_and_leaves_nothing_behind(bench: Bench, interrupt: Callable[[Any], None]) -> None:
+    interrupt(signal.default_int_handler)
+    bench.device.faults.on_build = lambda: os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         bench.engine()(frames(1))
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert not bench.files(".engine") and not bench.files(".part")
     bench.device.faults.on_build = lambda: None
     bench.engine()(frames(1))

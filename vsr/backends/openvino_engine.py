@@ -318,7 +318,7 @@ def _mark(layer: ET.Element, name: str, **values: str) -> None:
     if info is None:
         info = ET.Element("rt_info")
         layer.insert(0 if layer.find("data") is None else 1, info)
-    ET.SubElement(info, "attribute", name=name, version="0", **values)
+    ET.SubElement(info, "attribute", {"name": name, "version": "0", **values})
 
 
 def _path(net: nn.Module, channels: int) -> Path:

@@ -388,11 +388,16 @@ def _monitor(trt: Any, signals: list[int]) -> Any:
 
 @contextmanager
 def _signals_held_back() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM are noted inside, and act afterwards: no exception may pass through TensorRT."""
+    """Ctrl-C and SIGTERM are noted inside, and act afterwards: no exception may pass through TensorRT.
+
+    What is ignored, as Ctrl-C is in a shell's background jobs, stays ignored.
+    """
     came: list[int] = []
     handlers = {}
     if threading.current_thread() is threading.main_thread():  # no other may ask for signals
         for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is signal.SIG_IGN:
+                continue
             handlers[number] = signal.signal(number, lambda number, frame: came.append(number))
     try:
         yield came

@@ -18,7 +18,7 @@ from torch import Tensor
 from vsr.errors import ModelError
 from vsr.pipeline.evaluate import Upscale
 
-__all__ = ["load_opencv_peer"]
+__all__ = ["load_opencv_peer", "with_block_sizes"]
 
 _PROBE_SIDE = 16
 _EDSR_MEAN_BGR = (103.1545782, 111.561547, 114.35629928)  # of DIV2K; dnn_superres subtracts and adds it
@@ -31,7 +31,7 @@ def load_opencv_peer(path: Path) -> tuple[Upscale, int]:
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     try:
-        graph = _with_block_sizes(path.read_bytes())
+        graph = with_block_sizes(path.read_bytes())
         net = cv2.dnn.readNetFromTensorflow(np.frombuffer(graph, np.uint8))
     except (cv2.error, ValueError, IndexError, OSError) as error:
         raise ModelError(f"{path}: not a TensorFlow graph that OpenCV reads ({_first_line(error)})") from error
@@ -91,7 +91,7 @@ def _first_line(error: BaseException) -> str:
 # -- the graph -----------------------------------------------------------------------------------------------
 
 
-def _with_block_sizes(graph: bytes) -> bytes:
+def with_block_sizes(graph: bytes) -> bytes:
     """A GraphDef whose DepthToSpace nodes give their `block_size` also under OpenCV's name for it.
 
     dnn_superres brings a layer of its own for these; cv2.dnn's has no TensorFlow name for the size.
