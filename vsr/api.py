@@ -37,6 +37,9 @@ def enhance(
     for key in ("start_seconds", "duration_seconds"):
         if options.get(key) is not None:
             options[key] = Fraction(options[key])
+    for key in ("reference", "report"):
+        if options.get(key) is not None:
+            options[key] = Path(options[key])
     return enhance_file(Path(source), Path(output), JobOptions(**options), note=note, on_progress=on_progress)
 
 

@@ -121,6 +121,8 @@ def cli() -> None:
 @click.option("--deinterlace", type=click.Choice(["auto", "on", "off"]), default="auto", show_default=True)
 @click.option("--start", "-ss", type=_Seconds(), help="Where to start: seconds or HH:MM:SS.")
 @click.option("--duration", "-t", type=_Seconds(), help="How much to enhance: seconds or HH:MM:SS.")
+@click.option("--report", type=_FILE, help="Write what the job did to this file, as JSON.")
+@click.option("--reference", type=_FILE, help="What OUTPUT should look like: PSNR of every frame in the report.")
 @click.option("--overwrite", "-y", is_flag=True, help="Replace OUTPUT if it exists.")
 @click.option("--strict", is_flag=True, help="Make everything that would be lost an error.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
@@ -145,6 +147,34 @@ def enhance(source: Path, output: Path, **values: Any) -> None:
     finally:
         printer.close()
     printer.report(report)
+
+
+@cli.command(no_args_is_help=True)
+@click.argument("sources", metavar="A B [C]...", nargs=-1, required=True, type=_FILE)
+@click.argument("output", type=_FILE)
+@click.option("--layout", type=click.Choice(["side", "split"]), default="side", show_default=True, help="Of two files.")
+@click.option("--label", "labels", multiple=True, help="Of A, B and so on, '' for none.  [default: the files' names]")
+@click.option("--codec", "-c:v", help="Video encoder, in ffmpeg's words.  [default: by container]")
+@click.option("--crf", "-crf", type=float, help="Quality of the encoder, lower is better.  [default: 18 for libx264]")
+@click.option("--preset", "-preset", help="Speed preset of the encoder.")
+@click.option("--encoder-option", multiple=True, callback=_pairs, metavar="K=V", help="Any option of the encoder.")
+@click.option("--overwrite", "-y", is_flag=True, help="Replace OUTPUT if it exists.")
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+def compare(sources: tuple[Path, ...], output: Path, quiet: bool, **values: Any) -> None:
+    """Show videos, or pictures, beside each other in OUTPUT, or two on both sides of a moving line (split).
+
+    Frames belong together by their time. Sound, colour and samples are those of A.
+    """
+    from vsr.bench.compare import write_comparison
+
+    values["encoder_options"] = values.pop("encoder_option")
+    printer = ProgressPrinter("none" if quiet else "bar", quiet)
+    try:
+        done = write_comparison(sources, output, note=printer.note, on_progress=printer.update, **values)
+    finally:
+        printer.close()
+    frames = f"{done.num_frames} frame{'s' if done.num_frames != 1 else ''}"
+    printer.note(f"{done.output}: {frames} at {done.width}x{done.height}")
 
 
 @cli.command()

@@ -74,20 +74,7 @@ class ProgressPrinter:
             return
         busy = sum(report.stage_seconds.values()) or 1.0
         if self._style == "json":
-            self._print_json(
-                {
-                    "event": "done",
-                    "output": str(report.output),
-                    "model": report.model,
-                    "engine": report.engine,
-                    "frames": report.num_frames,
-                    "width": report.width,
-                    "height": report.height,
-                    "seconds": round(report.seconds, 3),
-                    "stage_seconds": {k: round(v, 3) for k, v in report.stage_seconds.items()},
-                    "reused_share": None if report.reused_share is None else round(report.reused_share, 4),
-                }
-            )
+            self._print_json({"event": "done", **report.summary()})
             return
         shares = ", ".join(f"{name} {seconds / busy:.0%}" for name, seconds in report.stage_seconds.items())
         fps = report.num_frames / report.seconds if report.seconds else 0.0
@@ -96,6 +83,7 @@ class ProgressPrinter:
             f"{report.width}x{report.height} in {report.seconds:.1f} s ({fps:.1f} fps)"
             + (f"; time: {shares}" if shares else "")
             + _reused(report)
+            + ("" if report.mean_psnr_db is None else f"; {report.mean_psnr_db:.2f} dB against the reference")
             + f"; {report.model} on {report.engine}",
             err=True,
         )

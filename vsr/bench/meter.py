@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vsr.bench.frames import Picture
 from vsr.errors import InputError
 from vsr.metrics import SSIM_SIDE, difference_psnr_db, flow_distance, optical_flow, psnr_db, ssim
 from vsr.models.features import load_lpips
+from vsr.pipeline.measured import Picture
 
 __all__ = ["METRICS", "Lpips", "Meter", "Metric", "lpips_from"]
 

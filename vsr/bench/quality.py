@@ -13,9 +13,8 @@ from torch import Tensor
 
 from vsr.bench.contenders import BICUBIC, Contender, contenders
 from vsr.bench.datasets import Clip, Dataset, find_dataset
-from vsr.bench.frames import Picture, num_frames, truths
+from vsr.bench.frames import num_frames, truths
 from vsr.bench.meter import Lpips, Meter, lpips_from
-from vsr.bench.provenance import describe_run
 from vsr.bench.published import published_on
 from vsr.bench.results import Report, Row, Strip, clip_means, overall_means
 from vsr.bench.strips import crop_of, telling_corner
@@ -23,6 +22,8 @@ from vsr.errors import InputError, ModelError, OptionError
 from vsr.media.resample import mod_crop
 from vsr.pipeline.evaluate import Degradation, Protocol, check_gate, clip_protocol, stills_protocol
 from vsr.pipeline.job import Progress
+from vsr.pipeline.measured import Picture
+from vsr.pipeline.provenance import describe_run
 
 __all__ = ["measure_quality"]
 

@@ -12,24 +12,21 @@ from pathlib import Path
 import torch
 
 from vsr.bench.datasets import pictures_in
-from vsr.bench.frames import Decoded, Luma, Picture, as_measured, decoded_pictures, decoded_video
+from vsr.bench.frames import decoded_pictures
 from vsr.bench.meter import Meter, lpips_from
-from vsr.bench.provenance import describe_run
 from vsr.bench.results import Report, Row, Strip
 from vsr.bench.strips import crop_of, telling_corner
 from vsr.errors import InputError, OptionError
 from vsr.media.reader import VideoReader
 from vsr.metrics import pooled_psnr_db
 from vsr.pipeline.job import Progress
+from vsr.pipeline.measured import LUMA, Decoded, Luma, Picture, as_measured, decoded_video
+from vsr.pipeline.provenance import describe_run
 
 __all__ = ["Pair", "compare_files", "paired_frames"]
 
 OnProgress = Callable[[Progress], None]
 Note = Callable[[str], None]
-_LUMA: dict[Luma, str] = {
-    "native": "the luma planes as they are coded",
-    "bt601": "BT.601 of the RGB, 16 to 235, unrounded",
-}
 
 
 def compare_files(
@@ -68,7 +65,7 @@ def compare_files(
         title=f"{name} against {reference.name}",
         dataset=reference.name,
         is_moving=True,
-        protocol={"crop": crop, "frames_left_out_at_each_end": skip, "luma": _LUMA[luma]},
+        protocol={"crop": crop, "frames_left_out_at_each_end": skip, "luma": LUMA[luma]},
         models={name: {"kind": "file", "description": str(distorted)}},
         rows=tuple(rows),
         strips=tuple(strips),

@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 from vsr.errors import OptionError, OutputError
 from vsr.frames import ChromaLocation, Color, FrameBatch
 from vsr.media.pixels import PixelFormat, store_planes
-from vsr.media.reader import Chunk, VideoReader, reason
+from vsr.media.reader import Chunk, VideoInfo, VideoReader, reason
 from vsr.media.remux import Remuxer, StreamPlan, carried_tags, copy_chapters
 from vsr.media.tags import HdrMetadata
 
@@ -72,12 +72,20 @@ def check_target(path: Path, overwrite: bool, source: Path | None = None) -> Non
 class VideoWriter:
     """Encode and mux into a file beside the target, which `commit` puts in place and `abort` removes."""
 
-    def __init__(self, path: Path, reader: VideoReader, settings: VideoSettings, plans: Sequence[StreamPlan]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        reader: VideoReader,
+        settings: VideoSettings,
+        plans: Sequence[StreamPlan],
+        info: VideoInfo | None = None,
+    ) -> None:
+        """info: what holds of the frames to be written (clock, rate, rotation, HDR); the reader's unless given."""
         self.path, self.settings = path, settings
         self.partial = partial_path(path)
         self.num_frames = 0
         self._durations: dict[int, int] = {}
-        info = reader.info
+        self._info = info = info or reader.info
         self.time_base = info.time_base
         try:
             self._output = av.open(f"file:{self.partial}", "w", container_options=_muxer_options(path, info.time_base))
@@ -107,7 +115,7 @@ class VideoWriter:
         return copy_chapters(reader.container, output, reader.shift_seconds, reader.duration_limit_seconds)
 
     def _add_video(self, reader: VideoReader) -> VideoStream:
-        settings, info = self.settings, reader.info
+        settings, info = self.settings, self._info
         rate = info.average_rate or Fraction(25)
         try:
             stream = self._output.add_stream(settings.codec, rate=rate)

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,14 @@ from vsr.models.fidelity import load_between
 from vsr.models.onnx_file import OnnxFile
 from vsr.pipeline.plan import JobOptions, VideoPlan, choose_batch, choose_model, choose_size, plan_video
 from vsr.pipeline.prefetch import Drain, Prefetch
+from vsr.pipeline.report import (
+    FrameQuality,
+    ReferenceMeter,
+    check_report,
+    picture_quality,
+    read_reference,
+    write_job_report,
+)
 from vsr.pipeline.reuse import FrameReuse, can_reuse
 from vsr.pipeline.upscaler import Target, Upscaler, load_card_and_net, upscaler_of_net
 
@@ -61,6 +69,7 @@ class JobReport:
     stage_seconds: busy time of each stage; they overlap, so their sum can exceed `seconds`.
     reused_share: the part of all frames' pixels, 0 to 1, that the network did not compute anew; None where
         reuse is off.
+    mean_psnr_db: the mean over the frames of their luma PSNR against the reference; None where there is none.
     """
 
     output: Path
@@ -72,6 +81,21 @@ class JobReport:
     seconds: float
     stage_seconds: dict[str, float] = field(default_factory=dict)
     reused_share: float | None = None
+    mean_psnr_db: float | None = None
+
+    def summary(self) -> dict[str, object]:
+        """As JSON has it: the last line of --progress json, and the head of a report."""
+        return {
+            "output": str(self.output),
+            "model": self.model,
+            "engine": self.engine,
+            "frames": self.num_frames,
+            "width": self.width,
+            "height": self.height,
+            "seconds": round(self.seconds, 3),
+            "stage_seconds": {name: round(seconds, 3) for name, seconds in self.stage_seconds.items()},
+            "reused_share": None if self.reused_share is None else round(self.reused_share, 4),
+        }
 
 
 def enhance_file(
@@ -88,6 +112,15 @@ def enhance_file(
     return enhance_video(source, output, options, note=note, on_progress=on_progress)
 
 
+def _reported(report: JobReport, quality: FrameQuality | None, source: Path, options: JobOptions) -> JobReport:
+    """The report with what was measured in it, also in the file that was asked for."""
+    if quality is not None:
+        report = replace(report, mean_psnr_db=quality.mean_psnr_db)
+    if options.report is not None:
+        write_job_report(options.report, source, report.summary(), quality)
+    return report
+
+
 def enhance_image(source: Path, output: Path, options: JobOptions, *, note: Note = lambda line: None) -> JobReport:
     """Upscale one picture."""
     started = time.perf_counter()
@@ -95,14 +128,20 @@ def enhance_image(source: Path, output: Path, options: JobOptions, *, note: Note
         raise OptionError(f"{output}: a picture goes in, so name a picture to come out (.png, .jpg, .webp, .tif)")
     image = read_image(source)
     check_target(output, options.overwrite, source)
+    check_report(options, source, output)
     _strict(options, lost_in(output, image), note)
     height, width = image.shape[:2]
     upscaler = _upscaler(options, width, height, note, num_frames=1, is_picture=True)
     size = choose_size(options, upscaler.card, width, height, (False, False))
+    truth = None if options.reference is None else read_reference(options.reference, size)
     with _failure_named(str(source), upscaler):
         upscaled = upscaler.upscale_image(image, size)
+    quality = None
+    if options.reference is not None and truth is not None:
+        quality = picture_quality(options.reference, truth, upscaled)
     write_image(output, upscaled)
-    return JobReport(output, upscaler.card.name, upscaler.engine.name, 1, *size, time.perf_counter() - started)
+    report = JobReport(output, upscaler.card.name, upscaler.engine.name, 1, *size, time.perf_counter() - started)
+    return _reported(report, quality, source, options)
 
 
 def enhance_video(
@@ -127,6 +166,7 @@ def enhance_video(
         warn=note,
     ) as reader:
         check_target(output, options.overwrite, source)
+        check_report(options, source, output)
         info = reader.info
         if upscaler is None:
             upscaler = _upscaler(options, info.width, info.height, note, num_frames=_expected_frames(reader))
@@ -135,8 +175,8 @@ def enhance_video(
             note(line)
         _strict(options, list(plan.losses), note)
         reuse = FrameReuse(upscaler, note) if options.reuse and can_reuse(upscaler.card) else None
-        with _partial_file(output, reader, plan) as writer:
-            stages = _run_stages(reader, upscaler, reuse, writer, options, on_progress, started)
+        with _meter(options, reader, plan, note) as meter, _partial_file(output, reader, plan) as writer:
+            stages = _run_stages(reader, upscaler, reuse, writer, meter, options, on_progress, started)
             if reader.num_damaged:
                 _strict(options, [f"{source}: {reader.num_damaged} damaged packets"], lambda line: None)
             if writer.num_damaged_audio:
@@ -149,7 +189,9 @@ def enhance_video(
     settings, seconds = plan.settings, time.perf_counter() - started
     name, engine = upscaler.card.name, upscaler.engine.name
     share = None if reuse is None else reuse.reused_share
-    return JobReport(output, name, engine, writer.num_frames, settings.width, settings.height, seconds, stages, share)
+    size = (settings.width, settings.height)
+    report = JobReport(output, name, engine, writer.num_frames, *size, seconds, stages, share)
+    return _reported(report, None if meter is None else meter.quality, source, options)
 
 
 def _upscaler(
@@ -196,6 +238,16 @@ def _strict(options: JobOptions, losses: list[str], note: Note) -> None:
 
 
 @contextmanager
+def _meter(options: JobOptions, reader: VideoReader, plan: VideoPlan, note: Note) -> Iterator[ReferenceMeter | None]:
+    """What compares the frames with the reference, where there is one."""
+    if options.reference is None:
+        yield None
+        return
+    with ReferenceMeter(options, options.reference, reader, plan.settings, note) as meter:
+        yield meter
+
+
+@contextmanager
 def _partial_file(output: Path, reader: VideoReader, plan: VideoPlan) -> Iterator[VideoWriter]:
     """A writer whose partial file is gone when the block is left, unless it was put in place."""
     writer = VideoWriter(output, reader, plan.settings, plan.streams)
@@ -210,11 +262,12 @@ def _run_stages(
     upscaler: Upscaler,
     reuse: FrameReuse | None,
     writer: VideoWriter,
+    meter: ReferenceMeter | None,
     options: JobOptions,
     on_progress: Callable[[Progress], None],
     started: float,
 ) -> dict[str, float]:
-    """Decode, upscale and encode side by side, each one batch of frames at a time.
+    """Decode, upscale, encode and measure side by side, each one batch of frames at a time.
 
     Returns busy seconds per stage. An error anywhere stops the other stages and surfaces as itself.
     """
@@ -226,16 +279,25 @@ def _run_stages(
     with ExitStack() as stack:
         drain = Drain(writer.write, "vsr-encode")
         stack.callback(drain.close)
+        measuring = None if meter is None else Drain(meter.measure, "vsr-measure")
+        if measuring is not None:
+            stack.callback(measuring.close)
         prefetch = Prefetch(reader.chunks(batch_size), "vsr-decode")
         stack.callback(prefetch.close)
         for chunk in network.upscaled(prefetch):
             drain.put(chunk)
+            if measuring is not None and chunk.batch is not None:
+                measuring.put(chunk.batch)
             on_progress(Progress(network.num_frames, expected, time.perf_counter() - started))
+        if meter is not None and measuring is not None:
+            measuring.finish()
+            meter.finish()
         drain.finish()
         begun = time.perf_counter()
         writer.finish()
         encode_seconds = drain.busy_seconds + time.perf_counter() - begun
-    return {"decode": prefetch.busy_seconds, "network": network.busy_seconds, "encode": encode_seconds}
+    seconds = {"decode": prefetch.busy_seconds, "network": network.busy_seconds, "encode": encode_seconds}
+    return seconds if measuring is None else seconds | {"measure": measuring.busy_seconds}
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,17 @@ from vsr.media.writer import VideoSettings
 from vsr.models.cards import ModelCard
 from vsr.models.fidelity import FAITHFUL, SHARP
 
-__all__ = ["JobOptions", "VideoPlan", "choose_batch", "choose_model", "choose_size", "plan_video"]
+__all__ = [
+    "Encoding",
+    "JobOptions",
+    "VideoPlan",
+    "choose_batch",
+    "choose_encoding",
+    "choose_model",
+    "choose_size",
+    "plan_video",
+    "sample_losses",
+]
 
 LARGEST_PICTURE_ON_CPU = 2**20  # pixels; above, the large network takes more than about a minute
 LARGEST_VIDEO_ON_CPU = 1280 * 720  # pixels; above, even the light network takes seconds for a frame
@@ -64,6 +74,8 @@ class JobOptions:
     hwaccel: what decodes: "none", the CPU; "cuda", a GPU; "auto", the GPU that the network runs on.
     audio: "copy", "aac", "opus" or "none".  deinterlace: "auto" (where flagged), "on" or "off".
     start_seconds, duration_seconds: the part to enhance.
+    report: file for what the job did, as JSON.  reference: what the output should look like; the report then
+        holds every frame's luma PSNR against it, before encoding.
     overwrite: replace an existing output.  strict: make every loss an error.  verify: check the output.
     """
 
@@ -87,6 +99,8 @@ class JobOptions:
     deinterlace: DeinterlaceMode = "auto"
     start_seconds: Fraction | None = None
     duration_seconds: Fraction | None = None
+    reference: Path | None = None
+    report: Path | None = None
     overwrite: bool = False
     strict: bool = False
     verify: bool = True
@@ -102,10 +116,23 @@ class JobOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise OptionError(f"--{name} {value}: must be at least 1")
+        if self.reference is not None and self.report is None:
+            raise OptionError("--reference: needs --report FILE, where the figures go")
         if self.start_seconds is not None and self.start_seconds < 0:
             raise OptionError("--start: must not be negative")
         if self.duration_seconds is not None and self.duration_seconds <= 0:
             raise OptionError("--duration: must be greater than zero")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """Container, encoder (with its options), samples and colour of an output file, in FFmpeg's names."""
+
+    container: str
+    codec: str
+    options: dict[str, str]
+    pixel_format: PixelFormat
+    color: Color
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,25 +226,23 @@ def choose_batch(options: JobOptions, card: ModelCard, width: int, height: int, 
 def plan_video(reader: VideoReader, output: Path, options: JobOptions, card: ModelCard) -> VideoPlan:
     """Decide codec, samples, size and the fate of every other stream."""
     info = reader.info
-    container, default_codec = _container(output)
-    codec = _encoder_name(options.codec or _default_codec(container, default_codec, info, card))
-    format_ = _choose_pixel_format(codec, info, options.pix_fmt)
+    encoding = choose_encoding(info, output, options, min(info.width, info.height) * card.scale)
+    codec, format_, container = encoding.codec, encoding.pixel_format, encoding.container
     even = (format_.chroma_shift[0] > 0, format_.chroma_shift[1] > 0)
     width, height = choose_size(options, card, info.width, info.height, even)
-    color = _output_color(info, format_)
     settings = VideoSettings(
         codec=codec,
         pixel_format=format_,
         width=width,
         height=height,
-        color=color,
+        color=encoding.color,
         sample_aspect_ratio=_output_aspect(info, width, height),
-        options=_encoder_options(codec, options),
+        options=encoding.options,
     )
     streams = plan_streams(reader.other_streams, container, options.audio, bool(reader.container.chapters()))
     losses = [f"{s.title}: {s.note}" for s in streams if s.is_loss]
     losses += [f"{name} of the video cannot be carried over" for name in info.side_data_not_carried]
-    losses += _sample_losses(info.pixel_format, format_, codec)
+    losses += sample_losses(info.pixel_format, format_, codec)
     notes = [f"{s.title}: {s.note}" for s in streams if s.note and not s.is_loss]
     if info.untagged and not info.color.is_rgb:
         notes.append(f"the video has no colour tags; read as {info.color.matrix.name}, and tagged so")
@@ -226,6 +251,14 @@ def plan_video(reader: VideoReader, output: Path, options: JobOptions, card: Mod
     elif info.interlaced:
         notes.append("the video is interlaced and is upscaled as it is, as asked")
     return VideoPlan(settings, tuple(streams), container, tuple(notes), tuple(losses))
+
+
+def choose_encoding(info: VideoInfo, output: Path, options: JobOptions, shorter_side: int) -> Encoding:
+    """How a file is to be encoded that shows what `info` describes, with a picture of that shorter side in pixels."""
+    container, default_codec = _container(output)
+    codec = _encoder_name(options.codec or _default_codec(container, default_codec, info, shorter_side))
+    format_ = _choose_pixel_format(codec, info, options.pix_fmt)
+    return Encoding(container, codec, _encoder_options(codec, options), format_, _output_color(info, format_))
 
 
 def _container(path: Path) -> tuple[str, str]:
@@ -242,10 +275,9 @@ def _container(path: Path) -> tuple[str, str]:
     return container, codec
 
 
-def _default_codec(container: str, default: str, info: VideoInfo, card: ModelCard) -> str:
+def _default_codec(container: str, default: str, info: VideoInfo, shorter_side: int) -> str:
     deep = info.color.bit_depth > 8 or info.color.transfer in (Transfer.PQ, Transfer.HLG)
-    large = min(info.width, info.height) * card.scale >= _X265_SMALLEST_SIDE
-    if deep and large and container in _X265_CONTAINERS:
+    if deep and shorter_side >= _X265_SMALLEST_SIDE and container in _X265_CONTAINERS:
         return "libx265"
     if container in _X264_CONTAINERS:
         return "libx264"
@@ -342,7 +374,8 @@ def _loss(source: PixelFormat, target: PixelFormat, color_range: Range) -> tuple
     )
 
 
-def _sample_losses(source: PixelFormat, target: PixelFormat, codec: str) -> list[str]:
+def sample_losses(source: PixelFormat, target: PixelFormat, codec: str) -> list[str]:
+    """What samples of one format lose in another, a line each."""
     losses = []
     if source.alpha and not target.alpha:
         losses.append(f"alpha is left out: {codec} has none")

@@ -22,6 +22,7 @@ from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Ran
 from vsr.media import color as convert
 from vsr.media.pixels import FORMATS, PixelFormat
 from vsr.media.resample import resample
+from vsr.media.rgb import planes_of_rgb
 from vsr.models.cards import ModelCard
 from vsr.models.onnx_file import ONNX_SUFFIX, OnnxFile, read_onnx
 from vsr.models.weights import load_int8_net, load_net, resolve
@@ -277,15 +278,7 @@ class Upscaler:
 
     def _from_rgb(self, rgb: Tensor, target: Target) -> tuple[Tensor, ...]:
         """RGB floats at the target's size to the target's planes."""
-        color, format_ = target.color, target.pixel_format
-        if format_.kind == "rgb":
-            return (convert.quantize_luma(rgb, color),)
-        luma, chroma = convert.rgb_to_ycbcr(rgb, color.matrix)
-        if format_.kind == "gray":
-            return (convert.quantize_luma(luma, color),)
-        size = (target.height, target.width)
-        chroma = convert.resize_chroma(chroma, (color, (0, 0)), (color, format_.chroma_shift), (1, 1), size)
-        return convert.quantize_luma(luma, color), convert.quantize_chroma(chroma, color)
+        return planes_of_rgb(rgb, target.pixel_format, target.color)
 
     def _alpha(self, alpha: Tensor | None, batch: FrameBatch, target: Target) -> Tensor:
         opaque = 2.0**target.color.bit_depth - 1
