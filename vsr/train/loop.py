@@ -287,7 +287,14 @@ def train(
     with make_bank(held_out) as held_out_bank:
         reporter = _Reporter(trainer, record, HeldOut(held_out_bank, trainer), validate, report_seconds)
     bank.seek(trainer.num_steps)  # what a first shard takes to make is not training time
-    with bank, contextlib.closing(record), _deferred_interrupts() as interrupted:
+    with bank, contextlib.closing(record):
+        _run(trainer, budget, reporter, out, log)
+    return out / WEIGHTS
+
+
+def _run(trainer: Trainer, budget: Budget, reporter: _Reporter, out: Path, log: Callable[[str], None]) -> None:
+    """Step by step to the end of the budget, or to an interrupt."""
+    with _deferred_interrupts() as interrupted:
         while (progress := budget.progress(trainer.num_steps, trainer.seconds)) < 1:
             started = time.monotonic()
             reporter.add(trainer.step(progress))
@@ -301,7 +308,6 @@ def train(
                 reporter.report(progress)
         else:
             reporter.report(1.0)
-    return out / WEIGHTS
 
 
 class _Reporter:
