@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from vsr.errors import VsrError
 from vsr.terminal import ProgressPrinter
 from vsr.version import __version__
+
+if TYPE_CHECKING:
+    from vsr.bench.results import Report
 
 __all__ = ["main"]
 
@@ -332,21 +337,9 @@ def quality(
     """
     from vsr.bench.datasets import default_data_folder
     from vsr.bench.quality import measure_quality
-    from vsr.bench.report import prepare_folder, table, write_report
 
-    printer = ProgressPrinter("none" if quiet else "bar", quiet)
-    if out is not None:
-        prepare_folder(out, overwrite)
-    try:
-        report = measure_quality(
-            dataset, models, data=data or default_data_folder(), on_progress=printer.update, note=printer.note, **values
-        )
-    finally:
-        printer.close()
-    click.echo(table(report))
-    if out is not None:
-        write_report(report, out, overwrite=overwrite)
-        printer.note(f"{out / 'index.html'}")
+    folder = data or default_data_folder()
+    _measure(partial(measure_quality, dataset, models, data=folder, **values), out, overwrite, quiet)
 
 
 @benchmark.command()
@@ -363,14 +356,20 @@ def video(reference: Path, distorted: Path, out: Path | None, overwrite: bool, q
 
     Two folders of pictures are compared in the order of their names.
     """
-    from vsr.bench.report import prepare_folder, table, write_report
     from vsr.bench.video import compare_files
+
+    _measure(partial(compare_files, reference, distorted, **values), out, overwrite, quiet)
+
+
+def _measure(measure: Callable[..., Report], out: Path | None, overwrite: bool, quiet: bool) -> None:
+    """Measure under a progress bar; the table to stdout, and all of it to a folder."""
+    from vsr.bench.report import prepare_folder, table, write_report
 
     printer = ProgressPrinter("none" if quiet else "bar", quiet)
     if out is not None:
         prepare_folder(out, overwrite)
     try:
-        report = compare_files(reference, distorted, on_progress=printer.update, note=printer.note, **values)
+        report = measure(on_progress=printer.update, note=printer.note)
     finally:
         printer.close()
     click.echo(table(report))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,17 +31,7 @@ class QuantizedConv2d(nn.Conv2d):
     input_scale: Tensor
 
     def __init__(self, plain: nn.Conv2d) -> None:
-        super().__init__(
-            plain.in_channels,
-            plain.out_channels,
-            plain.kernel_size,  # type: ignore[arg-type]
-            plain.stride,  # type: ignore[arg-type]
-            plain.padding,  # type: ignore[arg-type]
-            plain.dilation,  # type: ignore[arg-type]
-            plain.groups,
-            plain.bias is not None,
-            device="meta",
-        )
+        super().__init__(**_shape_of(plain))
         self.weight, self.bias = plain.weight, plain.bias
         self.register_buffer("input_scale", torch.ones((), device=plain.weight.device))
 
@@ -67,6 +58,12 @@ class QuantizedConv2d(nn.Conv2d):
         sums = F.conv2d(integers, weights, None, self.stride, self.padding, self.dilation, self.groups).float()
         out = sums * (self.input_scale * scales)[:, None, None]
         return (out if self.bias is None else out + self.bias[:, None, None]).to(x.dtype)
+
+
+def _shape_of(layer: nn.Conv2d) -> dict[str, Any]:
+    """What makes a convolution like this one, without memory for weights of its own."""
+    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+    return {**{name: getattr(layer, name) for name in names}, "bias": layer.bias is not None, "device": "meta"}
 
 
 def _rounded(values: Tensor) -> Tensor:
@@ -116,17 +113,7 @@ def without_quantization(net: nn.Module) -> nn.Module:
     result = copy.deepcopy(net)
     for name, module in list(result.named_modules()):
         if isinstance(module, QuantizedConv2d):
-            plain = nn.Conv2d(
-                module.in_channels,
-                module.out_channels,
-                module.kernel_size,  # type: ignore[arg-type]
-                module.stride,  # type: ignore[arg-type]
-                module.padding,  # type: ignore[arg-type]
-                module.dilation,  # type: ignore[arg-type]
-                module.groups,
-                module.bias is not None,
-                device="meta",
-            )
+            plain = nn.Conv2d(**_shape_of(module))
             plain.weight, plain.bias = module.weight, module.bias
             result.set_submodule(name, plain)
     return result
