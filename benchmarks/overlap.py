@@ -26,8 +26,8 @@ import click
 from machine import describe_run
 from torch import Tensor
 
+from vsr.media.encoder import encoder_threads
 from vsr.media.reader import VideoReader
-from vsr.media.writer import encoder_threads
 from vsr.pipeline.job import enhance_video
 from vsr.pipeline.plan import JobOptions, choose_batch
 from vsr.pipeline.upscaler import Upscaler, load_model

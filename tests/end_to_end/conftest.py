@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from av.sidedata.sidedata import Type
+from command_line import Run, runner
 
 from vsr.models.cards import ModelCard
 from vsr.models.weights import build_net, save_model_file
@@ -288,6 +289,12 @@ def small_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """20 frames of 64×48 at 25 fps with AAC sound. Do not write to it."""
     pts = tuple(range(20))
     return make_clip(tmp_path_factory.mktemp("clip") / "small.mp4", pts=pts, audio=[Track()])
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command line in this process, through the entry point of `vsr`."""
+    return runner(monkeypatch, capfd)
 
 
 @pytest.fixture

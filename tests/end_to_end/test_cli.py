@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,42 +17,9 @@ import av
 import cv2
 import numpy as np
 import pytest
-
-from vsr.cli import main
+from command_line import Ended, Run, is_refused
 
 INPUT, OUTPUT, OPTION, MODEL, STRICT, USAGE = 2, 3, 4, 5, 8, 2
-
-Run = Callable[..., "Ended"]
-
-
-@dataclass
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[str]:
-        return self.err.splitlines()
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """Runs a command line in this process, through the entry point of `vsr`."""
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def call(*arguments: object) -> Ended:
-        capfd.readouterr()
-        monkeypatch.setattr(sys, "argv", ["vsr", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capfd.readouterr()
-        return Ended(int(ended.value.code or 0), captured.out, captured.err)
-
-    yield call
-    signal.signal(signal.SIGTERM, handler)
 
 
 def _subprocess(*arguments: object) -> Ended:
@@ -63,16 +28,6 @@ def _subprocess(*arguments: object) -> Ended:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
     return Ended(done.returncode, done.stdout, done.stderr)
-
-
-def _is_refused(ended: Ended, code: int, *words: str) -> None:
-    """One line on stderr that says what is wrong, and nothing else anywhere."""
-    assert ended.code == code, ended.err
-    assert ended.out == ""
-    assert len(ended.lines) == 1, ended.err
-    assert ended.err.startswith("vsr: ")
-    for word in words:
-        assert word in ended.err
 
 
 # -- bad input -----------------------------------------------------------------------------------------
@@ -100,13 +55,13 @@ def test_bad_input(name: str, words: str, tmp_path: Path, run: Run, tiny_model: 
         (tmp_path / file).write_bytes(content)
     before = sorted(tmp_path.iterdir())
     output = tmp_path / f"out{'.png' if name.endswith('.png') else '.mp4'}"
-    _is_refused(run("enhance", tmp_path / name, output, "--model", tiny_model, "--quiet"), INPUT, name, words)
+    is_refused(run("enhance", tmp_path / name, output, "--model", tiny_model, "--quiet"), INPUT, name, words)
     assert sorted(tmp_path.iterdir()) == before
 
 
 def test_text_file_named_png(tmp_path: Path, run: Run, clean_folder: Callable[..., None]) -> None:
     (tmp_path / "text.png").write_text("These are only words.\n")
-    _is_refused(run("enhance", tmp_path / "text.png", tmp_path / "out.png", "--quiet"), INPUT, "text.png")
+    is_refused(run("enhance", tmp_path / "text.png", tmp_path / "out.png", "--quiet"), INPUT, "text.png")
     clean_folder("text.png")
 
 
@@ -122,19 +77,19 @@ def _write_tone(path: Path, codec: str, **options: Any) -> None:
 def test_audio_only_input(tmp_path: Path, run: Run, clean_folder: Callable[..., None]) -> None:
     _write_tone(tmp_path / "tone.m4a", "aac")
     ended = run("enhance", tmp_path / "tone.m4a", tmp_path / "out.mp4", "--quiet")
-    _is_refused(ended, INPUT, "tone.m4a", "no video stream")
+    is_refused(ended, INPUT, "tone.m4a", "no video stream")
     clean_folder("tone.m4a")
 
 
 @pytest.mark.parametrize("name", ["missing.mp4", "empty.mp4"])
 def test_info_of_bad_input(name: str, tmp_path: Path, run: Run) -> None:
     (tmp_path / "empty.mp4").touch()
-    _is_refused(run("info", tmp_path / name), INPUT, name)
+    is_refused(run("info", tmp_path / name), INPUT, name)
 
 
 def test_missing_file_in_a_process_of_its_own(tmp_path: Path, clean_folder: Callable[..., None]) -> None:
     ended = _subprocess("enhance", tmp_path / "missing.mp4", tmp_path / "out.mp4")
-    _is_refused(ended, INPUT, "missing.mp4", "no such file")
+    is_refused(ended, INPUT, "missing.mp4", "no such file")
     clean_folder()
 
 
@@ -144,7 +99,7 @@ def test_damaged_file_in_a_process_of_its_own(
     """Cut before its index: FFmpeg has much to say about it, of which one line must remain."""
     (tmp_path / "cut.mp4").write_bytes(small_clip.read_bytes()[:2000])
     ended = _subprocess("enhance", tmp_path / "cut.mp4", tmp_path / "out.mp4")
-    _is_refused(ended, INPUT, "cut.mp4")
+    is_refused(ended, INPUT, "cut.mp4")
     clean_folder("cut.mp4")
 
 
@@ -190,7 +145,7 @@ def test_bad_option(
     clean_folder: Callable[..., None],
 ) -> None:
     ended = run("enhance", small_clip, tmp_path / output, "--model", tiny_model, "--quiet", *options)
-    _is_refused(ended, code, words)
+    is_refused(ended, code, words)
     clean_folder()
 
 
@@ -212,7 +167,7 @@ def test_bad_model_or_device(
     small_clip: Path,
     clean_folder: Callable[..., None],
 ) -> None:
-    _is_refused(run("enhance", small_clip, tmp_path / "out.mp4", "--quiet", *options), code, words)
+    is_refused(run("enhance", small_clip, tmp_path / "out.mp4", "--quiet", *options), code, words)
     clean_folder()
 
 
@@ -221,7 +176,7 @@ def test_model_file_that_is_none(content: bytes, tmp_path: Path, run: Run, small
     (tmp_path / "bad.safetensors").write_bytes(content)
     options = ["--model", tmp_path / "bad.safetensors", "--quiet"]
     ended = run("enhance", small_clip, tmp_path / "out.mp4", *options)
-    _is_refused(ended, MODEL, "bad.safetensors")
+    is_refused(ended, MODEL, "bad.safetensors")
     assert not (tmp_path / "out.mp4").exists()
 
 
@@ -238,7 +193,7 @@ def test_model_file_that_is_none(content: bytes, tmp_path: Path, run: Run, small
     ],
 )
 def test_usage_error(arguments: list[str], words: str, run: Run) -> None:
-    _is_refused(run(*arguments), USAGE, words)
+    is_refused(run(*arguments), USAGE, words)
 
 
 # -- files that are there already ----------------------------------------------------------------------
@@ -249,7 +204,7 @@ def test_existing_output_is_kept_without_y(
 ) -> None:
     (tmp_path / "out.mp4").write_bytes(b"precious")
     ended = run("enhance", small_clip, tmp_path / "out.mp4", "--model", tiny_model, "--quiet")
-    _is_refused(ended, OUTPUT, "out.mp4", "exists", "-y")
+    is_refused(ended, OUTPUT, "out.mp4", "exists", "-y")
     assert (tmp_path / "out.mp4").read_bytes() == b"precious"
     clean_folder("out.mp4")
 
@@ -272,7 +227,7 @@ def test_existing_output_is_replaced_with_y(
 def test_existing_output_outlives_a_failure_under_y(tmp_path: Path, run: Run, small_clip: Path) -> None:
     (tmp_path / "out.mp4").write_bytes(b"precious")
     bad = ["--encoder-option", "bogus=1"]
-    _is_refused(run("enhance", small_clip, tmp_path / "out.mp4", "-y", "--quiet", *bad), OPTION)
+    is_refused(run("enhance", small_clip, tmp_path / "out.mp4", "-y", "--quiet", *bad), OPTION)
     assert (tmp_path / "out.mp4").read_bytes() == b"precious"
 
 
@@ -290,14 +245,14 @@ def test_output_that_is_the_input(
     (tmp_path / "link.mp4").symlink_to(clip)
     monkeypatch.chdir(tmp_path)
     ended = run("enhance", clip, spelling, "--model", tiny_model, "-y", "--quiet")
-    _is_refused(ended, OUTPUT, "is the input itself")
+    is_refused(ended, OUTPUT, "is the input itself")
     assert clip.read_bytes() == small_clip.read_bytes()
 
 
 def test_output_that_is_a_folder(tmp_path: Path, run: Run, small_clip: Path, tiny_model: Path) -> None:
     (tmp_path / "out.mp4").mkdir()
     ended = run("enhance", small_clip, tmp_path / "out.mp4", "--model", tiny_model, "--quiet", "-y")
-    _is_refused(ended, OUTPUT, "is a folder")
+    is_refused(ended, OUTPUT, "is a folder")
 
 
 @pytest.mark.parametrize("name", ["-x.mp4", "a:b.mp4", "50%d.mp4", "mit Leerzeichen & ü.mp4"])
@@ -483,16 +438,16 @@ def test_what_a_jpeg_cannot_hold_is_named(
 ) -> None:
     cv2.imwrite(str(tmp_path / "in.png"), _photo(21, 33, channels, dtype))
     arguments = ["enhance", tmp_path / "in.png", tmp_path / "out.jpg", "--model", tiny_model]
-    _is_refused(run(*arguments, "--strict", "--quiet"), STRICT, words)
+    is_refused(run(*arguments, "--strict", "--quiet"), STRICT, words)
     clean_folder("in.png")
     ended = run(*arguments)
     assert ended.code == 0
     assert any(words in line for line in ended.lines)
 
 
-def test_picture_to_video_is_refused(tmp_path: Path, run: Run, clean_folder: Callable[..., None]) -> None:
+def test_picture_to_videois_refused(tmp_path: Path, run: Run, clean_folder: Callable[..., None]) -> None:
     cv2.imwrite(str(tmp_path / "in.png"), _photo(21, 33, 3, np.uint8))
-    _is_refused(run("enhance", tmp_path / "in.png", tmp_path / "out.mp4", "--quiet"), OPTION, "picture")
+    is_refused(run("enhance", tmp_path / "in.png", tmp_path / "out.mp4", "--quiet"), OPTION, "picture")
     clean_folder("in.png")
 
 
@@ -767,7 +722,7 @@ def test_strict_refuses_what_otherwise_is_named(
     extra: dict[str, Any] = {"attachment": b"note"} if what == "attachment" else {"audio": [Track("wavpack")]}
     source = make_clip(tmp_path / "in.mkv", **extra)
     ended = run("enhance", source, tmp_path / "out.mp4", "--model", tiny_model, "--strict", "--quiet")
-    _is_refused(ended, STRICT, f"{what} stream", "--strict")
+    is_refused(ended, STRICT, f"{what} stream", "--strict")
     clean_folder("in.mkv")
     lines = _enhance(run, source, tmp_path / "out.mp4", "--model", tiny_model)
     assert any(f"{what} stream" in line for line in lines)
@@ -799,5 +754,5 @@ def test_strict_refuses_lost_chapters(
 ) -> None:
     source = make_clip(tmp_path / "in.mkv", chapters=[(0, 320, "One")])
     ended = run("enhance", source, tmp_path / "out.ts", "--model", tiny_model, "--strict", "--quiet")
-    _is_refused(ended, STRICT, "chapter")
+    is_refused(ended, STRICT, "chapter")
     clean_folder("in.mkv")

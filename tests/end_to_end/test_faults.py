@@ -638,8 +638,8 @@ def test_what_the_muxer_loses_is_found(
     write = VideoWriter.write
 
     def leaking(self: VideoWriter, chunk: Chunk) -> None:
-        if not isinstance(self._output, _Leaky):
-            self._output = self._remuxer._output = _Leaky(self._output, index)
+        if not isinstance(self.container, _Leaky):
+            self.container = self._remuxer._output = _Leaky(self.container, index)
         write(self, chunk)
 
     monkeypatch.setattr(VideoWriter, "write", leaking)

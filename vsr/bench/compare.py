@@ -18,15 +18,14 @@ from av.packet import Packet
 from vsr.bench.canvas import Canvas, Layout, Planes
 from vsr.errors import OptionError
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
+from vsr.media.encoder import VideoSettings
 from vsr.media.pixels import FORMATS, PixelFormat
 from vsr.media.reader import Chunk, VideoInfo, VideoReader
 from vsr.media.remux import StreamPlan, plan_streams
 from vsr.media.resample import resample
 from vsr.media.rgb import planes_of_rgb, rgb_of_batch
 from vsr.media.sequence import is_image, lost_in, read_image, write_image
-from vsr.media.tally import StreamTally
-from vsr.media.verify import verify_output
-from vsr.media.writer import VideoSettings, VideoWriter, check_target
+from vsr.media.writer import VideoWriter, check_target
 from vsr.pipeline.job import Progress
 from vsr.pipeline.measured import is_same_moment
 from vsr.pipeline.plan import JobOptions, choose_encoding, sample_losses
@@ -268,7 +267,7 @@ def _write_video(
         pts = _encode(writer, _composed(sources, canvas, info.time_base), readers, on_progress, begun)
         if writer.num_lost_chapters:
             note(f"{writer.num_lost_chapters} chapters: {encoding.container} holds none")
-        _verify(writer, readers[0], pts, info.time_base)
+        writer.check(pts, info.time_base, readers[0])
         writer.commit()
     return Comparison(output, len(pts), canvas.width, canvas.height)
 
@@ -395,11 +394,6 @@ def _plan_streams(reader: VideoReader, container: str, note: Note) -> list[Strea
         if plan.note:
             note(f"{reader.path}: {plan.title}: {plan.note}")
     return plans
-
-
-def _verify(writer: VideoWriter, reader: VideoReader, pts: list[int], tick: Fraction) -> None:
-    tallies = {target: reader.tallies.get(source, StreamTally()) for source, target in writer.copied_streams.items()}
-    verify_output(writer.partial, writer.path, pts, tick, tallies, writer.stream_index, reader.container.format.name)
 
 
 # -- what is worth knowing ---------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import Literal
 
@@ -14,14 +14,24 @@ __all__ = ["DeinterlaceMode", "deinterlaced"]
 DeinterlaceMode = Literal["auto", "on", "off"]
 
 
-def deinterlaced(frames: Iterable[av.VideoFrame], every_frame: bool) -> Iterator[av.VideoFrame]:
+def deinterlaced(
+    frames: Iterable[av.VideoFrame],
+    every_frame: bool,
+    begin: Callable[[av.VideoFrame], None] = lambda frame: None,
+) -> Iterator[av.VideoFrame]:
     """As many frames as come in, with their own PTS and time base, of full height and one moment each.
 
     every_frame: also those that are not flagged as interlaced. The frames must share size and format.
+    begin: called with the first frame that is deinterlaced, beforehand.
     """
     graph: Graph | None = None
     for frame in frames:
-        graph = graph or _graph(frame, every_frame)
+        if graph is None:
+            if not (every_frame or frame.interlaced_frame):
+                yield frame
+                continue
+            begin(frame)
+            graph = _graph(frame, every_frame)
         ticks = frame.time_base or Fraction(1)
         graph.push(frame)
         yield from _pull(graph, ticks)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,11 +18,24 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
+from torch import Tensor
 
-from vsr.errors import InputError
+from vsr.errors import InputError, OptionError
 from vsr.frames import Color, FrameBatch
 from vsr.media.deinterlace import DeinterlaceMode, deinterlaced
+from vsr.media.pipe import PipeReader, apart, is_pipe
 from vsr.media.pixels import FORMATS, PixelFormat, allocate_planes, closest_native, load_planes, repeated
+from vsr.media.source import (
+    DEFAULT_FRAMERATE,
+    InputFormat,
+    check_source,
+    find_sequence,
+    open_input,
+    open_pipe,
+    open_sequence,
+    reason,
+)
+from vsr.media.stream_map import mapped_streams
 from vsr.media.tags import (
     HdrMetadata,
     color_of_frame,
@@ -30,11 +45,12 @@ from vsr.media.tags import (
 )
 from vsr.media.tally import StreamTally
 
-__all__ = ["Chunk", "HwAccelMode", "VideoInfo", "VideoReader", "check_source", "open_input", "reason"]
+__all__ = ["Chunk", "FramePosition", "HwAccelMode", "VideoInfo", "VideoReader", "check_source", "open_input", "reason"]
 
 HwAccelMode = Literal["none", "auto", "cuda"]
-GEN_PTS = 1  # AVFMT_FLAG_GENPTS
 EXACT_ON_GPU = ("h264", "hevc")  # their standards fix every decoded sample, so that a GPU gives the same
+SEARCH_SECONDS = 1  # before a frame that is looked for, so that what deinterlaces it has its neighbours
+COUNTED_BY_BYTES = {"yuv4mpegpipe", "rawvideo"}  # nothing but whole frames follow one another in them
 INTERLEAVE_SECONDS = 10  # how far apart streams of one moment may lie in a file; FFmpeg's own limit
 
 
@@ -79,50 +95,31 @@ class Chunk:
     batch: FrameBatch | None
 
 
-def check_source(path: Path) -> None:
-    """Refuse what cannot be a video or a picture, before anyone tries to read it."""
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name a file in it")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty (0 bytes)")
+@dataclass(frozen=True, slots=True)
+class FramePosition:
+    """A frame to find again: its PTS as it was handed out, and the SHA-256 of its planes."""
 
+    pts: int
+    sha256: str
 
-def open_input(path: Path, hwaccel: HWAccel | None = None) -> InputContainer:
-    """Open a media file, or say in one line why that is not possible.
-
-    hwaccel: the device to decode on. Where there is none, what FFmpeg raises comes out as it is.
-    """
-    check_source(path)
-    try:
-        # Names like "-x.mp4" or "a:b.mp4" would read as options or protocols; file: makes them plain files.
-        container = av.open(f"file:{path}", mode="r", metadata_errors="replace", hwaccel=hwaccel)
-    except PermissionError as error:
-        if hwaccel is not None:
-            raise
-        raise InputError(f"{path}: no permission to read it") from error
-    except (av.FFmpegError, OSError, ValueError) as error:
-        if hwaccel is not None:
-            raise
-        raise InputError(f"{path}: not a media file that FFmpeg can read ({reason(error)})") from error
-    # PyAV asks FFmpeg to invent missing timestamps, which shifts H.264 in AVI; ffmpeg itself does not.
-    container.flags &= ~GEN_PTS
-    return container
-
-
-def reason(error: BaseException) -> str:
-    """What FFmpeg or the system said, without the numbers and names around it."""
-    return str(getattr(error, "strerror", None) or error)
+    @classmethod
+    def of_last(cls, batch: FrameBatch) -> Self:
+        """That of the last frame in a batch."""
+        digest = hashlib.sha256()
+        for plane in batch.planes:
+            digest.update(plane[-1].contiguous().numpy().data)
+        return cls(batch.pts[-1], digest.hexdigest())
 
 
 class VideoReader:
-    """Decode the main video stream of a file, lazily and in presentation order.
+    """Decode the main video stream of a file, of stdin ("-") or of pictures, lazily and in presentation order.
 
     start_seconds, duration_seconds: the part to read, counted as ffmpeg's -ss and -t do from the start
         of the file; frames from the first one at or after the start. Timestamps then start at zero.
         Without a start, timestamps are those of the file, untouched.
-    deinterlace: "auto" deinterlaces where the first frame is flagged as interlaced, "on" always.
+    deinterlace: "auto" deinterlaces from the first frame on that is flagged as interlaced, "on" always.
+    input_format: what FFmpeg cannot see of the input.
+    maps: which streams are wanted, as ffmpeg's -map says it; the video stream that is decoded is one of them.
     gpu: index of the CUDA GPU that decodes, where it can give the same samples; None for the CPU.
     warn: called with one line for anything out of the ordinary.
 
@@ -136,39 +133,48 @@ class VideoReader:
         start_seconds: Fraction | None = None,
         duration_seconds: Fraction | None = None,
         deinterlace: DeinterlaceMode = "auto",
+        input_format: InputFormat | None = None,
+        maps: Sequence[str] = (),
         gpu: int | None = None,
         warn: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.path, self._warn = path, warn
+        self._warn, self._input_format, self._maps = warn, input_format or InputFormat(), tuple(maps)
+        self.pipe = PipeReader() if is_pipe(path) else None
+        self.path = path if self.pipe is None else Path(self.pipe.name)
+        self.sequence = None if self.pipe is not None else find_sequence(path)
         self.num_damaged = 0
         self.num_repeated = 0
+        self._num_lost = self._num_concealed = 0  # packets that gave no frame, frames that were guessed in part
         self._awaited_pts: set[int] = set()  # of packets that were decoded and have given no frame yet
+        self._torn_pts: set[int] = set()  # of packets that the demuxer knows to be incomplete
+        self._frames: Generator[av.VideoFrame, None, None]
+        self._first: av.VideoFrame | None  # decoded, and not handed out yet
         self._last_frame: av.VideoFrame | None = None
         self._last_pts: int | None = None
         self._num_moved_pts = 0
         self._strange_sizes: set[tuple[int, int]] = set()
+        self._strange_formats: set[str] = set()
+        self._num_cut = 0
+        self._last_byte = 0  # where the last packet of the video ended, for COUNTED_BY_BYTES
         self._packets: list[Packet[Any]] = []
         self.pts: array[int] = array("q")  # of every frame handed out, on the output's clock; 8 bytes a frame
         self.tallies: dict[int, StreamTally] = {}  # of the packets handed out, by stream
-        self.container = open_input(path)
+        begin = functools.partial(self._begin, gpu, start_seconds, duration_seconds)
         try:
-            self.stream = self._main_stream()
-            if gpu is not None:
-                self._move_to_gpu(gpu)
-            self._window = _Window(self.container, start_seconds, duration_seconds)
-            self._start_decoder()
-            self._frames = self._decode()
-            self._first: av.VideoFrame | None = next(self._frames, None)
-            if self._first is None:
-                raise InputError(f"{path}: {self._nothing_found()}")
+            if self.pipe is None:
+                begin()
+            else:
+                apart(begin, self.pipe.interrupt)
+            assert self._first is not None
             self.info = self._describe(self._first)
             if self.stream.codec_context.is_hwaccel and self.info.pixel_format.layout != "semiplanar":
                 # FFmpeg has turned to its own decoder by itself: frames of GPUs are nv12, p010 and their like.
-                self._warn(f"{path}: decoded on the CPU: the GPU does not take {self.info.source_pixel_format}")
+                self._warn(f"{self.path}: decoded on the CPU: the GPU does not take {self.info.source_pixel_format}")
             self.is_deinterlaced = deinterlace == "on" or (deinterlace == "auto" and self.info.interlaced)
-            self._deinterlace_every_frame = deinterlace == "on"
+            self._may_deinterlace, self._deinterlace_every_frame = deinterlace != "off", deinterlace == "on"
+            self._shown = self._presented()
         except BaseException:
-            self.container.close()
+            self._close_input()
             raise
 
     def __enter__(self) -> Self:
@@ -180,13 +186,29 @@ class VideoReader:
         self.close()
 
     def close(self) -> None:
-        self._frames.close()  # type: ignore[attr-defined]
-        self.container.close()
+        self._frames.close()
+        self._close_input()
+
+    def _close_input(self) -> None:
+        if hasattr(self, "container"):
+            self.container.close()
+        if self.pipe is not None:
+            self.pipe.close()
+
+    def interrupt(self) -> None:
+        """End a read that waits for a pipe, in whatever thread; the input ends there. For a job that stops."""
+        if self.pipe is not None:
+            self.pipe.interrupt()
 
     @property
     def other_streams(self) -> list[Stream]:
         """Every stream but the one that is decoded, in the order of the file."""
         return [s for s in self.container.streams if s.index != self.stream.index]
+
+    @property
+    def chosen_streams(self) -> frozenset[int]:
+        """Indices of the streams that are wanted."""
+        return mapped_streams(self.container.streams, self._maps, self.path)
 
     @property
     def shift_seconds(self) -> Fraction:
@@ -201,25 +223,89 @@ class VideoReader:
     def chunks(self, batch_size: int) -> Iterator[Chunk]:
         """The whole file once, `batch_size` frames at a time (fewer at the end). Call it once."""
         frames: list[av.VideoFrame] = []
-        source: Iterator[av.VideoFrame]
-        source = (self._fitted(frame) for frame in self._all_frames())
-        if self.is_deinterlaced:
-            source = deinterlaced(source, self._deinterlace_every_frame)
-        for frame in source:
+        for frame in self._shown:
             frames.append(frame)
             if len(frames) == batch_size:
                 yield Chunk(self._take_packets(), self._batch(frames))
                 frames = []
         if self._num_moved_pts:
             self._warn(f"{self.path}: {self._num_moved_pts} timestamps did not increase and were moved on")
-        if self.num_damaged:
+        if self.num_damaged > self._num_cut:
             self._warn(
-                f"{self.path}: {self.num_damaged} damaged packets could not be decoded; "
-                f"{self.num_repeated} frames repeat the one before in their place"
+                f"{self.path}: {self.num_damaged} damaged packets: {self.num_repeated} frames repeat the one before, "
+                f"{self._num_concealed} are shown as far as they could be decoded"
             )
         yield Chunk(self._take_packets(), self._batch(frames) if frames else None)
 
+    def other_packets(self) -> Iterator[Packet[Any]]:
+        """The packets of the other streams alone, as `chunks` hands them out. Call it once, instead of `chunks`."""
+        yield from self._take_packets()
+        for packet in self._demux():
+            if self._window.is_far_behind(packet):
+                return
+            if packet.size and packet.stream.index != self.stream.index:
+                self._keep_packet(packet)
+                yield from self._take_packets()
+
+    def first_batch(self, num_frames: int) -> FrameBatch:
+        """The first frame, `num_frames` times, to try something on. Before `chunks` is called."""
+        assert self._first is not None
+        info, planes = self.info, self._planes([self._fitted(self._first)] * num_frames)
+        return FrameBatch(planes, tuple(range(num_frames)), (0,) * num_frames, info.time_base, info.color)
+
+    def skip_through(self, last: FramePosition, *, search: bool) -> bool:
+        """Make `chunks` go on after a frame that an earlier reader of the same part of the same file handed out.
+
+        search: whether to go to a key frame before it, as far as the file can be searched, or to decode all again.
+        Returns whether that frame is there, with the same samples. If not, the reader is of no more use.
+        """
+        if search:
+            time_base = self.info.time_base
+            target = last.pts + self._window.shift_ticks(time_base) - round(SEARCH_SECONDS / time_base)
+            try:
+                self.container.seek(target, stream=self.stream)
+            except av.FFmpegError:
+                return False
+            self._frames.close()
+            self._frames = self._decode()
+            self._first = self._last_frame = self._last_pts = None
+            self._awaited_pts.clear()
+            self._shown = self._presented()
+        shift = self._window.shift_ticks(self.info.time_base)
+        for frame in self._shown:
+            if _pts(frame) - shift >= last.pts:
+                break
+            self._packets.clear()
+        else:
+            return False
+        if search and self.num_damaged:  # by being torn out of its place, maybe
+            return False
+        batch = FrameBatch(self._planes([frame]), (_pts(frame) - shift,), (0,), self.info.time_base, self.info.color)
+        return FramePosition.of_last(batch) == last
+
     # -- opening ---------------------------------------------------------------------------------
+
+    def _begin(self, gpu: int | None, start: Fraction | None, duration: Fraction | None) -> None:
+        """Open the input and decode its first frame."""
+        self.container = self._open()
+        self.stream = self._main_stream()
+        if gpu is not None:
+            self._move_to_gpu(gpu)
+        self._window = _Window(self.container, start, duration)
+        self._start_decoder()
+        self._frames = self._decode()
+        self._first = next(self._frames, None)
+        if self._first is None:
+            raise InputError(f"{self.path}: {self._nothing_found()}")
+
+    def _open(self) -> InputContainer:
+        if self.pipe is not None:
+            return open_pipe(self.pipe, self.path, self._input_format)
+        if self.sequence is not None:
+            if self._input_format.framerate is None:
+                self._warn(f"{self.path}: {len(self.sequence.files)} pictures, read as {DEFAULT_FRAMERATE} a second")
+            return open_sequence(self.sequence, self.path, self._input_format)
+        return open_input(self.path, format_=self._input_format)
 
     def _main_stream(self) -> VideoStream:
         streams = self.container.streams.video
@@ -227,7 +313,11 @@ class VideoReader:
         if not moving:
             kinds = ", ".join(s.type for s in self.container.streams) or "none"
             raise InputError(f"{self.path}: has no video stream (streams: {kinds})")
-        main = next((s for s in moving if Disposition.default in s.disposition), moving[0])
+        chosen = self.chosen_streams
+        wanted = [s for s in moving if s.index in chosen]
+        if not wanted:
+            raise OptionError(f"-map {' -map '.join(self._maps)}: takes no video; add -map 0:v")
+        main = next((s for s in wanted if Disposition.default in s.disposition), wanted[0])
         if main.codec_context is None:
             raise InputError(f"{self.path}: this FFmpeg has no decoder for its video stream")
         return main
@@ -237,6 +327,9 @@ class VideoReader:
         codec = self.stream.codec_context.name
         if codec not in EXACT_ON_GPU:
             self._warn(f"{self.path}: decoded on the CPU: of a GPU's {codec}, samples may differ")
+            return
+        if self.pipe is not None:
+            self._warn(f"{self.path}: decoded on the CPU: to open it again for a GPU, it has to be a file")
             return
         try:
             container = open_input(self.path, HWAccel("cuda", str(gpu), allow_software_fallback=True))
@@ -250,7 +343,7 @@ class VideoReader:
     def _start_decoder(self) -> None:
         self.stream.thread_type = "AUTO"  # frame threads where the codec has them, else slices
         self.stream.codec_context.thread_count = 0
-        if self._window.start is not None:
+        if self._window.start is not None and (self.pipe is None or self.pipe.seekable()):  # else all is decoded
             try:
                 self.container.seek(self._window.seek_target(self.stream), stream=self.stream)
             except av.FFmpegError as error:
@@ -279,7 +372,7 @@ class VideoReader:
             display_matrix=display_matrix_of_frame(frame),
             rotation_degrees=frame.rotation,
             hdr=hdr_of_frame(frame),
-            side_data_not_carried=side_data_not_carried(frame),
+            side_data_not_carried=side_data_not_carried(frame, self.stream.codec_context.name),
             interlaced=frame.interlaced_frame,
             start_seconds=None if start is None else start * time_base,
             duration_seconds=None if duration is None else duration / av.time_base,
@@ -288,7 +381,7 @@ class VideoReader:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def _decode(self) -> Iterator[av.VideoFrame]:
+    def _decode(self) -> Generator[av.VideoFrame, None, None]:
         """Frames of the window; packets of other streams gather in `_packets` on the way."""
         is_over = False  # the window's last frame is out; sound that lies later in the file may follow
         for packet in self._demux():
@@ -301,16 +394,21 @@ class VideoReader:
             if is_over:
                 continue
             for frame in self._decoded(packet):
+                is_damaged = frame.is_corrupt or frame.pts in self._torn_pts
                 self._set_pts(frame)
                 if is_over or self._window.ends_before(frame):
                     is_over = True
                 elif self._window.holds(frame):
+                    self._num_concealed += is_damaged
+                    self.num_damaged += is_damaged
                     yield frame
 
     def _decoded(self, packet: Packet[Any]) -> Iterator[av.VideoFrame]:
         """The frames that a packet completes, each after stand-ins for those that damage took before it."""
-        if packet.size and packet.pts is not None:
+        if packet.size and packet.pts is not None and not packet.is_discard:  # which is decoded for others' sake
             self._awaited_pts.add(packet.pts)
+            if packet.is_corrupt:
+                self._torn_pts.add(packet.pts)
         try:
             frames = packet.decode()
         except av.FFmpegError as error:
@@ -318,6 +416,7 @@ class VideoReader:
                 remedy = "--hwaccel none decodes on the CPU"
                 raise InputError(f"{self.path}: the GPU's decoder failed ({reason(error)}); {remedy}") from error
             self.num_damaged += 1
+            self._num_lost += 1
             return
         for frame in frames:
             if frame.pts is not None:
@@ -336,19 +435,39 @@ class VideoReader:
         """
         overdue = sorted(pts for pts in self._awaited_pts if before_pts is None or pts < before_pts)
         self._awaited_pts.difference_update(overdue)
-        for pts in overdue if self.num_damaged else ():
+        for pts in overdue if self._num_lost else ():
             if self._last_pts is None or pts > self._last_pts:
                 self.num_repeated += 1
                 yield repeated(frame, pts)
 
     def _demux(self) -> Iterator[Packet[Any]]:
         try:
-            yield from self.container.demux()
+            for packet in self.container.demux():
+                if self.container.format.name in COUNTED_BY_BYTES and packet.size:
+                    if packet.is_corrupt:  # the beginning of a frame
+                        continue
+                    self._last_byte = (packet.pos or 0) + packet.size
+                yield packet
+            self._check_for_cut()
         except av.InvalidDataError as error:
-            self._warn(f"{self.path}: reading stopped at damaged data ({reason(error)})")
+            if self._last_pts is not None:  # else an error will say that there is nothing
+                self._warn(f"{self.path}: reading stopped at damaged data ({reason(error)})")
             self.num_damaged += 1
         except (av.FFmpegError, OSError) as error:
             raise InputError(f"{self.path}: reading failed ({reason(error)})") from error
+
+    def _check_for_cut(self) -> None:
+        """At the end of what has nothing but frames: whether there is a part of one more."""
+        if self.container.format.name not in COUNTED_BY_BYTES:
+            return
+        if self.pipe is None or self.pipe.seekable():
+            num_bytes, remedy = self.container.size, "is the file complete?"
+        else:
+            num_bytes, remedy = self.pipe.num_bytes, "did the program before vsr fail?"
+        if num_bytes > self._last_byte and not (self.pipe is not None and self.pipe.is_interrupted):
+            self._warn(f"{self.path}: ends in the middle of a frame, which is left out; {remedy}")
+            self._num_cut = 1
+            self.num_damaged += 1
 
     def _keep_packet(self, packet: Packet[Any]) -> None:
         if self._window.holds_packet(packet):
@@ -385,15 +504,32 @@ class VideoReader:
         packets, self._packets = tuple(self._packets), []
         return packets
 
-    def _batch(self, frames: list[av.VideoFrame]) -> FrameBatch:
+    def _presented(self) -> Iterator[av.VideoFrame]:
+        """All frames as they are to be seen: of one size and format, without fields."""
+        frames: Iterator[av.VideoFrame]
+        frames = (self._fitted(frame) for frame in self._all_frames())
+        if not self._may_deinterlace:
+            return frames
+        return deinterlaced(frames, self._deinterlace_every_frame, self._begin_deinterlacing)
+
+    def _begin_deinterlacing(self, frame: av.VideoFrame) -> None:
+        if not self.is_deinterlaced:  # as the first frame told
+            seconds = float(_pts(frame) * self.info.time_base)
+            self._warn(f"{self.path}: interlaced from {seconds:g} s on; deinterlaced by bwdif from there")
+
+    def _planes(self, frames: list[av.VideoFrame]) -> tuple[Tensor, ...]:
         info = self.info
         planes = allocate_planes(info.pixel_format, len(frames), info.height, info.width)
         for position, frame in enumerate(frames):
             load_planes(frame, info.pixel_format, planes, position)
+        return planes
+
+    def _batch(self, frames: list[av.VideoFrame]) -> FrameBatch:
+        info = self.info
         shift = self._window.shift_ticks(info.time_base)
         self.pts.extend(_pts(f) - shift for f in frames)
         return FrameBatch(
-            planes,
+            self._planes(frames),
             tuple(_pts(f) - shift for f in frames),
             tuple(f.duration or 0 for f in frames),
             info.time_base,
@@ -412,6 +548,12 @@ class VideoReader:
                 f"{self.path}: the picture changes size to {frame.width}x{frame.height}; "
                 f"scaled to the first size, {info.width}x{info.height}"
             )
+        if frame.format.name not in (info.source_pixel_format, *self._strange_formats):
+            self._strange_formats.add(frame.format.name)
+            self._warn(
+                f"{self.path}: the pixel format changes to {frame.format.name}; "
+                f"turned into the first one, {info.pixel_format.name}"
+            )
         options: dict[str, Any] = {}
         if info.pixel_format.kind != "rgb":  # the samples keep their meaning: no matrix or range change
             options = {"src_colorspace": "DEFAULT", "dst_colorspace": "DEFAULT"}
@@ -423,6 +565,8 @@ class VideoReader:
     def _nothing_found(self) -> str:
         if self._last_pts is not None:  # frames there are, but outside the window
             return f"has no frame at or after {float(self._window.start or 0):g} s; start earlier"
+        if self.pipe is not None and not self.pipe.seekable() and "mp4" in self.container.format.name.split(","):
+            return "its index comes last, which a pipe cannot go back from; add -movflags +faststart, or send NUT"
         damage = f" ({self.num_damaged} damaged packets)" if self.num_damaged else ""
         return f"no video frame could be decoded{damage}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -72,12 +72,23 @@ class StreamPlan:
         return f"{self.stream.type} stream {self.stream.index} ({codec}{language})"
 
 
-def plan_streams(streams: Iterable[Stream], container: str, audio: AudioMode, has_chapters: bool) -> list[StreamPlan]:
+def plan_streams(
+    streams: Iterable[Stream],
+    container: str,
+    audio: AudioMode,
+    has_chapters: bool,
+    chosen: Container[int] | None = None,
+) -> list[StreamPlan]:
     """Decide for every stream: copied where the container takes it, else transcoded (audio) or left out.
 
-    container: FFmpeg's name of the output format.
+    container: FFmpeg's name of the output format.  chosen: indices of the streams that are wanted; None for all.
     """
-    return [_plan_stream(stream, container, audio, has_chapters) for stream in streams]
+    return [
+        _plan_stream(stream, container, audio, has_chapters)
+        if chosen is None or stream.index in chosen
+        else StreamPlan(stream, "leave", note="left out as asked (-map)")
+        for stream in streams
+    ]
 
 
 def _plan_stream(stream: Stream, container: str, audio: AudioMode, has_chapters: bool) -> StreamPlan:

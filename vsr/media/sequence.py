@@ -8,12 +8,21 @@ import cv2
 import numpy as np
 
 from vsr.errors import InputError, OutputError
-from vsr.media.reader import check_source, reason
+from vsr.media.source import IMAGE_SUFFIXES, check_source, is_image, reason
 from vsr.media.writer import partial_path
 
-__all__ = ["IMAGE_SUFFIXES", "is_image", "read_image", "write_image"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "decode_image",
+    "encode_image",
+    "holds_16_bit",
+    "holds_alpha",
+    "is_image",
+    "lost_in",
+    "read_image",
+    "write_image",
+]
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 _NO_ALPHA = {".jpg", ".jpeg", ".bmp"}
 _QUALITY = {
     ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
@@ -23,15 +32,14 @@ _QUALITY = {
 _8_BIT_ONLY = {".jpg", ".jpeg", ".webp", ".bmp"}
 
 
-def is_image(path: Path) -> bool:
-    """Whether a file's name says that it is a picture."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
-
-
 def read_image(path: Path) -> np.ndarray:
     """A picture as (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) gray, uint8 or uint16, turned upright by its EXIF tag."""
     check_source(path)
-    data = np.fromfile(path, np.uint8)
+    return decode_image(np.fromfile(path, np.uint8), path)
+
+
+def decode_image(data: np.ndarray, path: Path) -> np.ndarray:
+    """A picture as `read_image` gives it, from the bytes of its file; path: its name in messages."""
     image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     if image is None:
         raise InputError(f"{path}: not a picture that OpenCV can read")
@@ -48,33 +56,51 @@ def read_image(path: Path) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
+def holds_alpha(suffix: str) -> bool:
+    """Whether a kind of picture file has a place for alpha."""
+    return suffix.lower() not in _NO_ALPHA
+
+
+def holds_16_bit(suffix: str) -> bool:
+    """Whether a kind of picture file holds 16 bit samples as they are."""
+    return suffix.lower() not in _8_BIT_ONLY
+
+
 def lost_in(path: Path, image: np.ndarray) -> list[str]:
     """What a picture has that the file type of `path` cannot hold."""
     suffix, losses = path.suffix.lower(), []
-    if image.ndim == 3 and image.shape[2] == 4 and suffix in _NO_ALPHA:
+    if image.ndim == 3 and image.shape[2] == 4 and not holds_alpha(suffix):
         losses.append(f"alpha is left out: {suffix} has none")
-    if image.dtype == np.uint16 and suffix in _8_BIT_ONLY:
+    if image.dtype == np.uint16 and not holds_16_bit(suffix):
         losses.append(f"16 bit samples become 8 bit: {suffix} has no more")
     return losses
 
 
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Write a picture as `read_image` gives it, whole or not at all; JPEG and WebP at quality 95."""
+def encode_image(image: np.ndarray, path: Path) -> bytes:
+    """The file that `write_image` writes. Raises OutputError where OpenCV cannot."""
     suffix = path.suffix.lower()
-    if image.dtype == np.uint16 and suffix in _8_BIT_ONLY:
+    if image.dtype == np.uint16 and not holds_16_bit(suffix):
         image = ((image.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
     if image.ndim == 3:
-        if image.shape[2] == 4 and suffix in _NO_ALPHA:
+        if image.shape[2] == 4 and not holds_alpha(suffix):
             image = image[..., :3]
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
-    partial = partial_path(path)
     try:
         done, data = cv2.imencode(suffix, image, _QUALITY.get(suffix, []))
-        if not done:
-            raise OutputError(f"{path}: OpenCV cannot write this picture as {suffix}")
-        partial.write_bytes(data.tobytes())
+    except cv2.error as error:
+        raise OutputError(f"{path}: writing failed ({reason(error)})") from error
+    if not done:
+        raise OutputError(f"{path}: OpenCV cannot write this picture as {suffix}")
+    return bytes(data.data)
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write a picture as `read_image` gives it, whole or not at all; JPEG and WebP at quality 95."""
+    data, partial = encode_image(image, path), partial_path(path)
+    try:
+        partial.write_bytes(data)
         partial.replace(path)
-    except (OSError, cv2.error) as error:
+    except OSError as error:
         raise OutputError(f"{path}: writing failed ({reason(error)})") from error
     finally:
         partial.unlink(missing_ok=True)

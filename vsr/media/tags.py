@@ -34,6 +34,20 @@ SD_MAX_LINES = 576
 _CENTERED_CHROMA = {"mjpeg", "mpeg1video", "h261", "h263", "h263p", "flv", "vp6", "vp8"}
 
 
+def _type_of_number(kind: type[Type], number: int) -> Type:
+    """A member for a type of side data that FFmpeg has and PyAV does not know: else no frame with it can be read."""
+    member = object.__new__(kind)
+    member._name_ = f"TYPE_{number}"
+    object.__setattr__(member, "_value_", number)
+    kind._value2member_map_[number] = member
+    return member
+
+
+if "_missing_" not in vars(Type):  # PyAV 18 lacks the newest of FFmpeg 8
+    Type._missing_ = classmethod(_type_of_number)  # type: ignore[assignment]
+
+_EXIF = Type(31)  # AV_FRAME_DATA_EXIF
+
 # Side data of frames that PyAV gives no way to hand to an encoder: named, never dropped in silence.
 _NOT_CARRIED = {
     Type.A53_CC: "closed captions (CEA-608/708)",
@@ -44,6 +58,7 @@ _NOT_CARRIED = {
     Type.STEREO3D: "stereo 3D layout",
     Type.S12M_TIMECODE: "SMPTE 12-1 timecode",
     Type.ICC_PROFILE: "ICC profile",
+    _EXIF: "EXIF metadata",
 }
 
 
@@ -141,9 +156,11 @@ def hdr_of_frame(frame: av.VideoFrame) -> HdrMetadata:
     )
 
 
-def side_data_not_carried(frame: av.VideoFrame) -> tuple[str, ...]:
+def side_data_not_carried(frame: av.VideoFrame, codec: str) -> tuple[str, ...]:
     """Names of the side data of a frame that the output will lack."""
     kinds = {data.type for data in frame.side_data}  # type: ignore[attr-defined]
+    if codec == "tiff":
+        kinds.discard(_EXIF)  # all of a TIFF's own fields count as such
     return tuple(name for kind, name in _NOT_CARRIED.items() if kind in kinds)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import re
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -10,15 +11,21 @@ from pathlib import Path
 
 import av
 import torch
+from av.stream import Stream
 
 from vsr.errors import OptionError, OutputError
 from vsr.frames import ChromaLocation, Color, Matrix, Range, Transfer
 from vsr.media.deinterlace import DeinterlaceMode
+from vsr.media.encoder import VideoSettings
+from vsr.media.picture_writer import PictureTarget, is_right_angled, picture_target
+from vsr.media.pipe import is_pipe
 from vsr.media.pixels import FORMATS, PixelFormat
 from vsr.media.reader import HwAccelMode, VideoInfo, VideoReader
 from vsr.media.remux import AudioMode, StreamPlan, plan_streams
-from vsr.media.tags import color_of_rgb_as_video
-from vsr.media.writer import VideoSettings
+from vsr.media.sequence import holds_16_bit, holds_alpha
+from vsr.media.source import InputFormat
+from vsr.media.tags import SD_MAX_LINES, color_of_rgb_as_video
+from vsr.media.y4m import Y4M, Y4M_FORMATS
 from vsr.models.cards import ModelCard
 from vsr.models.fidelity import FAITHFUL, SHARP
 
@@ -30,6 +37,7 @@ __all__ = [
     "choose_encoding",
     "choose_model",
     "choose_size",
+    "plan_pictures",
     "plan_video",
     "sample_losses",
 ]
@@ -38,6 +46,14 @@ LARGEST_PICTURE_ON_CPU = 2**20  # pixels; above, the large network takes more th
 LARGEST_VIDEO_ON_CPU = 1280 * 720  # pixels; above, even the light network takes seconds for a frame
 
 _NAMED_HEIGHTS = {"720p": 720, "1080p": 1080, "1440p": 1440, "2k": 1440, "4k": 2160, "2160p": 2160, "8k": 4320}
+
+_RAW = "rawvideo"
+# What all readers of raw video take: of two formats for the same samples the common one.
+_RAW_FORMATS = tuple(n for n, f in FORMATS.items() if f.layout != "semiplanar" and not n.startswith("yuvj"))
+
+_FORMAT_NAMES = {"y4m": Y4M, "mkv": "matroska", "ts": "mpegts"}  # besides FFmpeg's own
+# Whose muxers go back to the start of a file to complete it.
+_SEEKING_CONTAINERS = {"mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v", "ismv", "avi"}
 
 _CONTAINER_CODECS = {"webm": "libvpx-vp9"}
 _X264_CONTAINERS = {"mp4", "mov", "ipod", "matroska", "mpegts", "flv", "avi", "nut", "3gp", "3g2", "psp", "f4v"}
@@ -52,6 +68,12 @@ _X26X_PRESETS = (
 # Visually close to lossless, as the point of the exercise is detail; ffmpeg's own defaults are coarser.
 _DEFAULT_CRF = {"libx264": "18", "libx265": "20", "libvpx-vp9": "24", "libsvtav1": "26", "libaom-av1": "24"}
 
+# x264's code for AVX-512 gives other files in other runs, and this its cure costs no time; x265 writes to stderr.
+_OWN_PARAMETERS = {
+    "libx264": {"x264-params": "cpu-independent=1"},
+    "libx265": {"x265-params": "log-level=error"},
+}
+
 _DEFAULT_CQ = {"h264_nvenc": "19", "hevc_nvenc": "21", "av1_nvenc": "26"}  # NVENC's word for about the same
 # What all generations of NVENC take; FFmpeg lists what the newest does, and more, for all three.
 _NVENC_FORMATS = {
@@ -59,6 +81,13 @@ _NVENC_FORMATS = {
     "hevc_nvenc": ("yuv420p", "p010le", "yuv444p"),
     "av1_nvenc": ("yuv420p", "p010le"),
 }
+
+
+# Of pictures: how they are kept on the way to their files, by what they show and their bits.
+_PICTURE_FORMATS = {
+    ("gray", 8): "gray", ("gray", 16): "gray16le", ("rgb", 8): "gbrp", ("rgb", 16): "gbrp16le",
+    ("alpha", 8): "gbrap", ("alpha", 16): "gbrap16le",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +101,16 @@ class JobOptions:
     reuse: take what has not changed since the frame before from its result, which is the same bit for bit.
     codec, crf, preset, pix_fmt, encoder_options: of the video encoder, in FFmpeg's words.
     hwaccel: what decodes: "none", the CPU; "cuda", a GPU; "auto", the GPU that the network runs on.
+    input_format: FFmpeg's name of what the input is, instead of what it looks like.  video_size, pixel_format: of raw
+        video.  framerate: frames a second of raw video, of pictures, and of what else has no times of its own.
+    format: FFmpeg's name of the output's container, instead of what its suffix says.
     audio: "copy", "aac", "opus" or "none".  deinterlace: "auto" (where flagged), "on" or "off".
+    maps: which streams to take, as ffmpeg's -map says it; none for all.
     start_seconds, duration_seconds: the part to enhance.
     report: file for what the job did, as JSON.  reference: what the output should look like; the report then
         holds every frame's luma PSNR against it, before encoding.
+    resume: whether a job that is stopped can be gone on with, and goes on where one was stopped; None: where it
+        will take more than ten minutes, or was begun so.
     overwrite: replace an existing output.  strict: make every loss an error.  verify: check the output.
     """
 
@@ -95,17 +130,30 @@ class JobOptions:
     preset: str | None = None
     pix_fmt: str | None = None
     encoder_options: dict[str, str] = field(default_factory=dict)
+    input_format: str | None = None
+    video_size: str | None = None
+    pixel_format: str | None = None
+    framerate: Fraction | None = None
+    format: str | None = None
     audio: AudioMode = "copy"
     deinterlace: DeinterlaceMode = "auto"
+    maps: tuple[str, ...] = ()
     start_seconds: Fraction | None = None
     duration_seconds: Fraction | None = None
     reference: Path | None = None
     report: Path | None = None
+    resume: bool | None = None
     overwrite: bool = False
     strict: bool = False
     verify: bool = True
 
+    @property
+    def source_format(self) -> InputFormat:
+        """What is said of the input. Raises OptionError where that does not fit together."""
+        return InputFormat(self.input_format, self.video_size, self.pixel_format, self.framerate)
+
     def __post_init__(self) -> None:
+        _ = self.source_format
         if self.scale is not None and self.size is not None:
             raise OptionError("--scale and --size exclude each other; give one")
         if self.scale is not None and not 1 <= self.scale <= 16:
@@ -224,7 +272,7 @@ def choose_batch(options: JobOptions, card: ModelCard, width: int, height: int, 
 
 
 def plan_video(reader: VideoReader, output: Path, options: JobOptions, card: ModelCard) -> VideoPlan:
-    """Decide codec, samples, size and the fate of every other stream."""
+    """Decide codec, samples, size and the fate of every other stream. `plan_pictures` does so for pictures."""
     info = reader.info
     encoding = choose_encoding(info, output, options, min(info.width, info.height) * card.scale)
     codec, format_, container = encoding.codec, encoding.pixel_format, encoding.container
@@ -239,12 +287,17 @@ def plan_video(reader: VideoReader, output: Path, options: JobOptions, card: Mod
         sample_aspect_ratio=_output_aspect(info, width, height),
         options=encoding.options,
     )
-    streams = plan_streams(reader.other_streams, container, options.audio, bool(reader.container.chapters()))
+    has_chapters = bool(reader.container.chapters())
+    streams = plan_streams(reader.other_streams, container, options.audio, has_chapters, reader.chosen_streams)
     losses = [f"{s.title}: {s.note}" for s in streams if s.is_loss]
     losses += [f"{name} of the video cannot be carried over" for name in info.side_data_not_carried]
-    losses += sample_losses(info.pixel_format, format_, codec)
+    losses += sample_losses(info.pixel_format, format_, Y4M if container == Y4M else codec)
     notes = [f"{s.title}: {s.note}" for s in streams if s.note and not s.is_loss]
-    if info.untagged and not info.color.is_rgb:
+    if codec == _RAW:
+        untold, worth_knowing = _untold(info, settings, container)
+        losses += untold
+        notes += worth_knowing
+    elif info.untagged and not info.color.is_rgb:
         notes.append(f"the video has no colour tags; read as {info.color.matrix.name}, and tagged so")
     if reader.is_deinterlaced:
         notes.append("deinterlaced by bwdif, a frame for a frame (--deinterlace off leaves it)")
@@ -253,26 +306,108 @@ def plan_video(reader: VideoReader, output: Path, options: JobOptions, card: Mod
     return VideoPlan(settings, tuple(streams), container, tuple(notes), tuple(losses))
 
 
+def _untold(info: VideoInfo, settings: VideoSettings, container: str) -> tuple[list[str], list[str]]:
+    """What raw video does not say of itself: what is lost by that, and what a reader has to be told."""
+    losses, notes, color = [], [], settings.color
+    keeps = "--format matroska -c:v ffv1 keeps it"
+    if not color.is_rgb:
+        if not info.untagged:
+            losses.append(f"the colour tags ({color.matrix.name}) are left out: {container} has none; {keeps}")
+        elif (info.height <= SD_MAX_LINES) != (settings.height <= SD_MAX_LINES):
+            notes.append(f"the video has no colour tags; read as {color.matrix.name}, which {container} cannot say")
+        if container != Y4M and color.range is Range.FULL:
+            losses.append(f"that the range is full is left out: raw video in {container} cannot say so; {keeps}")
+    if container != Y4M and settings.sample_aspect_ratio not in (None, 1):
+        losses.append(f"the sample aspect ratio {settings.sample_aspect_ratio} is left out; y4m keeps it, or {keeps}")
+    if info.display_matrix:
+        losses.append(f"that it is shown rotated is left out: {container} cannot say so")
+    if info.hdr.mastering_display or info.hdr.content_light:
+        losses.append(f"HDR10 metadata is left out: {container} has none; --format matroska -c:v libx265 keeps it")
+    return losses, notes
+
+
+def plan_pictures(reader: VideoReader, target: PictureTarget, options: JobOptions, card: ModelCard) -> VideoPlan:
+    """Decide samples and size of pictures, and name what they cannot hold."""
+    info, suffix = reader.info, target.suffix.lower()
+    given = [name for name in ("codec", "crf", "preset", "pix_fmt", "format") if getattr(options, name) is not None]
+    if given or options.encoder_options:
+        raise OptionError(f"--{(given or ['encoder-option'])[0].replace('_', '-')}: is of video, and pictures come out")
+    depth = 16 if info.color.bit_depth > 8 and holds_16_bit(suffix) else 8
+    format_ = FORMATS[_PICTURE_FORMATS[_picture_kind(info, suffix), depth]]
+    color = _picture_color(info, format_)
+    width, height = choose_size(options, card, info.width, info.height, (False, False))
+    settings = VideoSettings(suffix.removeprefix("."), format_, width, height, color)
+    streams = tuple(_left_out(stream, options.audio) for stream in reader.other_streams)
+    losses = [f"{s.title}: {s.note}" for s in streams if s.is_loss]
+    losses += [f"{name} of the video cannot be carried over" for name in info.side_data_not_carried]
+    losses += sample_losses(info.pixel_format, format_, suffix)
+    if _output_aspect(info, width, height) not in (None, 1):
+        losses.append(f"the sample aspect ratio {info.sample_aspect_ratio} is left out: pictures have square samples")
+    if info.display_matrix and not is_right_angled(info.display_matrix):
+        losses.append(f"the rotation by {info.rotation_degrees} degrees is left out: pictures turn by quarters")
+    if color.transfer in (Transfer.PQ, Transfer.HLG):
+        losses.append(f"that the samples are HDR ({color.transfer.name}) is left out: pictures cannot say so")
+    if reader.container.chapters():
+        losses.append(f"{len(reader.container.chapters())} chapters: pictures hold none")
+    notes = [f"{s.title}: {s.note}" for s in streams if not s.is_loss]
+    if reader.sequence is None:
+        notes.append("pictures hold no times: only the order of the frames is kept")
+    if info.untagged and not info.color.is_rgb:
+        notes.append(f"the video has no colour tags; read as {info.color.matrix.name}")
+    if reader.is_deinterlaced:
+        notes.append("deinterlaced by bwdif, a frame for a frame (--deinterlace off leaves it)")
+    return VideoPlan(settings, streams, "pictures", tuple(notes), tuple(losses))
+
+
+def _picture_kind(info: VideoInfo, suffix: str) -> str:
+    if info.pixel_format.alpha and holds_alpha(suffix):
+        return "alpha"
+    return "gray" if info.pixel_format.kind == "gray" else "rgb"
+
+
+def _picture_color(info: VideoInfo, format_: PixelFormat) -> Color:
+    source, location = info.color, ChromaLocation.LEFT
+    if format_.kind == "rgb":
+        return Color(Matrix.RGB, source.primaries, source.transfer, Range.FULL, location, format_.bit_depth)
+    return Color(source.matrix, source.primaries, source.transfer, Range.FULL, location, format_.bit_depth)
+
+
+def _left_out(stream: Stream, audio: AudioMode) -> StreamPlan:
+    if stream.type == "audio" and audio == "none":
+        return StreamPlan(stream, "leave", note="left out as asked (--audio none)")
+    return StreamPlan(stream, "leave", note="left out: pictures hold none", is_loss=True)
+
+
 def choose_encoding(info: VideoInfo, output: Path, options: JobOptions, shorter_side: int) -> Encoding:
     """How a file is to be encoded that shows what `info` describes, with a picture of that shorter side in pixels."""
-    container, default_codec = _container(output)
+    container, default_codec = _container(output, options.format)
     codec = _encoder_name(options.codec or _default_codec(container, default_codec, info, shorter_side))
-    format_ = _choose_pixel_format(codec, info, options.pix_fmt)
+    if container == "nut" and is_pipe(output) and options.codec is None:
+        codec = _RAW
+    if container == Y4M and codec != _RAW:
+        raise OptionError(f"--codec {options.codec}: y4m holds raw video; add --format matroska or nut")
+    format_ = _choose_pixel_format(codec, info, options.pix_fmt, container)
     return Encoding(container, codec, _encoder_options(codec, options), format_, _output_color(info, format_))
 
 
-def _container(path: Path) -> tuple[str, str]:
-    """FFmpeg's name of the container that a file's suffix asks for, and its usual video codec."""
+def _container(path: Path, format_: str | None) -> tuple[str, str]:
+    """FFmpeg's name of the container that a name, or else a file's suffix, asks for, and its usual video codec."""
+    if format_ is None and is_pipe(path):
+        format_ = Y4M
+    name = _FORMAT_NAMES.get(format_, format_) if format_ is not None else None
+    remedy = "use .mp4, .mkv, .mov or .webm"
     try:
-        with av.open(f"file:{path}", "w") as probe:  # nothing is written before a header is
+        with av.open(io.BytesIO() if name else f"file:{path}", "w", format=name) as probe:  # no header, no bytes
             container, codec, audio = probe.format.name, probe.default_video_codec, probe.default_audio_codec
     except (av.FFmpegError, ValueError) as error:
-        raise OutputError(
-            f"{path}: the suffix '{path.suffix}' names no container; use .mp4, .mkv, .mov or .webm"
-        ) from error
+        if name is not None:
+            raise OptionError(f"--format {format_}: this FFmpeg writes no such format; try matroska or nut") from error
+        raise OutputError(f"{path}: the suffix '{path.suffix}' names no container; {remedy}") from error
     if codec == "none" or (codec == "png" and audio != "none"):  # audio files hold a PNG cover at most
-        raise OutputError(f"{path}: {container} does not hold video; use .mp4, .mkv, .mov or .webm")
-    return container, codec
+        raise OutputError(f"{path}: {container} does not hold video; {remedy}")
+    if is_pipe(path) and container in _SEEKING_CONTAINERS:
+        raise OptionError(f"--format {format_}: {container} cannot go to a pipe; try matroska, mpegts, nut or y4m")
+    return container, _RAW if container == Y4M else codec
 
 
 def _default_codec(container: str, default: str, info: VideoInfo, shorter_side: int) -> str:
@@ -312,8 +447,7 @@ def _encoder_options(codec: str, options: JobOptions) -> dict[str, str]:
         result["crf"] = _DEFAULT_CRF[codec]
     if codec in _DEFAULT_CQ and not {"cq", "qp", "rc", "b", "tune"} & options.encoder_options.keys():
         result |= {"rc": "vbr", "cq": _DEFAULT_CQ[codec], "b": "0"}  # by quality alone
-    if codec == "libx265":
-        result["x265-params"] = "log-level=error"  # x265 writes to stderr by itself
+    result |= _OWN_PARAMETERS.get(codec, {})
     if options.crf is not None:
         key = next((name for name in ("crf", "cq", "qp") if name in known), None)
         if key is None:
@@ -329,17 +463,19 @@ def _encoder_options(codec: str, options: JobOptions) -> dict[str, str]:
             raise OptionError(f"--preset {options.preset}: {codec} has {', '.join(presets)}")
         result["preset"] = options.preset
     given = dict(options.encoder_options)
-    if "x265-params" in given and "x265-params" in result:
-        given["x265-params"] = f"{result['x265-params']}:{given['x265-params']}"
+    for key in _OWN_PARAMETERS.get(codec, {}).keys() & given.keys():
+        given[key] = f"{result[key]}:{given[key]}"
     return result | given
 
 
 # -- samples -------------------------------------------------------------------------------------------
 
 
-def _choose_pixel_format(codec: str, info: VideoInfo, asked: str | None) -> PixelFormat:
+def _choose_pixel_format(codec: str, info: VideoInfo, asked: str | None, container: str) -> PixelFormat:
     """The encoder's format that loses least of the source, or the one asked for."""
     _, names = _encoder_facts(codec)
+    if codec == _RAW:
+        names = Y4M_FORMATS if container == Y4M else _RAW_FORMATS
     if asked is not None:
         if asked not in FORMATS:
             raise OptionError(f"--pix-fmt {asked}: not supported; try yuv420p, yuv420p10le or yuv444p")

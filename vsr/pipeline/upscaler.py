@@ -95,6 +95,13 @@ class Upscaler:
         """Batches to `begin` before the one before is waited for."""
         return self._transfers.num_in_flight
 
+    def go_on_in(self, precision: Precision) -> None:
+        """Go on as an earlier run of the same job has ended: in a precision that was checked on its frames."""
+        if precision != self.precision:
+            self.precision = precision
+            self._tiled.engine = self._make_engine(precision)
+        self._is_checked = True
+
     # -- the network -------------------------------------------------------------------------------
 
     def network(self, x: Tensor) -> Tensor:

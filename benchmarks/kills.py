@@ -1,0 +1,140 @@
+"""A job killed at random moments, and gone on with: does it end as an unbroken one does?
+
+    python benchmarks/kills.py [--kills 100] [--seed 0]
+
+Upscales the sample with `nano`, with `--resume`, in a process that gets SIGKILL after a random part of the time that an
+unbroken job takes; one to three times, and then it is let run to its end. The output must decode to the same frames
+as that of the unbroken job, with the same PTS and the same packets of sound, and nothing else may lie beside it.
+Segments are cut shorter than they are by default, so that there are many moments to be killed at. The processes are
+forked with everything imported, so that kills fall into the job and not into Python's start. Writes kills.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+
+import av
+import click
+import torch
+from machine import describe_run
+
+import vsr
+from vsr.pipeline import resume
+from vsr.pipeline.journal import work_folder
+
+HERE = Path(__file__).parent
+SAMPLE = HERE.parent / "samples" / "sample.mp4"
+FRAMES_PER_SEGMENT = 12
+
+
+def start(output: Path) -> int:
+    """The job in a process of its own; its number."""
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        vsr.enhance(SAMPLE, output, model="nano", resume=True, preset="veryfast", batch=4)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def contents(path: Path) -> list[str]:
+    """A line for every decoded frame, with its PTS, and for every packet of sound."""
+    lines = []
+    with av.open(str(path)) as container:
+        for packet in container.demux():
+            if packet.stream.type == "video":
+                for frame in packet.decode():
+                    lines.append(f"{frame.pts} {hashlib.sha256(frame.to_ndarray().tobytes()).hexdigest()}")
+            elif packet.size:
+                lines.append(f"sound {packet.pts} {hashlib.sha256(bytes(packet)).hexdigest()}")
+    return sorted(lines)
+
+
+def stage(output: Path) -> str:
+    """How far a killed job was."""
+    folder = work_folder(output)
+    if not folder.exists():
+        return "output in place" if output.exists() else "before its first frame"
+    if output.exists():
+        return "clearing away"
+    if any(path.name.startswith("joined") for path in folder.iterdir()):
+        return "joining"
+    return f"{sum(path.suffix == '.mkv' and path.name[0] != '.' for path in folder.iterdir())} segments"
+
+
+def killed_and_finished(output: Path, longest_seconds: float, num_kills: int, moments: random.Random) -> list[str]:
+    """Where the job was each time it was killed."""
+    stages = []
+    for _ in range(num_kills):
+        if output.exists() and not work_folder(output).exists():
+            break
+        process = start(output)
+        time.sleep(moments.uniform(0, longest_seconds))
+        os.kill(process, signal.SIGKILL)
+        _, status = os.waitpid(process, 0)
+        if os.WIFSIGNALED(status):
+            stages.append(stage(output))
+    if not output.exists() or work_folder(output).exists():
+        _, status = os.waitpid(start(output), 0)
+        if status:
+            raise click.ClickException("the job that was to go on failed")
+    return stages
+
+
+@click.command()
+@click.option("--kills", type=click.IntRange(1), default=100)
+@click.option("--seed", default=0)
+@click.option("--out", type=click.Path(path_type=Path), default=HERE / "kills.json")
+def main(kills: int, seed: int, out: Path) -> None:
+    torch.set_num_threads(1)
+    resume._FEWEST_FRAMES = resume._MOST_FRAMES = FRAMES_PER_SEGMENT  # type: ignore[misc]
+    moments, stages, different, num_jobs = random.Random(seed), Counter[str](), 0, 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        begun = time.monotonic()
+        os.waitpid(start(folder / "whole.mp4"), 0)
+        seconds = time.monotonic() - begun
+        expected = contents(folder / "whole.mp4")
+        while stages.total() < kills:
+            output = folder / "job" / "out.mp4"
+            output.parent.mkdir()
+            wanted = min(moments.randint(1, 3), kills - stages.total())
+            stages.update(killed_and_finished(output, seconds, wanted, moments))
+            num_jobs += 1
+            if contents(output) != expected or [path.name for path in output.parent.iterdir()] != ["out.mp4"]:
+                different += 1
+                click.echo(f"job {num_jobs}: differs, or left something behind", err=True)
+            shutil.rmtree(output.parent)
+            click.echo(f"\r{stages.total()} kills", nl=False, err=True)
+    result = {
+        **describe_run(),
+        "job": f"{SAMPLE.name}, nano, {FRAMES_PER_SEGMENT} frames a segment, {seconds:.1f} s unbroken",
+        "frames": sum(not line.startswith("sound") for line in expected),
+        "kills": stages.total(),
+        "jobs": num_jobs,
+        "jobs_that_ended_otherwise": different,
+        "killed_at": dict(sorted(stages.items())),
+    }
+    out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    click.echo(json.dumps(result, indent=1))
+    sys.exit(1 if different else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""A bounded run of the fuzzer, always on the same spoilt files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+FUZZER = Path(__file__).resolve().parents[2] / "benchmarks" / "fuzz.py"
+TIMEOUT_SECONDS = 300
+COUNT = 60
+
+
+def test_spoilt_files_end_well_or_with_one_line(tmp_path: Path) -> None:
+    arguments = ["--count", str(COUNT), "--seed", "1", "--out", str(tmp_path / "fuzz.json")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(FUZZER), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "fuzz.json").read_text("utf-8"))
+    assert result["inputs"] == sum(result["ends"].values()) == COUNT
+    assert result["findings"] == []
+    # The files are spoilt so far that some cannot be used, and not so far that none can.
+    assert result["ends"]["done"] > COUNT // 10
+    assert sum(count for end, count in result["ends"].items() if "exit code" in end) > COUNT // 10

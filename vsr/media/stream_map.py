@@ -1,0 +1,68 @@
+"""Which streams of a file are wanted, in the words of ffmpeg's -map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from av.stream import Disposition, Stream
+
+from vsr.errors import OptionError
+
+__all__ = ["mapped_streams"]
+
+_TYPES = {"v": "video", "a": "audio", "s": "subtitle", "d": "data", "t": "attachment"}
+
+
+def mapped_streams(streams: Sequence[Stream], maps: Sequence[str], name: object) -> frozenset[int]:
+    """The indices of the streams that `maps` choose; all of them where there are none.
+
+    maps: each as ffmpeg takes it: "0" (all), "0:v", "0:V" (no cover pictures), "0:a:1", "0:3", "0:m:language:eng",
+        "0:s:m:language:eng"; with "-" before it these are left out again, with "?" behind it there need be none.
+        Where the first leaves out, it leaves out of all.
+    name: what messages call the file.
+
+    Raises OptionError for what is no map, or matches nothing.
+    """
+    everything = frozenset(stream.index for stream in streams)
+    chosen = everything if not maps or maps[0].startswith("-") else frozenset()
+    for text in maps:
+        matched = _matched(streams, text)
+        if text.startswith("-"):
+            chosen -= matched
+        elif matched or text.endswith("?"):
+            chosen |= matched
+        else:
+            raise OptionError(f"-map {text}: {name} has no such stream; '-map {text}?' takes it where there is one")
+    return chosen
+
+
+def _matched(streams: Sequence[Stream], text: str) -> frozenset[int]:
+    number, _, specifier = text.removeprefix("-").removesuffix("?").partition(":")
+    if number.startswith("["):
+        raise OptionError(f"-map {text}: vsr runs no filters, so there are no labels; give 0:v, 0:a:1 and the like")
+    if not number.isdecimal():
+        raise OptionError(f"-map {text}: give 0, 0:v, 0:a:1, 0:3, or one of these with - before it")
+    if int(number):
+        raise OptionError(f"-map {text}: there is one input, 0; mux files together with ffmpeg")
+    found = list(streams)
+    words = specifier.split(":") if specifier else []
+    while words:
+        found, words = _narrowed(found, words, text)
+    return frozenset(stream.index for stream in found)
+
+
+def _narrowed(found: list[Stream], words: list[str], text: str) -> tuple[list[Stream], list[str]]:
+    """What the first of a specifier's words leaves, and the words after it."""
+    word, rest = words[0], words[1:]
+    if word in _TYPES:
+        return [stream for stream in found if stream.type == _TYPES[word]], rest
+    if word == "V":
+        moving = [s for s in found if s.type == "video" and Disposition.attached_pic not in s.disposition]
+        return moving, rest
+    if word == "m" and rest:
+        key, value = rest[0].lower(), rest[1] if len(rest) > 1 else None
+        tags = [{k.lower(): v for k, v in stream.metadata.items()} for stream in found]
+        return [s for s, t in zip(found, tags, strict=True) if key in t and value in (None, t[key])], rest[2:]
+    if word.isdecimal() and not rest:
+        return found[int(word) : int(word) + 1], []
+    raise OptionError(f"-map {text}: '{word}' is not understood; give 0, 0:v, 0:a:1, 0:3 or 0:m:language:eng")
