@@ -29,7 +29,7 @@ import click
 import torch
 from machine import describe_run
 
-import vsr
+from vsr.api import enhance
 from vsr.pipeline import resume
 from vsr.pipeline.journal import work_folder
 
@@ -45,7 +45,7 @@ def start(output: Path) -> int:
         return process
     code = 1
     try:
-        vsr.enhance(SAMPLE, output, model="nano", resume=True, preset="veryfast", batch=4)
+        enhance(SAMPLE, output, model="nano", resume=True, preset="veryfast", batch=4)
         code = 0
     except BaseException:
         traceback.print_exc()

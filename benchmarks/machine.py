@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import datetime
 import os
-import platform
 import sys
 from pathlib import Path
 
-import av
-import torch
-
-from vsr.version import __version__
+from vsr.pipeline.provenance import cpu_name, versions
 
 
 def describe_run() -> dict[str, object]:
@@ -19,20 +15,7 @@ def describe_run() -> dict[str, object]:
     return {
         "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
-        "versions": {
-            "vsr": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "av": av.__version__,
-            "ffmpeg": str(av.ffmpeg_version_info),
-        },
+        "versions": versions(),
     }
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return platform.processor()
-    return next((x.split(":")[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")), "")

@@ -241,7 +241,7 @@ def described(num_cores: int, num_frames: int, rounds: int) -> dict[str, Any]:
     head: dict[str, Any] = describe_run()
     return {
         **head,
-        "versions": head["versions"] | {"ffmpeg command line": version, "opencv": cv2.__version__},
+        "versions": head["versions"] | {"ffmpeg command line": version},
         "cores": num_cores,
         "clip": f"{SAMPLE.name}, {num_frames} frames of {WIDTH // 4}x{HEIGHT // 4} to {WIDTH}x{HEIGHT}",
         "encoder": f"libx264, CRF {CRF}, preset {PRESET}, {2 * num_cores} threads",

@@ -29,12 +29,12 @@ def enhance(
     """Upscale a video file to a video file, or a picture to a picture, as `vsr enhance` does.
 
     options: the fields of `vsr.pipeline.plan.JobOptions`, such as model="fast", size="1080p", crf=16,
-        overwrite=True; start_seconds and duration_seconds may be any number.
+        overwrite=True; start_seconds, duration_seconds and framerate may be any number.
     note: called with one line for each thing worth knowing.  on_progress: called after each batch.
 
     Raises the errors of `vsr.errors`, and TypeError for an option that does not exist.
     """
-    for key in ("start_seconds", "duration_seconds"):
+    for key in ("start_seconds", "duration_seconds", "framerate"):
         if options.get(key) is not None:
             options[key] = Fraction(options[key])
     for key in ("reference", "report"):

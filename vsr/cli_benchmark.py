@@ -117,7 +117,7 @@ def _measure(measure: Callable[..., Report], out: Path | None, overwrite: bool, 
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--json", "output", type=FILE, help="Write all that was measured to this file, too.")
 def speed(models: tuple[str, ...], rounds: int, output: Path | None, **values: Any) -> None:
-    """Network frames per second of every MODEL, backend, precision and size, taking turns."""
+    """Frames per second of every MODEL, backend, precision and size, alone and in whole jobs, taking turns."""
     from vsr.bench.speed import cases, measure, table, to_json
 
     speeds = measure(cases(models, **values), rounds=rounds)

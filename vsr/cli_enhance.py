@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,13 +50,19 @@ _STDOUT = ("-", "pipe:", "pipe:1")
     default=None,
     help="Go on with a job that was stopped; by itself where the job will take more than ten minutes.",
 )
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and how long it might take; write nothing.")
 @click.option("--strict", is_flag=True, help="Make everything that would be lost an error.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--progress", type=click.Choice(["bar", "json", "none"]), default="bar", show_default=True)
 @click.option("--progress-to", "-progress", metavar="FILE", help="Also ffmpeg's key=value lines: to FILE, '-', pipe:N.")
 @click.option("--verify/--no-verify", default=True, help="Check frames, timestamps and streams of the output.")
 def enhance(
-    files: tuple[Path, ...], output_dir: Path | None, suffix: str | None, container: str | None, **values: Any
+    files: tuple[Path, ...],
+    output_dir: Path | None,
+    suffix: str | None,
+    container: str | None,
+    dry_run: bool,
+    **values: Any,
 ) -> int | None:
     """Upscale INPUT to OUTPUT: a video to a video, or a picture to a picture.
 
@@ -68,31 +75,40 @@ def enhance(
     A line of ffmpeg's works with its verb changed, where vsr does the same: -i, -c:v, -c:a, -an, -sn, -map, -ss, -to,
     -t, -f, -r, -tune, -b:v, -loglevel, -progress and others. What vsr does not do is refused.
     """
-    from vsr.pipeline.job import enhance_file
-    from vsr.pipeline.several import enhance_each, name_outputs
+    from vsr.pipeline.dry_run import describe_job
+    from vsr.pipeline.several import enhance_each, make_folder, name_outputs
 
     stop_if_interrupted()
     _check_files(files, output_dir, suffix, container)
     printer = _printer(values, files)
     options = _job_options(values)
-
-    def enhance_one(source: Path, output: Path, options: JobOptions) -> None:
-        try:
-            report = enhance_file(source, output, options, note=printer.note, on_progress=printer.update)
-        finally:
-            printer.close()
-        printer.report(report)
-
+    if output_dir is not None and (options.report is not None or options.reference is not None):
+        raise OptionError("--report and --reference: are of one file; name one INPUT and one OUTPUT")
+    enhance_one = partial(describe_job, on_line=click.echo) if dry_run else partial(_enhance_one, printer)
     try:
         if output_dir is None:
-            enhance_one(*files, options)
+            source, output = files
+            enhance_one(source, output, options)
             return None
         named = name_outputs(files, output_dir, suffix or "", container)
+        if not dry_run:
+            make_folder(output_dir)
         outcome = enhance_each(named, options, enhance_one, note=printer.note, complain=printer.complain)
-        printer.summary(outcome)
+        if not dry_run:
+            printer.summary(outcome)
         return outcome.exit_code
     finally:
         printer.end()
+
+
+def _enhance_one(printer: ProgressPrinter, source: Path, output: Path, options: JobOptions) -> None:
+    from vsr.pipeline.job import enhance_file
+
+    try:
+        report = enhance_file(source, output, options, note=printer.note, on_progress=printer.update)
+    finally:
+        printer.close()
+    printer.report(report)
 
 
 @click.command(cls=FfmpegCommand, no_args_is_help=True)

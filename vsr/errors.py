@@ -10,7 +10,9 @@
     ├── StrictError              8   `--strict`: something would have been lost with a warning
     └── MissingExtraError        9   an optional part is not installed; the text names the extra
 
-Click's own usage errors keep exit code 2; an interrupt (Ctrl-C) ends with 130, SIGTERM with 143.
+Click's own usage errors keep exit code 2; an interrupt (Ctrl-C) ends with 130, SIGTERM with 143. Where whoever reads
+stdout goes away, Python's own BrokenPipeError comes out, and the command line ends quietly with 141, which is what
+a shell makes of SIGPIPE.
 """
 
 from __future__ import annotations

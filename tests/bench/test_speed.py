@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
+from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
+from vsr.bench.job_speed import make_clip
 from vsr.bench.speed import Case, cases, measure, table, to_json
 from vsr.errors import MissingExtraError, ModelError, OptionError, VsrError
 
@@ -22,6 +27,7 @@ def test_engines_are_measured_in_turns_and_reported() -> None:
     assert [speed.case for speed in speeds] == wanted
     for speed in speeds:
         assert len(speed.fps_rounds) == 3 and min(speed.fps_rounds) <= speed.fps <= max(speed.fps_rounds)
+        assert len(speed.job_fps_rounds) == 3 and min(speed.job_fps_rounds) <= speed.job_fps
         assert speed.batch == 3 and speed.start_seconds > 0
         assert speed.peak_rss_mib is None or 50 < speed.peak_rss_mib < 50_000
         # 51 k weights, each multiplied and added once per input pixel; biases and activations are little beside.
@@ -39,6 +45,22 @@ def test_int8_is_measured_beside_the_others() -> None:
     speeds = measure(wanted, rounds=1, round_seconds=0.01)
     assert [speed.engine.rpartition(", ")[2] for speed in speeds] == ["fp32", "int8"]
     assert speeds[0].flops == speeds[1].flops and speeds[1].matmul_flops_per_second > 0
+
+
+@pytest.mark.parametrize("size", [(64, 48), (33, 25)])
+def test_the_clip_of_a_job_repeats_no_frame(size: tuple[int, int], tmp_path: Path) -> None:
+    make_clip(tmp_path / "in.mp4", *size, 12)
+    with av.open(str(tmp_path / "in.mp4")) as container:
+        frames = [frame.to_ndarray(format="gray").astype(float) for frame in container.decode(video=0)]
+    assert len(frames) == 12
+    assert frames[0].shape == (size[1], size[0]) and frames[0].std() > 20
+    assert all(np.abs(a - b).mean() > 5 for a, b in pairwise(frames))
+
+
+def test_a_job_takes_longer_than_its_network_alone() -> None:
+    """By what is done beside it, at one input pixel of work and a hundred of encoding."""
+    (speed,) = measure(cases(["nano"], ["pytorch"], ["fp32"], [(160, 96)], batch=2, device="cpu"), rounds=1)
+    assert 0 < speed.job_fps < speed.fps
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,8 @@ def variable_rate(path: Path) -> Path:
 
 
 def late_start(path: Path) -> Path:
-    return make(path, "-itsoffset", "1.28", *pattern(), *tone(2.08), *X264, "-bf", "2", "-c:a", "aac")
+    options = ["-fps_mode", "passthrough", "-bf", "2", "-c:a", "aac"]
+    return make(path, "-itsoffset", "1.28", *pattern(), *tone(2.08), *X264, *options)
 
 
 def edit_list(path: Path) -> Path:

@@ -368,6 +368,71 @@ def test_killed_at_random_moments(
     clean_folder("out.mp4", "whole.mp4")
 
 
+_COMMAND = """
+import resource, sys
+from vsr.pipeline import resume
+resume._FEWEST_FRAMES = resume._MOST_FRAMES = {frames}
+limit = int(sys.argv.pop(1))
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+from vsr.cli import main
+main()
+"""
+
+
+def _command(source: Path, output: Path, model: object, *, largest_file: int = 0) -> list[str]:
+    script = _COMMAND.format(frames=FRAMES_PER_SEGMENT)
+    options = ["--resume", "--batch", "1", "--preset", "ultrafast", "--progress", "json", "--model", str(model)]
+    return [sys.executable, "-c", script, str(largest_file), "enhance", str(source), str(output), *options]
+
+
+def _said(stderr: str) -> list[str]:
+    """Errors and notes, the latter without their dress."""
+    lines = [json.loads(line) if line.startswith("{") else {"text": line} for line in stderr.splitlines()]
+    return [line["text"] for line in lines if line.get("text")]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_and_gone_on_with(
+    number: signal.Signals, code: int, tmp_path: Path, make_clip: Callable[..., Path], clean_folder: Callable[..., None]
+) -> None:
+    source = make_clip(tmp_path / "in.mkv", size=(320, 240), pts=tuple(range(100)))
+    output = tmp_path / "out.mp4"
+    with subprocess.Popen(_command(source, output, "fast"), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while not (work_folder(output) / "000001.mkv").exists():
+            assert process.stderr.readline(), "the job ended before it could be interrupted"
+        process.send_signal(number)
+        said = _said(process.communicate(timeout=60)[1])
+    assert process.returncode == code
+    assert len(said) == 2
+    assert "frames are done and kept; the same command goes on from there" in said[0]
+    clean_folder("in.mkv", work_folder(output).name)
+    done = subprocess.run(_command(source, output, "fast"), capture_output=True, text=True, timeout=60, check=True)
+    report = json.loads(done.stderr.splitlines()[-1])
+    assert report["frames"] == 100
+    assert report["frames_before"] >= 2 * FRAMES_PER_SEGMENT
+    clean_folder("in.mkv", "out.mp4")
+
+
+def test_full_disk_keeps_what_is_done(
+    tmp_path: Path, tiny_model: Path, make_clip: Callable[..., Path], clean_folder: Callable[..., None]
+) -> None:
+    """A limit on file size, which the joined file exceeds, stands for a disk that is full."""
+    source, output = make_clip(tmp_path / "in.mkv", pts=tuple(range(NUM_FRAMES))), tmp_path / "out.mkv"
+    command = _command(source, output, tiny_model, largest_file=6000)
+    full = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert full.returncode == OutputError.exit_code, full.stderr
+    said = _said(full.stderr)
+    assert f"{NUM_FRAMES} frames are done and kept" in said[-2]
+    assert "File too large" in said[-1]
+    clean_folder("in.mkv", work_folder(output).name)
+    again = _command(source, output, tiny_model)
+    done = subprocess.run(again, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stderr.splitlines()[-1])["frames_before"] == NUM_FRAMES
+    clean_folder("in.mkv", "out.mkv")
+
+
 def test_the_journal_is_json_a_line(clip: Path, tmp_path: Path) -> None:
     _run_until(clip, tmp_path / "out.mp4", 10)
     lines = (work_folder(tmp_path / "out.mp4") / "journal.jsonl").read_text("utf-8").splitlines()

@@ -180,13 +180,13 @@ def test_reading_leaves_the_other_frames_of_the_batch_alone() -> None:
         ("gray10be", "gray10le"),
         ("monow", "gray"),
         ("yuva420p9le", "yuva420p10le"),
-        ("yuva422p12le", "yuva422p16le"),
+        ("yuva422p12be", "yuva422p12le"),
         ("yuv444p10be", "yuv444p10le"),
         ("nv42", "yuv444p"),
         ("xv30le", "yuv444p10le"),
         ("vuyx", "yuv444p"),
         ("ayuv", "yuva444p"),
-        ("yuva444p12le", "yuva444p16le"),
+        ("yuva444p12be", "yuva444p12le"),
     ],
 )
 def test_other_formats_go_to_the_closest_native_one(name: str, expected: str) -> None:

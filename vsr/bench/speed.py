@@ -1,4 +1,4 @@
-"""How fast the networks run here: frames per second, memory, and the share of what the device can do at best.
+"""How fast the networks run here, alone and in jobs: frames per second, memory, share of what the device can do.
 
 Every engine runs in a process of its own, so that its memory is its own. They take turns, round by round: what
 else the machine does at the time then slows all of them alike.
@@ -29,10 +29,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vsr.backends.engine import PRECISIONS, choose_precision
 from vsr.backends.select import EngineMaker, choose_place, describe_backends
+from vsr.bench.job_speed import job_fps
 from vsr.errors import EngineError, OptionError, VsrError
 from vsr.models.weights import load_int8_net
 from vsr.pipeline.plan import JobOptions, choose_batch
-from vsr.pipeline.upscaler import load_card_and_net
+from vsr.pipeline.upscaler import Upscaler, load_card_and_net
 from vsr.version import __version__
 
 __all__ = ["Case", "Speed", "cases", "measure", "table", "to_json"]
@@ -63,10 +64,11 @@ class Speed:
     """What came of it.
 
     fps: of the network alone, the median of `rounds`, and `fps_rounds` each of them.
+    job_fps, job_fps_rounds: of whole jobs, from a file of H.264 to another, loading aside.
     start_seconds: from the loaded network to the engine's first result; what is built then may be kept.
     flops: of one frame, a multiplication and an addition each one.  matmul_flops_per_second: what PyTorch
     reaches here at best in that precision, or for int8 in that of "auto"; utilization: the network's share of
-    it.  peak_rss_mib: of a process that does nothing else.
+    it.  peak_rss_mib: of a process that does nothing else, jobs included.
     """
 
     case: Case
@@ -74,6 +76,8 @@ class Speed:
     batch: int
     fps: float
     fps_rounds: tuple[float, ...]
+    job_fps: float
+    job_fps_rounds: tuple[float, ...]
     start_seconds: float
     peak_rss_mib: float | None
     flops: int | None
@@ -124,19 +128,21 @@ def _measure_group(group: list[Case], rounds: int, seconds: float) -> list[Speed
     for index, start in enumerate(started):
         best[start.precision] = max(best.get(start.precision, 0.0), *(turn[index].matmul for turn in turns))
     return [
-        _speed(case, start, [turn[index].fps for turn in turns], best[start.precision], peaks[index])
+        _speed(case, start, [turn[index] for turn in turns], best[start.precision], peaks[index])
         for index, (case, start) in enumerate(zip(group, started, strict=True))
     ]
 
 
-def _speed(case: Case, start: _Start, rounds: list[float], ceiling: float, peak_mib: float | None) -> Speed:
-    fps = median(rounds)
+def _speed(case: Case, start: _Start, turns: list[_Turn], ceiling: float, peak_mib: float | None) -> Speed:
+    fps = median(turn.fps for turn in turns)
     return Speed(
         case=case,
         engine=start.engine,
         batch=start.batch,
         fps=fps,
-        fps_rounds=tuple(rounds),
+        fps_rounds=tuple(turn.fps for turn in turns),
+        job_fps=median(turn.job_fps for turn in turns),
+        job_fps_rounds=tuple(turn.job_fps for turn in turns),
         start_seconds=start.seconds,
         peak_rss_mib=peak_mib,
         flops=start.flops,
@@ -160,6 +166,7 @@ class _Start:
 @dataclass(frozen=True, slots=True)
 class _Turn:
     fps: float
+    job_fps: float
     matmul: float  # floating-point operations per second
 
 
@@ -239,15 +246,25 @@ class _Bench:
         self._engine = maker.make(precision)
         self._run()
         seconds = time.perf_counter() - begun
+        made = self._engine
+        self._upscaler = Upscaler(
+            card,
+            lambda wanted: made if wanted == precision else maker.make(wanted),
+            precision,
+            make_reference=maker.make_reference,
+            is_fixed=maker.is_fixed,
+        )
         pixels = case.width * case.height
         flops = _flops_per_pixel(net, channels) if isinstance(net, nn.Module) else None
         total = None if flops is None else round(flops * pixels)
         self.start = _Start(self._engine.name, precision, batch, seconds, total)
 
     def turn(self, seconds: float) -> _Turn:
-        fps = self._x.shape[0] * _per_second(self._run, seconds)
+        batch, _, height, width = self._x.shape
+        fps = batch * _per_second(self._run, seconds)
         flops = 2 * self._matrix.shape[0] ** 3
-        return _Turn(fps, flops * _per_second(self._multiply, seconds / 2))
+        matmul = flops * _per_second(self._multiply, seconds / 2)
+        return _Turn(fps, job_fps(self._upscaler, width, height, batch, fps, seconds), matmul)
 
     def _run(self) -> None:
         self._engine(self._x)
@@ -296,7 +313,9 @@ def table(speeds: list[Speed]) -> str:
     return "\n".join([_HEAD, *(_row(speed) for speed in speeds)])
 
 
-_HEAD = f"{'model':<12}{'input':<11}{'batch':<7}{'fps':>8}{'start':>9}{'memory':>10}{'of matmul':>11}  engine"
+_HEAD = (
+    f"{'model':<12}{'input':<11}{'batch':<7}{'fps':>8}{'job fps':>9}{'start':>9}{'memory':>10}{'of matmul':>11}  engine"
+)
 
 
 def _row(speed: Speed) -> str:
@@ -304,7 +323,8 @@ def _row(speed: Speed) -> str:
     memory = "" if speed.peak_rss_mib is None else f"{speed.peak_rss_mib:.0f} MiB"
     share = "" if speed.utilization is None else f"{speed.utilization:.0%}"
     return (
-        f"{Path(speed.case.model).stem:<12}{size:<11}{speed.batch:<7}{speed.fps:>8.2f}{speed.start_seconds:>7.1f} s"
+        f"{Path(speed.case.model).stem:<12}{size:<11}{speed.batch:<7}{speed.fps:>8.2f}{speed.job_fps:>9.2f}"
+        f"{speed.start_seconds:>7.1f} s"
         f"{memory:>10}{share:>11}  {speed.engine}"
     )
 

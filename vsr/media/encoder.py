@@ -75,7 +75,7 @@ class VideoEncoder:
             ) from error
         assert isinstance(stream, VideoStream)
         self.stream = stream
-        if output.format.name == "avi":  # counts frames
+        if output.format.name in ("avi", "yuv4mpegpipe"):  # count frames
             self.time_base = 1 / rate
         if output.format.name in ("avi", "flv"):  # cannot store frames out of order from time zero on
             stream.codec_context.max_b_frames = 0

@@ -8,10 +8,8 @@ import re
 import shutil
 from array import array
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ import numpy as np
 from vsr.errors import OutputError, VerificationError
 from vsr.frames import FrameBatch
 from vsr.media.encoder import VideoSettings
+from vsr.media.pipe import is_pipe
 from vsr.media.reader import Chunk, VideoReader
 from vsr.media.sequence import encode_image
 from vsr.media.source import IMAGE_SUFFIXES, PictureSequence, is_numbered, reason
@@ -77,7 +76,7 @@ def picture_target(output: Path, source: PictureSequence | None) -> PictureTarge
         if target.suffix.lower() not in IMAGE_SUFFIXES:
             raise OutputError(f"{output}: is no kind of picture; use {', '.join(sorted(IMAGE_SUFFIXES))}")
         return target
-    if source is not None and (output.is_dir() or not (output.suffix or output.exists())):
+    if source is not None and not is_pipe(output) and (output.is_dir() or not (output.suffix or output.exists())):
         return PictureTarget(output, None, tuple(file.name for file in source.files))
     return None
 
@@ -110,7 +109,7 @@ class PictureWriter:
 
     def __init__(self, target: PictureTarget, reader: VideoReader, settings: VideoSettings) -> None:
         self.path, self.settings = target.folder, settings
-        self._target = target
+        self._target, self._reader = target, reader
         self._matrix = reader.info.display_matrix
         self._first_index = round(reader.shift_seconds / reader.info.time_base)
         self._files: list[Path] = []
@@ -129,6 +128,11 @@ class PictureWriter:
     @property
     def num_frames(self) -> int:
         return len(self._files)
+
+    @property
+    def num_damaged(self) -> int:
+        """Packets of the source's video that could not be decoded."""
+        return self._reader.num_damaged
 
     def write(self, chunk: Chunk) -> None:
         """Encode a chunk's frames; packets have no place."""
@@ -154,10 +158,11 @@ class PictureWriter:
         while self._waiting:
             self._sizes.append(self._waiting.popleft().result())
 
-    def verify(self, pts: Sequence[int], time_base: Fraction, reader: VideoReader) -> None:
-        """There must be a file for each of those PTS, as long as it was when it was written."""
-        if len(self._files) != len(pts):
-            raise VerificationError(f"{self.path}: {len(pts)} frames went in and {len(self._files)} came out")
+    def verify(self) -> None:
+        """There must be a file for every frame that the reader handed out, as long as it was when it was written."""
+        expected = len(self._reader.pts)
+        if len(self._files) != expected:
+            raise VerificationError(f"{self.path}: {expected} frames went in and {len(self._files)} came out")
         for path, size in zip(self._files, self._sizes, strict=True):
             partial = self._partial / path.name
             found = partial.stat().st_size if partial.exists() else 0

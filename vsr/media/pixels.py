@@ -58,7 +58,7 @@ def _make_formats() -> dict[str, PixelFormat]:
         ]
         for depth in (9, 10, 12, 14, 16):
             formats.append(PixelFormat(f"yuv{name}p{depth}le", "yuv", "planar", depth, shift))
-            if depth in (10, 16):
+            if depth in (10, 16) or (depth == 12 and name != "420"):
                 formats.append(PixelFormat(f"yuva{name}p{depth}le", "yuv", "planar", depth, shift, alpha=True))
     for depth in (9, 10, 12, 14, 16):
         formats.append(PixelFormat(f"gray{depth}le", "gray", "planar", depth))
@@ -96,7 +96,8 @@ def closest_native(format_: av.VideoFormat) -> str:
     halved_x, halved_y = format_.chroma_width(16) < 16, format_.chroma_height(16) < 16
     name = "420" if halved_x and halved_y else "422" if halved_x else "444"
     if alpha:
-        return f"yuva{name}p" if depth == 8 else f"yuva{name}p{'10' if depth <= 10 else '16'}le"
+        deeper = (f"yuva{name}p{d}le" for d in (10, 12, 16) if d >= depth)
+        return f"yuva{name}p" if depth == 8 else next(n for n in deeper if n in FORMATS)
     return f"yuv{name}p" if depth == 8 else f"yuv{name}p{depth}le"
 
 

@@ -38,6 +38,7 @@ from vsr.media.source import (
 from vsr.media.stream_map import mapped_streams
 from vsr.media.tags import (
     HdrMetadata,
+    chroma_location_of_stream,
     color_of_frame,
     display_matrix_of_frame,
     hdr_of_frame,
@@ -142,11 +143,11 @@ class VideoReader:
         self.pipe = PipeReader() if is_pipe(path) else None
         self.path = path if self.pipe is None else Path(self.pipe.name)
         self.sequence = None if self.pipe is not None else find_sequence(path)
-        self.num_damaged = 0
-        self.num_repeated = 0
-        self._num_lost = self._num_concealed = 0  # packets that gave no frame, frames that were guessed in part
+        self.num_repeated = 0  # frames in the place of such as could not be decoded
+        self._num_lost = 0  # packets that gave no frame
+        self._num_concealed = 0  # frames that the decoder guessed in part
+        self._num_torn = 0  # packets that the demuxer knows to be incomplete, or the ones before such
         self._awaited_pts: set[int] = set()  # of packets that were decoded and have given no frame yet
-        self._torn_pts: set[int] = set()  # of packets that the demuxer knows to be incomplete
         self._frames: Generator[av.VideoFrame, None, None]
         self._first: av.VideoFrame | None  # decoded, and not handed out yet
         self._last_frame: av.VideoFrame | None = None
@@ -154,6 +155,7 @@ class VideoReader:
         self._num_moved_pts = 0
         self._strange_sizes: set[tuple[int, int]] = set()
         self._strange_formats: set[str] = set()
+        self._sound_ends: dict[int, int] = {}  # of the last packet of each stream of sound, in its ticks
         self._num_cut = 0
         self._last_byte = 0  # where the last packet of the video ended, for COUNTED_BY_BYTES
         self._packets: list[Packet[Any]] = []
@@ -195,6 +197,11 @@ class VideoReader:
         if self.pipe is not None:
             self.pipe.close()
 
+    @property
+    def num_damaged(self) -> int:
+        """Packets of the video, so far, that could not be decoded or not wholly; a cut one at the end too."""
+        return max(self._num_torn, self._num_lost + self._num_concealed) + self._num_cut
+
     def interrupt(self) -> None:
         """End a read that waits for a pipe, in whatever thread; the input ends there. For a job that stops."""
         if self.pipe is not None:
@@ -206,9 +213,15 @@ class VideoReader:
         return [s for s in self.container.streams if s.index != self.stream.index]
 
     @property
+    def covers(self) -> dict[int, bytes]:
+        """Attached pictures, each a whole file of its kind, by the index of their stream. Before `chunks` is called."""
+        attached = (p for p in self._packets if Disposition.attached_pic in p.stream.disposition)
+        return {packet.stream.index: bytes(packet) for packet in attached}
+
+    @property
     def chosen_streams(self) -> frozenset[int]:
         """Indices of the streams that are wanted."""
-        return mapped_streams(self.container.streams, self._maps, self.path)
+        return mapped_streams(tuple(self.container.streams), self._maps, self.path)
 
     @property
     def shift_seconds(self) -> Fraction:
@@ -354,7 +367,8 @@ class VideoReader:
         format_ = FORMATS[name]
         if name != frame.format.name:
             self._warn(f"{self.path}: pixel format {frame.format.name} is read as {name}")
-        color, untagged = color_of_frame(frame, format_, self.stream.codec_context.name)
+        location = chroma_location_of_stream(self.container, self.stream.index)
+        color, untagged = color_of_frame(frame, format_, self.stream.codec_context.name, location)
         duration = self.container.duration
         start = self.stream.start_time
         time_base = frame.time_base or self.stream.time_base or Fraction(1, 90000)
@@ -394,28 +408,24 @@ class VideoReader:
             if is_over:
                 continue
             for frame in self._decoded(packet):
-                is_damaged = frame.is_corrupt or frame.pts in self._torn_pts
                 self._set_pts(frame)
                 if is_over or self._window.ends_before(frame):
                     is_over = True
                 elif self._window.holds(frame):
-                    self._num_concealed += is_damaged
-                    self.num_damaged += is_damaged
+                    self._num_concealed += frame.is_corrupt
                     yield frame
 
     def _decoded(self, packet: Packet[Any]) -> Iterator[av.VideoFrame]:
         """The frames that a packet completes, each after stand-ins for those that damage took before it."""
         if packet.size and packet.pts is not None and not packet.is_discard:  # which is decoded for others' sake
             self._awaited_pts.add(packet.pts)
-            if packet.is_corrupt:
-                self._torn_pts.add(packet.pts)
+        self._num_torn += packet.is_corrupt
         try:
             frames = packet.decode()
         except av.FFmpegError as error:
             if self.stream.codec_context.is_hwaccel:  # maybe no damage, but a GPU that is full or gone
                 remedy = "--hwaccel none decodes on the CPU"
                 raise InputError(f"{self.path}: the GPU's decoder failed ({reason(error)}); {remedy}") from error
-            self.num_damaged += 1
             self._num_lost += 1
             return
         for frame in frames:
@@ -452,9 +462,16 @@ class VideoReader:
         except av.InvalidDataError as error:
             if self._last_pts is not None:  # else an error will say that there is nothing
                 self._warn(f"{self.path}: reading stopped at damaged data ({reason(error)})")
-            self.num_damaged += 1
+            self._num_lost += 1
+            yield self._end_of_stream()
         except (av.FFmpegError, OSError) as error:
             raise InputError(f"{self.path}: reading failed ({reason(error)})") from error
+
+    def _end_of_stream(self) -> Packet[Any]:
+        """What makes the decoder hand out the frames that it holds back."""
+        packet: Packet[Any] = Packet()
+        packet.stream, packet.time_base = self.stream, self.stream.time_base or Fraction(1, 90000)
+        return packet
 
     def _check_for_cut(self) -> None:
         """At the end of what has nothing but frames: whether there is a part of one more."""
@@ -467,9 +484,21 @@ class VideoReader:
         if num_bytes > self._last_byte and not (self.pipe is not None and self.pipe.is_interrupted):
             self._warn(f"{self.path}: ends in the middle of a frame, which is left out; {remedy}")
             self._num_cut = 1
-            self.num_damaged += 1
+
+    def _time_sound(self, packet: Packet[Any]) -> None:
+        """Give a packet of sound without a time, as short streams from a pipe have them, that after the one before."""
+        context = packet.stream.codec_context
+        if packet.stream.type != "audio" or context is None:
+            return
+        if packet.dts is None and packet.pts is None:
+            packet.pts = packet.dts = self._sound_ends.get(packet.stream.index)
+        time = packet.dts if packet.dts is not None else packet.pts
+        if time is not None and context.frame_size and context.sample_rate:
+            length = packet.duration or round(Fraction(context.frame_size, context.sample_rate) / packet.time_base)
+            self._sound_ends[packet.stream.index] = time + length
 
     def _keep_packet(self, packet: Packet[Any]) -> None:
+        self._time_sound(packet)
         if self._window.holds_packet(packet):
             self._packets.append(packet)
             self.tallies.setdefault(packet.stream.index, StreamTally()).add(packet)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -37,6 +37,12 @@ _CONTAINER_AUDIO = {"webm": "libopus", "matroska": "libopus"}
 
 _CHAPTER_CONTAINERS = {"mp4", "mov", "ipod", "matroska", "webm", "nut", "asf", "ogg", "ogv"}
 
+# Covers that Matroska holds as attachments; a track of one picture would be a second video to players.
+_ATTACHED_COVERS = {"png": ("cover.png", "image/png"), "mjpeg": ("cover.jpg", "image/jpeg")}
+
+# Whose muxers make a timecode track of the tag that the video stream has.
+_TIMECODE_CONTAINERS = {"mp4", "mov"}
+
 # Tags of the source's bitstream or file that would be untrue of the output's.
 _STALE_TAGS = {
     "encoder", "handler_name", "vendor_id", "major_brand", "minor_version", "compatible_brands", "duration",
@@ -57,13 +63,17 @@ def codec_name(stream: Stream) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class StreamPlan:
-    """What happens to one stream of the input. `note` says why, where it is not plainly copied."""
+    """What happens to one stream of the input. `note` says why, where it is not plainly copied.
+
+    cover: the picture of a stream that is to become an attachment.
+    """
 
     stream: Stream
-    action: Literal["copy", "transcode", "leave"]
+    action: Literal["copy", "transcode", "attach", "leave"]
     encoder: str | None = None
     note: str | None = None
     is_loss: bool = False
+    cover: bytes = b""
 
     @property
     def title(self) -> str:
@@ -78,17 +88,23 @@ def plan_streams(
     audio: AudioMode,
     has_chapters: bool,
     chosen: Container[int] | None = None,
+    covers: Mapping[int, bytes] | None = None,
 ) -> list[StreamPlan]:
     """Decide for every stream: copied where the container takes it, else transcoded (audio) or left out.
 
     container: FFmpeg's name of the output format.  chosen: indices of the streams that are wanted; None for all.
+    covers: attached pictures by the index of their stream.
     """
-    return [
-        _plan_stream(stream, container, audio, has_chapters)
-        if chosen is None or stream.index in chosen
-        else StreamPlan(stream, "leave", note="left out as asked (-map)")
-        for stream in streams
-    ]
+    plans = []
+    for stream in streams:
+        cover = (covers or {}).get(stream.index)
+        if chosen is not None and stream.index not in chosen:
+            plans.append(StreamPlan(stream, "leave", note="left out as asked (-map)"))
+        elif cover and container == "matroska" and codec_name(stream) in _ATTACHED_COVERS:
+            plans.append(StreamPlan(stream, "attach", cover=cover))
+        else:
+            plans.append(_plan_stream(stream, container, audio, has_chapters))
+    return plans
 
 
 def _plan_stream(stream: Stream, container: str, audio: AudioMode, has_chapters: bool) -> StreamPlan:
@@ -98,6 +114,8 @@ def _plan_stream(stream: Stream, container: str, audio: AudioMode, has_chapters:
         return StreamPlan(stream, "transcode", AUDIO_ENCODERS[audio], f"transcoded to {audio} as asked")
     if stream.type == "data" and stream.name == "bin_data" and has_chapters:
         return StreamPlan(stream, "leave", note="is a chapter track, rebuilt from the chapters")
+    if stream.type == "data" and "timecode" in stream.metadata and container in _TIMECODE_CONTAINERS:
+        return StreamPlan(stream, "leave", note="is a timecode track, rebuilt from the timecode")
     refusal = _known_refusal(stream, container) or _refusal(stream, container)
     if refusal is None:
         return StreamPlan(stream, "copy")
@@ -187,6 +205,9 @@ class Remuxer:
             encoded.metadata.update(carried_tags(plan.stream.metadata))
             encoded.disposition = plan.stream.disposition
             self._encoders[index] = encoded
+        elif plan.action == "attach":
+            name, kind = _ATTACHED_COVERS[codec_name(plan.stream) or ""]
+            self._output.add_attachment(plan.stream.metadata.get("filename", name), kind, plan.cover)
 
     @property
     def copied(self) -> dict[int, int]:

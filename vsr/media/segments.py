@@ -140,10 +140,11 @@ class JoinedWriter(OutputFile):
         plans: Sequence[StreamPlan],
         segments: Sequence[Segment],
         partial: Path,
+        container: str,
     ) -> None:
         """segments: at least one, in the order of time.  reader: of the source, freshly opened."""
         self._settings, self._info, self._segments = settings, reader.info, segments
-        super().__init__(path, plans, reader.info.time_base, partial)
+        super().__init__(path, plans, reader.info.time_base, partial, container)
         try:
             with open_input(segments[0].path) as self._first:
                 self._add_streams(reader)

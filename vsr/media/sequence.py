@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from vsr.errors import InputError, OutputError
+from vsr.media.pipe import PipeReader, apart
 from vsr.media.source import IMAGE_SUFFIXES, check_source, is_image, reason
 from vsr.media.writer import partial_path
 
@@ -20,6 +21,7 @@ __all__ = [
     "is_image",
     "lost_in",
     "read_image",
+    "read_piped_image",
     "write_image",
 ]
 
@@ -29,6 +31,8 @@ _QUALITY = {
     ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, 95],
     ".webp": [cv2.IMWRITE_WEBP_QUALITY, 95],
 }
+_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"II*\0", b"MM\0*")  # of PNG, JPEG, WebP, BMP and TIFF
+_NUM_MAGIC_BYTES = 4
 _8_BIT_ONLY = {".jpg", ".jpeg", ".webp", ".bmp"}
 
 
@@ -36,6 +40,29 @@ def read_image(path: Path) -> np.ndarray:
     """A picture as (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) gray, uint8 or uint16, turned upright by its EXIF tag."""
     check_source(path)
     return decode_image(np.fromfile(path, np.uint8), path)
+
+
+def read_piped_image() -> np.ndarray:
+    """A picture as `read_image` gives it, from stdin."""
+    pipe = PipeReader()
+    try:
+        return apart(lambda: decode_image(np.frombuffer(_piped(pipe), np.uint8), Path(pipe.name)), pipe.interrupt)
+    finally:
+        pipe.close()
+
+
+def _piped(pipe: PipeReader) -> bytes:
+    """All of it, if it begins as a picture does: a video may be longer than memory."""
+    data = bytearray()
+    while chunk := pipe.read(2**20):
+        data += chunk
+        if len(data) >= _NUM_MAGIC_BYTES and not data.startswith(_MAGIC):
+            raise InputError(
+                f"{pipe.name}: is no picture; for a video name a video to come out, or pictures (%06d.png)"
+            )
+    if not data:
+        raise InputError(f"{pipe.name}: nothing came from it (0 bytes); did the program before vsr fail?")
+    return bytes(data)
 
 
 def decode_image(data: np.ndarray, path: Path) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from fractions import Fraction
 from typing import TypeVar
 
 import av
+from av.container import InputContainer
 from av.sidedata.sidedata import SideData, Type
 
 from vsr.frames import ChromaLocation, Color, Matrix, Primaries, Range, Transfer
@@ -18,6 +20,7 @@ __all__ = [
     "ContentLight",
     "HdrMetadata",
     "MasteringDisplay",
+    "chroma_location_of_stream",
     "color_of_frame",
     "color_of_rgb_as_video",
     "display_matrix_of_frame",
@@ -47,6 +50,9 @@ if "_missing_" not in vars(Type):  # PyAV 18 lacks the newest of FFmpeg 8
     Type._missing_ = classmethod(_type_of_number)  # type: ignore[assignment]
 
 _EXIF = Type(31)  # AV_FRAME_DATA_EXIF
+
+# Codecs whose standards make gray limited in range where nothing is said; FFmpeg takes all other gray for full.
+_LIMITED_GRAY = {"h264", "hevc", "vvc", "av1", "libdav1d", "libaom-av1", "mpeg2video", "mpeg4"}
 
 # Side data of frames that PyAV gives no way to hand to an encoder: named, never dropped in silence.
 _NOT_CARRIED = {
@@ -85,10 +91,15 @@ class HdrMetadata:
     content_light: ContentLight | None = None
 
 
-def color_of_frame(frame: av.VideoFrame, format_: PixelFormat, codec: str) -> tuple[Color, bool]:
+def color_of_frame(
+    frame: av.VideoFrame, format_: PixelFormat, codec: str, chroma_location: ChromaLocation | None = None
+) -> tuple[Color, bool]:
     """The explicit colour of a decoded frame, and whether its matrix had to be assumed.
 
-    An untagged stream is BT.601 up to 576 lines and BT.709 above, limited range, as players assume.
+    chroma_location: what the stream says of it; otherwise that of its codec.
+
+    An untagged stream is BT.601 up to 576 lines and BT.709 above, limited range, as players assume; RGB is full
+    range, and so is gray, except where a codec's standard says otherwise.
     """
     is_sd = frame.height <= SD_MAX_LINES
     if format_.kind == "rgb":
@@ -100,13 +111,32 @@ def color_of_frame(frame: av.VideoFrame, format_: PixelFormat, codec: str) -> tu
     matrix = matrix or (Matrix.SMPTE170M if is_sd else Matrix.BT709) if untagged else matrix
     assert matrix is not None
     full = frame.color_range == Range.FULL or frame.format.name.startswith("yuvj")
-    if frame.color_range not in (Range.LIMITED, Range.FULL) and format_.kind == "rgb":
-        full = True
+    if frame.color_range not in (Range.LIMITED, Range.FULL):
+        full = full or format_.kind == "rgb" or (format_.kind == "gray" and codec not in _LIMITED_GRAY)
     primaries = _member(Primaries, frame.color_primaries) or _usual_primaries(matrix, frame.height)
     transfer = _member(Transfer, frame.color_trc) or _usual_transfer(matrix, format_.bit_depth)
-    location = ChromaLocation.CENTER if codec in _CENTERED_CHROMA else ChromaLocation.LEFT
+    location = chroma_location or (ChromaLocation.CENTER if codec in _CENTERED_CHROMA else ChromaLocation.LEFT)
     color_range = Range.FULL if full else Range.LIMITED
     return Color(matrix, primaries, transfer, color_range, location, format_.bit_depth), untagged
+
+
+def chroma_location_of_stream(container: InputContainer, index: int) -> ChromaLocation | None:
+    """Where a stream's chroma samples lie, or None where it does not say.
+
+    PyAV has no name for it. FFmpeg's description of a file has, among what it says to those who ask for more.
+    """
+    before = av.logging.get_level()
+    av.logging.set_level(av.logging.VERBOSE)
+    av.logging.set_libav_level(av.logging.VERBOSE)
+    try:
+        with av.logging.Capture(local=False):  # what other threads say meanwhile
+            text = container.dumps_format()
+    finally:
+        av.logging.set_libav_level(av.logging.INFO)  # FFmpeg's own
+        av.logging.set_level(before)
+    names = "|".join(location.name.lower() for location in ChromaLocation)
+    match = re.search(rf"Stream #0:{index}\b.*[(,] ?({names})\)", text)
+    return None if match is None else ChromaLocation[match[1].upper()]
 
 
 def color_of_rgb_as_video(color: Color, height: int) -> Color:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
+from av.container import OutputContainer
+from av.packet import Packet
 from av.stream import Stream
 
 from vsr.errors import OutputError
@@ -51,16 +54,27 @@ class OutputFile(ABC):
     num_lost_chapters = 0
 
     def __init__(
-        self, path: Path, plans: Sequence[StreamPlan], time_base: Fraction, partial: Path | None = None
+        self,
+        path: Path,
+        plans: Sequence[StreamPlan],
+        time_base: Fraction,
+        partial: Path | None = None,
+        container: str | None = None,
     ) -> None:
-        """time_base: the clock of the video, in seconds.  partial: where the file gathers, if not beside `path`."""
-        self.path, self.partial = path, partial or partial_path(path)
+        """time_base: the clock of the video, in seconds.  partial: where the file gathers, if not beside `path`.
+
+        container: FFmpeg's name of it, if not by the suffix.
+        """
+        self.path, self.partial, self._container_name = path, partial or partial_path(path), container
         try:
-            self.container = av.open(f"file:{self.partial}", "w", container_options=_muxer_options(path, time_base))
+            self.container = self._open(_muxer_options(path, container, time_base))
         except (av.FFmpegError, OSError, ValueError) as error:
             raise OutputError(f"{path}: cannot be created ({reason(error)})") from error
         self._remuxer = Remuxer(self.container, plans)
         self._video_index = 0
+
+    def _open(self, options: dict[str, str]) -> OutputContainer:
+        return av.open(f"file:{self.partial}", "w", format=self._container_name, container_options=options)
 
     @abstractmethod
     def _add_video(self) -> Stream:
@@ -139,10 +153,14 @@ class VideoWriter(OutputFile):
         settings: VideoSettings,
         plans: Sequence[StreamPlan],
         info: VideoInfo | None = None,
+        container: str | None = None,
     ) -> None:
-        """info: what holds of the frames to be written (clock, rate, rotation, HDR); the reader's unless given."""
+        """info: what holds of the frames to be written (clock, rate, rotation, HDR); the reader's unless given.
+
+        container: FFmpeg's name of it, if not by the suffix.
+        """
         self._reader, self.settings, self._video_info = reader, settings, info or reader.info
-        super().__init__(path, plans, self._video_info.time_base)
+        super().__init__(path, plans, self._video_info.time_base, container=container)
         try:
             self._add_streams(reader)
             self._encoder.open()
@@ -170,14 +188,16 @@ class VideoWriter(OutputFile):
             for packet in chunk.packets:
                 self._remuxer.mux(packet)
             if chunk.batch is not None:
-                for packet in self._encoder.encode(chunk.batch):
-                    self.container.mux(packet)
+                self._mux(self._encoder.encode(chunk.batch))
+
+    def _mux(self, packets: Iterable[Packet[Any]]) -> None:
+        for packet in packets:
+            self.container.mux(packet)
 
     def finish(self) -> None:
         """Drain the encoders and complete the partial file."""
         with self._writing():
-            for packet in self._encoder.flush():
-                self.container.mux(packet)
+            self._mux(self._encoder.flush())
             self._complete()
 
     def verify(self) -> None:
@@ -188,9 +208,10 @@ class VideoWriter(OutputFile):
         self.check(self._reader.pts, self._reader.info.time_base, self._reader)
 
 
-def _muxer_options(path: Path, time_base: Fraction) -> dict[str, str]:
+def _muxer_options(path: Path, container: str | None, time_base: Fraction) -> dict[str, str]:
     options = {"avoid_negative_ts": "disabled"}  # timestamps are the source's, not moved to zero
-    if path.suffix.lower() in (".mp4", ".mov", ".m4v", ".3gp", ".3g2"):
+    iso = (".mp4", ".mov", ".m4v", ".ipod", ".3gp", ".3g2")
+    if (path.suffix.lower() if container is None else f".{container}") in iso:
         options["movflags"] = "+write_colr"
         options["video_track_timescale"] = str(time_base.denominator)
         options["movie_timescale"] = str(time_base.denominator)  # of the edit list, which holds a late start

@@ -5,26 +5,34 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
+from av.packet import Packet
 
 from vsr.errors import StrictError
+from vsr.frames import FrameBatch
 from vsr.media.encoder import VideoEncoder
+from vsr.media.picture_writer import picture_target
 from vsr.media.reader import Chunk, VideoReader
 from vsr.media.remux import StreamPlan, codec_name
 from vsr.media.sequence import is_image, lost_in, read_image
 from vsr.media.writer import check_target
+from vsr.media.y4m import Y4M
 from vsr.pipeline.job import load_upscaler
-from vsr.pipeline.plan import JobOptions, VideoPlan, choose_batch, choose_size, plan_video
+from vsr.pipeline.plan import JobOptions, VideoPlan, choose_batch, choose_size
 from vsr.pipeline.resume import target_of
+from vsr.pipeline.sinks import check_output, plan_output
 from vsr.pipeline.stages import expected_frames, failure_named, open_source
 from vsr.pipeline.upscaler import Upscaler
 
 __all__ = ["Estimate", "describe_job"]
 
+_NOTHING = Chunk((), None)
 TRIAL_SECONDS = 4.0  # of the network; enough for its pace to settle
 TRIAL_FRAMES = 96  # at most; an encoder needs some tens to show what a frame costs
 _KEY_FRAME_INTERVAL = 250  # frames, of encoders by themselves
@@ -36,22 +44,25 @@ class Estimate:
 
     seconds_per_frame: of the stages "decode", "network" and "encode", each alone.
     is_shared: whether the stages share the CPU, so that their times add up; else the slowest sets the pace.
-    key_frame_bytes, frame_bytes: of encoded key frames and others, the mean; the same where all are alike.
+    key_frame_bytes, frame_bytes: of encoded key frames and others, the mean; the same where all are alike, and None
+        where they were not encoded.
     """
 
     num_frames_tried: int
     seconds_per_frame: dict[str, float]
     is_shared: bool
-    key_frame_bytes: float
-    frame_bytes: float
+    key_frame_bytes: float | None
+    frame_bytes: float | None
 
     def seconds(self, num_frames: int) -> float:
         """For a job of so many frames."""
         stages = self.seconds_per_frame.values()
         return num_frames * (sum(stages) if self.is_shared else max(stages))
 
-    def video_bytes(self, num_frames: int) -> float:
-        """Size of a video stream of so many frames."""
+    def video_bytes(self, num_frames: int) -> float | None:
+        """Size of a video stream of so many frames; None where that is not known."""
+        if self.key_frame_bytes is None or self.frame_bytes is None:
+            return None
         num_key_frames = math.ceil(num_frames / _KEY_FRAME_INTERVAL)
         return num_key_frames * self.key_frame_bytes + (num_frames - num_key_frames) * self.frame_bytes
 
@@ -61,6 +72,7 @@ def describe_job(
 ) -> None:
     """Say, line by line, what `enhance_file` would do with the same arguments; nothing is written.
 
+    The output's folder need not be there yet.
     The time is guessed from the first frames, which are upscaled and encoded for it, after one batch to warm up.
     Raises what the job would raise before its first frame, StrictError among it, after all is said.
     """
@@ -72,7 +84,8 @@ def describe_job(
 
 def _describe_picture(source: Path, output: Path, options: JobOptions, on_line: Callable[[str], None]) -> list[str]:
     image = read_image(source)
-    check_target(output, options.overwrite, source)
+    if output.parent.exists():
+        check_target(output, options.overwrite, source)
     height, width = image.shape[:2]
     upscaler = load_upscaler(options, width, height, on_line, num_frames=1, is_picture=True)
     size = choose_size(options, upscaler.card, width, height, (False, False))
@@ -87,10 +100,11 @@ def _describe_picture(source: Path, output: Path, options: JobOptions, on_line: 
 
 def _describe_video(source: Path, output: Path, options: JobOptions, on_line: Callable[[str], None]) -> list[str]:
     with open_source(source, options, on_line) as reader:
-        check_target(output, options.overwrite, source)
+        if output.parent.exists():
+            check_output(output, options.overwrite, source, reader)
         info, num_frames = reader.info, expected_frames(reader)
         upscaler = load_upscaler(options, info.width, info.height, on_line, num_frames=num_frames)
-        plan = plan_video(reader, output, options, upscaler.card)
+        plan = plan_output(reader, output, options, upscaler.card)
         batch_size = choose_batch(options, upscaler.card, info.width, info.height, upscaler.device)
         for line in _plan_lines(reader, plan, upscaler, batch_size, num_frames):
             on_line(line)
@@ -137,36 +151,67 @@ def _is_of_stream(line: str, plan: VideoPlan) -> bool:
 def _try_out(reader: VideoReader, upscaler: Upscaler, plan: VideoPlan, batch_size: int, output: Path) -> Estimate:
     """Upscale and encode the first frames, and forget them."""
     target, seconds = target_of(plan), {"decode": 0.0, "network": 0.0, "encode": 0.0}
+    warm_up, chunks = reader.first_batch(batch_size), reader.chunks(batch_size)
     num_frames = 0
-    chunks = reader.chunks(batch_size)
-    warm = reader.first_batch(batch_size)
-    with failure_named(str(reader.path), upscaler), av.open(io.BytesIO(), "w", format=plan.container) as container:
-        upscaler.upscale(warm, target)
-        encoder = VideoEncoder(container, output, plan.settings, reader.info)
-        encoder.open()
-        sizes: dict[bool, list[int]] = {True: [], False: []}  # of packets, by whether they are key frames
+    with failure_named(str(reader.path), upscaler), _encoder(reader, plan, output) as encoder:
+        upscaler.upscale(warm_up, target)
         while num_frames < TRIAL_FRAMES and seconds["network"] < TRIAL_SECONDS:
             begun = time.perf_counter()
-            chunk: Chunk | None = next(chunks, None)
+            batch = next(chunks, _NOTHING).batch
             decoded = time.perf_counter()
-            if chunk is None or chunk.batch is None:
+            if batch is None:
                 break
-            batch = upscaler.upscale(chunk.batch, target)
-            upscaled = time.perf_counter()
-            for packet in encoder.encode(batch):
-                sizes[packet.is_keyframe].append(packet.size)
+            upscaled = upscaler.upscale(batch, target)
+            done = time.perf_counter()
+            encoder.encode(upscaled)
             num_frames += batch.num_frames
             seconds["decode"] += decoded - begun
-            seconds["network"] += upscaled - decoded
-            seconds["encode"] += time.perf_counter() - upscaled
+            seconds["network"] += done - decoded
+            seconds["encode"] += time.perf_counter() - done
         begun = time.perf_counter()
-        for packet in encoder.flush():
-            sizes[packet.is_keyframe].append(packet.size)
+        encoder.finish()
         seconds["encode"] += time.perf_counter() - begun
-    key = sum(sizes[True]) / len(sizes[True])
-    other = sum(sizes[False]) / len(sizes[False]) if sizes[False] else key
     per_frame = {name: value / num_frames for name, value in seconds.items()}
-    return Estimate(num_frames, per_frame, upscaler.device.type == "cpu", key, other)
+    return Estimate(num_frames, per_frame, upscaler.device.type == "cpu", *encoder.mean_bytes())
+
+
+class _TrialEncoder:
+    """Encodes frames and keeps the sizes of what comes out. stream: None where nothing is encoded, as for a pipe."""
+
+    def __init__(self, stream: VideoEncoder | None, is_raw: bool) -> None:
+        self._stream, self._is_raw = stream, is_raw
+        self._sizes: dict[bool, list[int]] = {True: [], False: []}  # bytes, by whether it is a key frame
+
+    def encode(self, batch: FrameBatch) -> None:
+        if self._stream is not None:
+            self._take(self._stream.encode(batch))
+        elif self._is_raw:
+            num_bytes = sum(plane.numel() * plane.element_size() for plane in batch.planes)
+            self._sizes[True].append(num_bytes // batch.num_frames)
+
+    def finish(self) -> None:
+        if self._stream is not None:
+            self._take(self._stream.flush())
+
+    def _take(self, packets: Iterable[Packet[Any]]) -> None:
+        for packet in packets:
+            self._sizes[packet.is_keyframe].append(packet.size)
+
+    def mean_bytes(self) -> tuple[float | None, float | None]:
+        """Of key frames and of others, as `Estimate` has them."""
+        means = {is_key: sum(sizes) / len(sizes) for is_key, sizes in self._sizes.items() if sizes}
+        return means.get(True), means.get(False, means.get(True))
+
+
+@contextmanager
+def _encoder(reader: VideoReader, plan: VideoPlan, output: Path) -> Iterator[_TrialEncoder]:
+    if picture_target(output, reader.sequence) is not None or plan.container == Y4M:
+        yield _TrialEncoder(None, plan.container == Y4M)
+        return
+    with av.open(io.BytesIO(), "w", format=plan.container) as container:
+        stream = VideoEncoder(container, output, plan.settings, reader.info)
+        stream.open()
+        yield _TrialEncoder(stream, False)
 
 
 def _estimate_lines(estimate: Estimate, reader: VideoReader, plan: VideoPlan, num_frames: int | None) -> Iterator[str]:
@@ -177,9 +222,13 @@ def _estimate_lines(estimate: Estimate, reader: VideoReader, plan: VideoPlan, nu
         yield "size: not estimated"
         return
     yield f"time: about {_duration(estimate.seconds(num_frames))}, {measured}; frames that repeat take less"
+    num_bytes = estimate.video_bytes(num_frames)
+    if num_bytes is None:
+        yield "size: not estimated for pictures"
+        return
     others, unknown = _other_bytes(reader, plan)
     without = f", without {', '.join(unknown)}" if unknown else ""
-    yield f"size: about {_size(estimate.video_bytes(num_frames) + others)}{without}; what moves more takes more"
+    yield f"size: about {_size(num_bytes + others)}{without}; what moves more takes more"
 
 
 def _other_bytes(reader: VideoReader, plan: VideoPlan) -> tuple[float, list[str]]:

@@ -13,14 +13,17 @@ from torch import nn
 
 from vsr.backends.select import choose_place
 from vsr.errors import OptionError, StrictError
+from vsr.media.pipe import PipeWriter, is_pipe, standard_output
 from vsr.media.reader import Chunk, VideoReader
-from vsr.media.sequence import is_image, lost_in, read_image, write_image
-from vsr.media.writer import VideoWriter, check_target
+from vsr.media.sequence import is_image, lost_in, read_image, read_piped_image, write_image
+from vsr.media.source import find_sequence
+from vsr.media.writer import check_target
+from vsr.media.y4m import Y4mWriter
 from vsr.models.cards import ModelCard
 from vsr.models.fidelity import load_between
 from vsr.models.onnx_file import OnnxFile
 from vsr.pipeline.journal import work_folder
-from vsr.pipeline.plan import JobOptions, VideoPlan, choose_batch, choose_model, choose_size, plan_video
+from vsr.pipeline.plan import JobOptions, VideoPlan, choose_batch, choose_model, choose_size
 from vsr.pipeline.report import (
     FrameQuality,
     ReferenceMeter,
@@ -31,6 +34,7 @@ from vsr.pipeline.report import (
 )
 from vsr.pipeline.resume import open_journal, resumed, target_of
 from vsr.pipeline.reuse import FrameReuse, can_reuse
+from vsr.pipeline.sinks import check_output, open_sink, plan_output
 from vsr.pipeline.stages import (
     NetworkStage,
     Progress,
@@ -42,7 +46,7 @@ from vsr.pipeline.stages import (
 )
 from vsr.pipeline.upscaler import Upscaler, load_card_and_net, upscaler_of_net
 
-__all__ = ["JobReport", "Progress", "enhance_file", "enhance_image", "enhance_video"]
+__all__ = ["JobReport", "Progress", "enhance_file", "enhance_image", "enhance_video", "load_upscaler"]
 
 Note = Callable[[str], None]
 
@@ -94,8 +98,11 @@ def enhance_file(
     note: Note = lambda line: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> JobReport:
-    """Upscale a video to a video, or a picture to a picture. Raises the errors of `vsr.errors`."""
-    if is_image(source):
+    """Upscale a video to a video, or a picture to a picture. Raises the errors of `vsr.errors`.
+
+    "-" is stdin as source and stdout as output; a pattern or a folder stands for pictures that make a video.
+    """
+    if is_image(output) if is_pipe(source) else is_image(source) and find_sequence(source) is None:
         return enhance_image(source, output, options, note=note)
     return enhance_video(source, output, options, note=note, on_progress=on_progress)
 
@@ -114,12 +121,12 @@ def enhance_image(source: Path, output: Path, options: JobOptions, *, note: Note
     started = time.perf_counter()
     if not is_image(output):
         raise OptionError(f"{output}: a picture goes in, so name a picture to come out (.png, .jpg, .webp, .tif)")
-    image = read_image(source)
+    image = read_piped_image() if is_pipe(source) else read_image(source)
     check_target(output, options.overwrite, source)
     check_report(options, source, output)
     _strict(options, lost_in(output, image), note)
     height, width = image.shape[:2]
-    upscaler = _upscaler(options, width, height, note, num_frames=1, is_picture=True)
+    upscaler = load_upscaler(options, width, height, note, num_frames=1, is_picture=True)
     size = choose_size(options, upscaler.card, width, height, (False, False))
     truth = None if options.reference is None else read_reference(options.reference, size)
     with failure_named(str(source), upscaler):
@@ -143,20 +150,19 @@ def enhance_video(
 ) -> JobReport:
     """Upscale one video. upscaler: one that is loaded already, instead of the model of the options."""
     started = time.perf_counter()
-    if is_image(output):
-        raise OptionError(f"{output}: a video goes in, so name a video to come out (.mp4, .mkv, .mov, .webm)")
     with ExitStack() as stack:
+        pipe = stack.enter_context(standard_output()) if is_pipe(output) else None
         reader = stack.enter_context(open_source(source, options, note))
-        check_target(output, options.overwrite or work_folder(output).exists(), source)
+        check_output(output, options.overwrite or work_folder(output).exists(), source, reader)
         check_report(options, source, output)
         info, num_expected = reader.info, expected_frames(reader)
         if upscaler is None:
-            upscaler = _upscaler(options, info.width, info.height, note, num_frames=num_expected)
-        plan = plan_video(reader, output, options, upscaler.card)
+            upscaler = load_upscaler(options, info.width, info.height, note, num_frames=num_expected)
+        plan = plan_output(reader, output, options, upscaler.card)
         for line in plan.notes:
             note(line)
         _strict(options, list(plan.losses), note)
-        chunks, sink = stack.enter_context(_ends(source, output, options, reader, upscaler, plan, note))
+        chunks, sink = stack.enter_context(_ends(source, output, pipe, options, reader, upscaler, plan, note))
         meter = stack.enter_context(_meter(options, reader, plan, note))
         reuse = FrameReuse(upscaler, note) if options.reuse and can_reuse(upscaler.card) else None
         network, num_before = NetworkStage(upscaler, reuse, target_of(plan), source), sink.num_frames
@@ -165,11 +171,16 @@ def enhance_video(
             seconds, num_frames = time.perf_counter() - started, num_before + network.num_frames
             on_progress(Progress(num_frames, num_expected, seconds, num_before, network.out_seconds))
 
-        stage_seconds = run_stages(chunks, network, sink, meter, on_frames)
+        def interrupt() -> None:
+            reader.interrupt()
+            if pipe is not None:
+                pipe.interrupt()
+
+        stage_seconds = run_stages(chunks, network, sink, meter, on_frames, interrupt)
         _check(options, sink, source, plan, note)
         sink.commit()
     report = JobReport(
-        output,
+        output if pipe is None else Path(pipe.name),
         upscaler.card.name,
         upscaler.engine.name,
         sink.num_frames,
@@ -187,6 +198,7 @@ def enhance_video(
 def _ends(
     source: Path,
     output: Path,
+    pipe: PipeWriter | None,
     options: JobOptions,
     reader: VideoReader,
     upscaler: Upscaler,
@@ -200,12 +212,9 @@ def _ends(
         with resumed(journal, source, options, reader, upscaler, batch_size, note) as ends:
             yield ends
         return
-    check_target(output, options.overwrite, source)
-    writer = VideoWriter(output, reader, plan.settings, plan.streams)
-    try:
-        yield reader.chunks(batch_size), writer
-    finally:
-        writer.abort()
+    check_output(output, options.overwrite, source, reader)
+    with open_sink(output, pipe, reader, plan) as sink:
+        yield reader.chunks(batch_size), sink
 
 
 def _check(options: JobOptions, sink: Sink, source: Path, plan: VideoPlan, note: Note) -> None:
@@ -216,13 +225,19 @@ def _check(options: JobOptions, sink: Sink, source: Path, plan: VideoPlan, note:
         _strict(options, [f"{source}: {sink.num_damaged_audio} damaged audio packets left out"], note)
     if sink.num_lost_chapters:
         _strict(options, [f"{sink.num_lost_chapters} chapters: {plan.container} holds none"], note)
+    if isinstance(sink, Y4mWriter):
+        _strict(options, sink.losses, note)
     if options.verify:
         sink.verify()
 
 
-def _upscaler(
+def load_upscaler(
     options: JobOptions, width: int, height: int, note: Note, *, num_frames: int | None, is_picture: bool = False
 ) -> Upscaler:
+    """The model of a job's options, ready for frames of that size; says which it is and why.
+
+    num_frames: how many are expected, which decides what is worth preparing; None where that is not known.
+    """
     card: ModelCard
     net: nn.Module | OnnxFile
     if options.fidelity is not None:

@@ -17,7 +17,7 @@ from vsr.errors import OptionError, OutputError
 from vsr.frames import ChromaLocation, Color, Matrix, Range, Transfer
 from vsr.media.deinterlace import DeinterlaceMode
 from vsr.media.encoder import VideoSettings
-from vsr.media.picture_writer import PictureTarget, is_right_angled, picture_target
+from vsr.media.picture_writer import PictureTarget, is_right_angled
 from vsr.media.pipe import is_pipe
 from vsr.media.pixels import FORMATS, PixelFormat
 from vsr.media.reader import HwAccelMode, VideoInfo, VideoReader
@@ -288,7 +288,9 @@ def plan_video(reader: VideoReader, output: Path, options: JobOptions, card: Mod
         options=encoding.options,
     )
     has_chapters = bool(reader.container.chapters())
-    streams = plan_streams(reader.other_streams, container, options.audio, has_chapters, reader.chosen_streams)
+    streams = plan_streams(
+        reader.other_streams, container, options.audio, has_chapters, reader.chosen_streams, reader.covers
+    )
     losses = [f"{s.title}: {s.note}" for s in streams if s.is_loss]
     losses += [f"{name} of the video cannot be carried over" for name in info.side_data_not_carried]
     losses += sample_losses(info.pixel_format, format_, Y4M if container == Y4M else codec)

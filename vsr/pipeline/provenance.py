@@ -17,7 +17,7 @@ import torch
 
 from vsr.version import __version__
 
-__all__ = ["describe_run"]
+__all__ = ["cpu_name", "describe_run", "versions"]
 
 
 def describe_run() -> dict[str, object]:
@@ -27,20 +27,25 @@ def describe_run() -> dict[str, object]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "device": {
-            "cpu": _cpu_name(),
+            "cpu": cpu_name(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         },
-        "versions": {
-            "vsr": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "opencv": cv2.__version__,
-            "numpy": np.__version__,
-            "av": av.__version__,
-            "ffmpeg": str(av.ffmpeg_version_info),
-        },
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what a result depends on, by name."""
+    return {
+        "vsr": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "opencv": cv2.__version__,
+        "numpy": np.__version__,
+        "av": av.__version__,
+        "ffmpeg": str(av.ffmpeg_version_info),
     }
 
 
@@ -60,7 +65,8 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """What the processor calls itself; empty where it says nothing."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor()

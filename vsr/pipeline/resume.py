@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vsr.errors import InputError, OptionError
+from vsr.media.pipe import is_pipe
 from vsr.media.reader import Chunk, FramePosition, VideoReader
 from vsr.media.segments import JOINABLE_CONTAINERS, JoinedWriter, SegmentWriter, check_segment
 from vsr.pipeline.journal import Done, Journal, work_folder
@@ -47,18 +48,20 @@ def open_journal(
             note(f"the unfinished job in {folder.name} is removed, as asked")
             shutil.rmtree(folder, ignore_errors=True)
         return None
-    obstacle = _obstacle(options, plan)
+    obstacle = _obstacle(output, options, reader, plan)
     if obstacle is not None:
         if options.resume:
             raise OptionError(f"--resume: {obstacle}")
         return None
     if not (options.resume or folder.exists() or _is_long(options, reader, upscaler, plan, batch_size, note)):
         return None
-    job = _identity(source, options, upscaler, plan, batch_size)
+    job = _identity(source, reader, options, upscaler, plan, batch_size)
     return Journal(output, job, _num_frames_per_segment(reader, upscaler, batch_size))
 
 
-def _obstacle(options: JobOptions, plan: VideoPlan) -> str | None:
+def _obstacle(output: Path, options: JobOptions, reader: VideoReader, plan: VideoPlan) -> str | None:
+    if reader.pipe is not None or is_pipe(output):
+        return "what went through a pipe cannot be had again; name a file"
     if options.reference is not None:
         return "does not go with --reference, which needs all frames in one run"
     if plan.container not in JOINABLE_CONTAINERS:
@@ -67,13 +70,16 @@ def _obstacle(options: JobOptions, plan: VideoPlan) -> str | None:
 
 
 def _identity(
-    source: Path, options: JobOptions, upscaler: Upscaler, plan: VideoPlan, batch_size: int
+    source: Path, reader: VideoReader, options: JobOptions, upscaler: Upscaler, plan: VideoPlan, batch_size: int
 ) -> dict[str, Any]:
     """All that the frames depend on, by names that a message can use."""
-    status, card = source.stat(), upscaler.card
-    settings = plan.settings
+    card, settings = upscaler.card, plan.settings
+    statuses = [file.stat() for file in ([source] if reader.sequence is None else reader.sequence.files)]
     return {
-        "input": [str(source.absolute()), status.st_size, status.st_mtime_ns],
+        "input": [
+            *(str(source.absolute()), repr(options.source_format), len(statuses)),
+            *(sum(s.st_size for s in statuses), max(s.st_mtime_ns for s in statuses)),
+        ],
         "model": [card.name, card.sha256, *_file_facts(options.model)],
         "backend": options.backend,
         "device": str(upscaler.device),
@@ -274,7 +280,7 @@ class SegmentedSink:
         self._joining = reader = open_source(self._source, self._options)
         plan, segments = self._plan(reader), [done.segment for done in self._journal.done]
         partial = self._journal.folder / f"joined{output.suffix}"
-        self._joined = JoinedWriter(output, reader, plan.settings, plan.streams, segments, partial)
+        self._joined = JoinedWriter(output, reader, plan.settings, plan.streams, segments, partial, plan.container)
         self._joined.write_all(reader)
 
     def verify(self) -> None:

@@ -10,7 +10,7 @@ from vsr.errors import InputError, MissingExtraError, ModelError, OptionError, O
 from vsr.media.sequence import is_image
 from vsr.pipeline.plan import JobOptions
 
-__all__ = ["VIDEO_SUFFIXES", "Outcome", "enhance_each", "name_outputs"]
+__all__ = ["VIDEO_SUFFIXES", "Outcome", "enhance_each", "make_folder", "name_outputs"]
 
 VIDEO_SUFFIXES = {
     ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".ivf", ".m1v", ".m2ts", ".m2v", ".m4v", ".mkv",
@@ -101,16 +101,13 @@ def enhance_each(
 ) -> Outcome:
     """Enhance every file to its output; a file that fails does not keep the others from it.
 
-    named: inputs and outputs, as `name_outputs` gives them; the outputs' folder is made where it is missing.
+    named: inputs and outputs, as `name_outputs` gives them, in a folder that is there.
     enhance: does one file, and raises the errors of `vsr.errors`.
     note, complain: called with a line for what is skipped, and for what fails.
 
     An output that exists is skipped unless `options.overwrite`. Raises what would fail every file alike: a model that
-    cannot be loaded, a part that is not installed, a folder that cannot be made.
+    cannot be loaded, a part that is not installed.
     """
-    if options.report is not None or options.reference is not None:
-        raise OptionError("--report and --reference: are of one file; name one INPUT and one OUTPUT")
-    _make_folders({output.parent for _, output in named})
     outcome = Outcome()
     for number, (source, output) in enumerate(named, 1):
         if output.exists() and not options.overwrite:
@@ -130,9 +127,9 @@ def enhance_each(
     return outcome
 
 
-def _make_folders(folders: set[Path]) -> None:
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be made ({error.strerror})") from error
+def make_folder(folder: Path) -> None:
+    """Make a folder for outputs, and those above it, where they are missing. Raises OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror})") from error

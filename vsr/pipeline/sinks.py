@@ -30,7 +30,9 @@ def check_output(output: Path, overwrite: bool, source: Path, reader: VideoReade
         check_pictures(pictures, overwrite, reader.sequence)
     elif is_image(output):
         what = "a video goes in" if reader.sequence is None else "several pictures go in"
-        raise OptionError(f"{output}: {what}; name a video to come out (.mp4, .mkv, .mov, .webm), or pictures (%06d.png)")
+        raise OptionError(
+            f"{output}: {what}; name a video to come out (.mp4, .mkv, .mov, .webm), or pictures (%06d.png)"
+        )
     else:
         check_target(output, overwrite, source)
 
@@ -54,7 +56,7 @@ def open_sink(output: Path, pipe: PipeWriter | None, reader: VideoReader, plan: 
 
 
 def _sink(output: Path, pipe: PipeWriter | None, reader: VideoReader, plan: VideoPlan) -> Sink:
-    pictures = picture_target(output, reader.sequence) if pipe is None else None
+    pictures = picture_target(output, reader.sequence)
     if pictures is not None:
         return PictureWriter(pictures, reader, plan.settings)
     if plan.container == Y4M:

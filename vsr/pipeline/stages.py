@@ -82,10 +82,12 @@ def run_stages(
     sink: Sink,
     meter: ReferenceMeter | None,
     on_frames: Callable[[], None],
+    interrupt: Callable[[], None],
 ) -> dict[str, float]:
     """Decode, upscale, encode and measure side by side, each one batch of frames at a time.
 
     on_frames: called after each batch that the network is done with.
+    interrupt: ends what waits for a pipe, so that the stages' threads can be joined.
     Returns busy seconds per stage. An error anywhere stops the other stages and surfaces as itself.
     """
     with ExitStack() as stack:
@@ -96,6 +98,7 @@ def run_stages(
             stack.callback(measuring.close)
         prefetch = Prefetch(chunks, "vsr-decode")
         stack.callback(prefetch.close)
+        stack.callback(interrupt)
         for chunk in network.upscaled(prefetch):
             drain.put(chunk)
             if measuring is not None and chunk.batch is not None:
@@ -190,6 +193,7 @@ def open_source(source: Path, options: JobOptions, note: Callable[[str], None] =
         duration_seconds=options.duration_seconds,
         deinterlace=options.deinterlace,
         maps=options.maps,
+        input_format=options.source_format,
         gpu=_decoding_gpu(options),
         warn=note,
     )
