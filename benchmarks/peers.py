@@ -34,7 +34,6 @@ from typing import Any
 
 import av
 import click
-import cv2
 import numpy as np
 import torch
 from machine import describe_run

@@ -21,6 +21,7 @@ __all__ = ["main"]
 
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+EXIT_READER_GONE = 141  # 128 + SIGPIPE: whoever reads stdout has gone, which is no error of ours
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,7 +30,8 @@ def cli() -> None:
     """Video super-resolution that loses nothing on the way.
 
     Exit codes: 0 done, 2 bad input or usage, 3 output cannot be written, 4 wrong option, 5 model,
-    6 engine, 7 the output failed its check, 8 loss under --strict, 9 missing extra, 130 interrupted, 143 terminated.
+    6 engine, 7 the output failed its check, 8 loss under --strict, 9 missing extra, 130 interrupted, 143 terminated,
+    141 nobody reads stdout any more.
     Of several inputs, the code of the first that failed.
     """
 
@@ -197,7 +199,7 @@ def main() -> NoReturn:
     except VsrError as error:
         _fail(str(error), error.exit_code)
     except BrokenPipeError:
-        sys.exit(0)
+        sys.exit(EXIT_READER_GONE)
 
 
 def _fail(line: str, code: int) -> NoReturn:

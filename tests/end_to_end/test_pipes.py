@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -49,8 +50,11 @@ def _ffmpeg(*arguments: object, data: bytes | None = None) -> bytes:
 
 
 def _probe(data: bytes, *arguments: str) -> dict[str, Any]:
-    command = ["ffprobe", "-v", "error", "-of", "json", *arguments, "-"]
-    done = subprocess.run(command, input=data, capture_output=True, timeout=60, check=True)
+    with tempfile.NamedTemporaryFile() as file:  # of what is short, ffprobe finds not all times in a pipe
+        file.write(data)
+        file.flush()
+        command = ["ffprobe", "-v", "error", "-of", "json", *arguments, file.name]
+        done = subprocess.run(command, capture_output=True, timeout=60, check=True)
     return dict(json.loads(done.stdout))
 
 
@@ -203,7 +207,7 @@ def test_odd_sizes_in_y4m(enhance: Pipe) -> None:
         "-f",
         "lavfi",
         "-i",
-        "testsrc2=s=33x21:r=30000/1001",
+        "testsrc=s=33x21:r=30000/1001",
         "-frames:v",
         3,
         "-pix_fmt",
@@ -335,7 +339,7 @@ def test_what_is_no_video(data: bytes, words: str, enhance: Pipe) -> None:
 
 def test_an_mp4_with_its_index_last(enhance: Pipe, tmp_path: Path) -> None:
     path = tmp_path / "last.mp4"
-    _ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240", "-t", "4", "-crf", "1", path)
+    _ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240,noise=alls=60:allf=t", "-t", "4", "-crf", "10", path)
     assert path.stat().st_size > 2**20
     with pytest.raises(InputError, match="faststart"):
         enhance(path.read_bytes())
@@ -396,7 +400,7 @@ def test_a_full_disk_behind_stdout(tiny_model: Path, tmp_path: Path, pipe: Pipe)
         vsr.enhance(clip, "-", model=str(tiny_model), **options)
 
     for options in ({}, {"format": "nut"}):
-        with pytest.raises(OutputError, match=f"stdout: writing failed.*{os.strerror(errno.ENOSPC)}"):
+        with pytest.raises(OutputError, match=f"stdout: .*{os.strerror(errno.ENOSPC)}"):
             pipe(lambda options=options: to_full(**options))
 
 
@@ -485,7 +489,7 @@ def test_ctrl_c_while_stdin_is_silent(
     thread.join()
     assert codes == [INTERRUPTED]
     assert time.monotonic() - started < 1.5 + PROMPT_SECONDS
-    assert capfd.readouterr().err == "vsr: interrupted\n"
+    assert capfd.readouterr().err.strip() == "vsr: interrupted"
     clean_folder()
 
 

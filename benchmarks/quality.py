@@ -1,0 +1,118 @@
+"""`vsr benchmark` of all shipped networks on all sets: what lies in benchmarks/quality, and the Vid4 table.
+
+    python benchmarks/quality.py [--only vid4]... [--table]
+
+Runs Set5, Set14 and BSD100 at x4 and x2, Vid4 at x4 (BI and BD) and at x2, beside OpenCV's networks where their weights
+lie in $VSR_DATA/peers, each into a folder of its own with its plots, strips, CSV, JSON and page; then writes the table
+between the marks in README.md from Vid4's results. About an hour and a half on two cores. --table: the table alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vsr.models.cards import shipped_cards
+
+HERE = Path(__file__).parent
+QUALITY = HERE / "quality"
+DATA = Path(os.environ.get("VSR_DATA", "../shared/data"))
+PEERS = {4: ("ESPCN_x4.pb", "FSRCNN_x4.pb", "LapSRN_x4.pb"), 2: ("FSRCNN_x2.pb",)}
+LPIPS = "squeezenet1_1_lpips.safetensors"
+RUNS: dict[str, tuple[str, int, str]] = {  # folder: set, scale, degradation of clips
+    "set5": ("set5", 4, "bi"),
+    "set5-x2": ("set5", 2, "bi"),
+    "set14": ("set14", 4, "bi"),
+    "set14-x2": ("set14", 2, "bi"),
+    "bsd100": ("bsd100", 4, "bi"),
+    "bsd100-x2": ("bsd100", 2, "bi"),
+    "vid4": ("vid4", 4, "bi"),
+    "vid4-x2": ("vid4", 2, "bi"),
+    "vid4-bd": ("vid4", 4, "bd"),
+}
+README_MARKS = ("<!-- Vid4 table: python benchmarks/quality.py -->", "<!-- end of Vid4 table -->")
+HEADER = ("Vid4 ×4", "PSNR", "SSIM", "LPIPS ↓", "tOF ↓", "PSNR of change", "BD PSNR", "BD SSIM")
+FIGURES = (("luma_psnr_db", 2), ("ssim", 4), ("lpips", 3), ("tof_pixels", 3), ("difference_psnr_db", 2))
+
+
+def run(folder: str) -> None:
+    """`vsr benchmark`, with the folder of the data by its name in the results."""
+    dataset, scale, degradation = RUNS[folder]
+    command = [sys.executable, "-m", "vsr.cli", "benchmark", dataset, "--degradation", degradation, "--overwrite"]
+    for card in shipped_cards().values():
+        command += ["--model", card.name] if card.scale == scale else []
+    for name in PEERS[scale]:
+        command += ["--opencv", str(DATA / "peers" / name)] if (DATA / "peers" / name).is_file() else []
+    lpips = DATA / "peers" / LPIPS
+    command += ["--lpips", str(lpips)] if lpips.is_file() else []
+    subprocess.run([*command, "--out", str(QUALITY / folder)], check=True)
+    name_paths(QUALITY / folder)
+
+
+def name_paths(folder: Path) -> None:
+    """Say $VSR_DATA and benchmarks/ where a result says what they stand for on this machine."""
+    for path in (folder / "results.json", folder / "index.html"):
+        text = path.read_text("utf-8")
+        for here, name in ((str(DATA), "$VSR_DATA"), (str(QUALITY), "benchmarks/quality"), ("cli.py ", "vsr ")):
+            text = text.replace(here, name)
+        path.write_text(text, "utf-8")
+
+
+def table(bi: Mapping[str, Any], bd: Mapping[str, Any]) -> list[str]:
+    """Markdown, a row for all that was measured in `bi`, and for what papers say."""
+    rows = [
+        (f"`{name}`" if name in shipped_cards() else name.removesuffix("_x4"), overall, bd["overall"].get(name, {}))
+        for name, overall in bi["overall"].items()
+    ]
+    papers = {paper["name"]: paper for results in (bi, bd) for paper in results["published"]}
+    rows += [
+        (f"*{name}* †", _of_paper(paper, "Vid4 BI"), _of_paper(paper, "Vid4 BD")) for name, paper in papers.items()
+    ]
+    return [
+        f"| {' | '.join(HEADER)} |",
+        "|" + "---|" * len(HEADER),
+        *(
+            f"| {name} | {' | '.join([*_cells(first, FIGURES), *_cells(second, FIGURES[:2])])} |"
+            for name, first, second in rows
+        ),
+    ]
+
+
+def _of_paper(paper: Mapping[str, Any], dataset: str) -> dict[str, float]:
+    figures = {"luma_psnr_db": paper["psnr_db"].get(dataset), "ssim": paper["ssim"].get(dataset)}
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def _cells(overall: Mapping[str, float], figures: tuple[tuple[str, int], ...]) -> list[str]:
+    values = [(overall.get(name), digits) for name, digits in figures]
+    return ["–" if value is None else f"{value:.{digits}f}" for value, digits in values]
+
+
+def write_readme() -> None:
+    """Put the table between its two marks."""
+    bi, bd = (json.loads((QUALITY / name / "results.json").read_text("utf-8")) for name in ("vid4", "vid4-bd"))
+    path = HERE.parent / "README.md"
+    before, _, rest = path.read_text("utf-8").partition(README_MARKS[0])
+    _, _, after = rest.partition(README_MARKS[1])
+    path.write_text(before + "\n".join([README_MARKS[0], "", *table(bi, bd), "", README_MARKS[1]]) + after, "utf-8")
+
+
+@click.command()
+@click.option("--only", "wanted", multiple=True, type=click.Choice(list(RUNS)), help="Of the sets; may be repeated.")
+@click.option("--table", "is_table_only", is_flag=True, help="Write the table from what was measured before.")
+def main(wanted: tuple[str, ...], is_table_only: bool) -> None:
+    QUALITY.mkdir(exist_ok=True)
+    for folder in () if is_table_only else wanted or RUNS:
+        run(folder)
+    write_readme()
+
+
+if __name__ == "__main__":
+    main()
