@@ -13,6 +13,7 @@ __all__ = ["check_plots", "plot_psnr"]
 
 _COLORS = {False: ("#ffffff", "#333333"), True: ("#16181d", "#d5d8de")}  # ground and ink, by is_dark
 _LINES = ("#8a8f99", "#c59b3a", "#2f7de1", "#d1495b", "#2a9d6f", "#8e5bd0", "#e07b39", "#1c9cb0")
+_STYLES = ("-", "--", ":")  # of the lines, when all colours are taken
 
 
 def check_plots() -> None:
@@ -37,7 +38,9 @@ def plot_psnr(title: str, frames: str, curves: Mapping[str, Sequence[float]], *,
     for index, (name, values) in enumerate(curves.items()):
         finite = [value if math.isfinite(value) else math.nan for value in values]
         marker = "o" if len(finite) < 2 else None
-        axes.plot(finite, label=name, color=_LINES[index % len(_LINES)], linewidth=1.5, marker=marker)
+        turn, color = divmod(index, len(_LINES))
+        style = _STYLES[turn % len(_STYLES)]
+        axes.plot(finite, style, label=name, color=_LINES[color], linewidth=1.5, marker=marker)
     axes.set_title(title, color=ink, fontsize=11, loc="left")
     axes.set_xlabel(frames, color=ink)
     axes.set_ylabel("luma PSNR (dB)", color=ink)

@@ -19,6 +19,7 @@ Corner = tuple[int, int]  # x, y
 _SIDE = (132, 112)  # width and height of a crop
 _ENLARGE = 3
 _GAP = 8
+_MOST_COLUMNS = 5
 _STEP = 4  # between the corners that are tried
 # What tells most: lettering over stripes, a facade, a car behind leaves, a face over a coat.
 _VID4_CORNERS = {"calendar": (164, 148), "city": (448, 160), "foliage": (340, 228), "walk": (310, 84)}
@@ -47,12 +48,20 @@ def crop_of(picture: Tensor, corner: Corner) -> np.ndarray:
 
 
 def strip(columns: Iterable[tuple[str, np.ndarray]]) -> np.ndarray:
-    """Labels and crops (h, w, 3) to one (H, W, 3) uint8 RGB picture, every pixel of a crop a square."""
-    parts: list[np.ndarray] = []
-    for label, crop in columns:
-        enlarged = crop.repeat(_ENLARGE, 0).repeat(_ENLARGE, 1)
-        parts += [labelled(enlarged, label), np.full((enlarged.shape[0], _GAP, 3), 255, np.uint8)]
-    return np.hstack(parts[:-1])
+    """Labels and crops (h, w, 3), all of one size, to one (H, W, 3) uint8 RGB picture; a crop's pixels are squares.
+
+    More crops than fit side by side go in rows of as equal a length as can be.
+    """
+    cells = [labelled(crop.repeat(_ENLARGE, 0).repeat(_ENLARGE, 1), label) for label, crop in columns]
+    num_rows = -(-len(cells) // _MOST_COLUMNS)
+    num_columns = -(-len(cells) // num_rows)
+    height, width = cells[0].shape[:2]
+    step_y, step_x = height + _GAP, width + _GAP
+    canvas = np.full((num_rows * step_y - _GAP, num_columns * step_x - _GAP, 3), 255, np.uint8)
+    for index, cell in enumerate(cells):
+        y, x = step_y * (index // num_columns), step_x * (index % num_columns)
+        canvas[y : y + height, x : x + width] = cell
+    return canvas
 
 
 def labelled(picture: np.ndarray, text: str) -> np.ndarray:
