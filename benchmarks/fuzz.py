@@ -6,7 +6,8 @@ Every file follows from the seed and its number: a sound one of some container a
 ways, is given to `vsr.enhance` (or, one in ten, to what `vsr info` does) with options drawn as well. A child
 process does that for one file after another, watched by its parent. A finding, which makes the exit code 1, is:
 a process that dies or takes longer than --seconds; more memory than --mebibytes; an exception that is none of
-vsr's; a message of several lines; anything said to stderr besides; a file, a thread or a file handle left behind.
+vsr's; a message of several lines; anything said to stderr besides, except by libpng and libjpeg, which have no
+other way; a file, a thread or a file handle left behind.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from fuzz_inputs import Source, Spoilt, make_sources, spoil
 from machine import describe_run
 
 import vsr
-from vsr.errors import VsrError
+from vsr.errors import StrictError, VsrError
 from vsr.inspection import describe_file
 from vsr.media.sequence import is_image
 from vsr.models.cards import ModelCard
@@ -46,6 +47,7 @@ from vsr.models.weights import build_net, save_model_file
 
 HERE = Path(__file__).parent
 POLL_SECONDS = 0.05
+OF_LIBRARIES = ("libpng ", "Corrupt JPEG data", "Premature end of JPEG", "Invalid ", "Unsupported ")
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How it ended. findings: what must not be, a line each."""
+    """How it ended, and the line that vsr ended with. findings: what must not be, a line each."""
 
     number: int
     source: str
     mutations: tuple[str, ...]
     end: str
+    said: str = ""
     findings: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -96,12 +99,13 @@ def run_case(case: Case, model: Path, folder: Path) -> Outcome:
     folder.mkdir()
     path, target = folder / f"in{case.spoilt.source.suffix}", folder / f"out{case.target}"
     path.write_bytes(case.spoilt.data)
-    started, findings, notes = time.monotonic(), list[str](), list[str]()
+    started, findings, notes, said = time.monotonic(), list[str](), list[str](), ""
     try:
         end = _end_of(case, path, target, model, notes)
     except VsrError as error:
-        end = f"{type(error).__name__}, exit code {error.exit_code}"
-        if len(str(error).splitlines()) != 1 or path.name not in str(error) and target.name not in str(error):
+        end, said = f"{type(error).__name__}, exit code {error.exit_code}", str(error)
+        names_a_file = path.name in str(error) or target.name in str(error) or isinstance(error, StrictError)
+        if len(str(error).splitlines()) != 1 or not names_a_file or ".part" in str(error):
             findings.append(f"message: {str(error)!r}")
     except BaseException as error:  # whatever it is, it is to be reported
         end = "exception"
@@ -113,7 +117,7 @@ def run_case(case: Case, model: Path, folder: Path) -> Outcome:
     if end == "done" and any("damaged" in line for line in notes):
         end = "done, with damage named"
     source = case.spoilt.source.name
-    return Outcome(case.number, source, case.spoilt.mutations, end, tuple(findings), round(seconds, 2))
+    return Outcome(case.number, source, case.spoilt.mutations, end, said, tuple(findings), round(seconds, 2))
 
 
 def _end_of(case: Case, path: Path, target: Path, model: Path, notes: list[str]) -> str:
@@ -153,13 +157,17 @@ def child(pipe: Connection, seed: int, sources: list[Source], model: Path, folde
     os.dup2(handle, 2)
     while (number := pipe.recv()) is not None:
         outcome = run_case(make_case(seed, number, sources), model, folder / str(number))
-        if length := said.stat().st_size:
-            os.lseek(handle, 0, os.SEEK_SET)
-            text = os.read(handle, length).decode(errors="replace").strip()
-            os.ftruncate(handle, 0)
-            os.lseek(handle, 0, os.SEEK_SET)
-            outcome = Outcome(**{**asdict(outcome), "findings": (*outcome.findings, f"stderr: {text[:300]!r}")})
+        if text := _taken(handle):
+            outcome = replace(outcome, findings=(*outcome.findings, f"stderr: {text[:300]!r}"))
         pipe.send(outcome)
+
+
+def _taken(handle: int) -> str:
+    """What was said to stderr since the last time, less what libraries for pictures write there by themselves."""
+    text = os.pread(handle, os.fstat(handle).st_size, 0).decode(errors="replace")
+    os.ftruncate(handle, 0)
+    os.lseek(handle, 0, os.SEEK_SET)
+    return "\n".join(line for line in text.splitlines() if not line.startswith(OF_LIBRARIES))
 
 
 # -- the parent ----------------------------------------------------------------------------------------
@@ -201,9 +209,8 @@ class Workplace:
     def _lost(self, case: Case, finding: str, seconds: float) -> Outcome:
         self.close()
         end = finding.partition(":")[0]
-        return Outcome(
-            case.number, case.spoilt.source.name, case.spoilt.mutations, end, (finding,), round(seconds, 2)
-        )
+        names = (case.spoilt.source.name, case.spoilt.mutations)
+        return Outcome(case.number, *names, end, findings=(finding,), seconds=round(seconds, 2))
 
     def close(self) -> None:
         if self.process is not None:
@@ -271,6 +278,7 @@ class Tally:
 @click.option("--keep", type=click.Path(path_type=Path), help="Folder for the files that --only tries.")
 @click.option("--seconds", default=60.0, help="The longest that a file may take.")
 @click.option("--mebibytes", default=2048, help="The most memory that the process may have.")
+@click.option("--verbose", is_flag=True, help="Say how every file ends.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the result to this file.")
 def main(
     count: int,
@@ -279,6 +287,7 @@ def main(
     keep: Path | None,
     seconds: float,
     mebibytes: int,
+    verbose: bool,
     out: Path | None,
 ) -> None:
     started, tally = time.monotonic(), Tally()
@@ -301,7 +310,7 @@ def main(
                 click.echo(f"{number}: {case.options} to {case.target}")
             outcome = workplace.run(case)
             tally.add(outcome)
-            if outcome.findings or numbers:
+            if outcome.findings or numbers or verbose:
                 click.echo(f"{number}: {outcome}")
         workplace.close()
     result = {**describe_run(), "seed": seed, "wall_seconds": round(time.monotonic() - started), **tally.as_json()}

@@ -16,6 +16,7 @@ from vsr.backends.select import describe_auto, describe_backends
 from vsr.media.reader import VideoReader
 from vsr.media.remux import codec_name
 from vsr.media.sequence import is_image, read_image
+from vsr.media.source import find_sequence
 from vsr.pipeline.plan import JobOptions, choose_model
 from vsr.version import __version__
 
@@ -30,7 +31,7 @@ _EXTRAS = {"test": ("pytest", "the test suite")}
 
 def describe_file(path: Path) -> str:
     """What the tool sees in a video or a picture, a line each. Raises InputError."""
-    if is_image(path):
+    if is_image(path) and find_sequence(path) is None:
         image = read_image(path)
         channels = 1 if image.ndim == 2 else image.shape[2]
         return f"{path}: picture, {image.shape[1]}x{image.shape[0]}, {channels} channels, {image.dtype}"

@@ -643,6 +643,26 @@ def test_other_containers(
     assert len(sound.packets) == len(read_back(small_clip).others[0].packets)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".m4v", ".avi", ".mkv"])
+def test_pcm_goes_where_it_can_be_held(
+    suffix: str,
+    tmp_path: Path,
+    run: Run,
+    tiny_model: Path,
+    make_clip: Callable[..., Path],
+    read_back: Callable[..., Any],
+    Track: Any,
+) -> None:
+    """Matroska has no names for the channels of PCM, without which MP4 holds none; and packets of any length."""
+    source = make_clip(tmp_path / "in.mkv", pts=range(20), audio=[Track(codec="pcm_s16le")])
+    _enhance(run, source, tmp_path / f"out{suffix}", "--model", tiny_model)
+    (before,), (after,) = read_back(source).others, read_back(tmp_path / f"out{suffix}").others
+    if after.codec == before.codec:
+        assert b"".join(after.packets) == b"".join(before.packets)
+    else:
+        assert (suffix, after.codec) == (".m4v", "aac")
+
+
 def test_encoder_option_reaches_the_encoder(
     tmp_path: Path, run: Run, tiny_model: Path, small_clip: Path, read_back: Callable[..., Any]
 ) -> None:

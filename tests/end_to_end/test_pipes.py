@@ -267,7 +267,7 @@ def test_a_picture_on_stdin(pipe: Pipe, tiny_model: Path, tmp_path: Path, clean_
 
 def test_a_part_of_what_comes(enhance: Pipe) -> None:
     source = _clip("mpegts", "-c:v", "libx264", "-bf", "2", "-pix_fmt", "yuv420p")
-    output = enhance(source, start_seconds=0.2, duration_seconds=0.12, format="nut")
+    output = enhance(source, start_seconds=Fraction(1, 5), duration_seconds=Fraction(3, 25), format="nut")
     assert _frames(output) == _frames(source)[5:8]
 
 

@@ -15,6 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 import torch
 from torch import Tensor
@@ -124,6 +125,37 @@ def test_a_stopped_job_ends_as_an_unbroken_one(
     assert (found.aspect, found.tags, found.tick) == (unsegmented.aspect, unsegmented.tags, unsegmented.tick)
     assert [s.packets for s in found.others] == [s.packets for s in unsegmented.others]
     clean_folder(whole.name, output.name, plain.name)
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "options"),
+    [
+        ("libx265", ".mp4", {}),
+        ("libsvtav1", ".mkv", {"preset": "12"}),
+        ("libvpx-vp9", ".webm", {"preset": None, "audio": "opus"}),
+        ("ffv1", ".mkv", {"preset": None}),
+        ("prores_ks", ".mov", {"preset": None}),
+        ("mpeg4", ".mp4", {"preset": None}),
+    ],
+)
+def test_other_encoders(
+    codec: str, suffix: str, options: dict[str, Any], clip: Path, tmp_path: Path, read_back: Callable[..., Any]
+) -> None:
+    """The joined file decodes to what an unsegmented one has at each time, but for where its key frames lie."""
+    values = {"codec": codec, **({"preset": "ultrafast"} | options), "size": "128x96"}
+    plain, output = tmp_path / f"plain{suffix}", tmp_path / f"out{suffix}"
+    _run(clip, plain, resume=False, **values)
+    _run_until(clip, output, 14, **values)
+    assert _run(clip, output, **values).num_frames_before >= 2 * FRAMES_PER_SEGMENT
+    expected, found = read_back(plain), read_back(output)
+    assert found.times == expected.times
+    assert (found.tags, found.tick, found.video.codec) == (expected.tags, expected.tick, expected.video.codec)
+    assert max(abs(a - b) for a, b in zip(found.brightness, expected.brightness, strict=True)) < 4
+    rates = []
+    for path in (plain, output):
+        with av.open(str(path)) as container:
+            rates.append(container.streams.video[0].average_rate)
+    assert rates[0] == rates[1]
 
 
 def test_what_is_done_is_kept_and_said(clip: Path, tmp_path: Path) -> None:

@@ -35,12 +35,14 @@ def enhance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -
 
 
 def _write(folder: str, name: str, count: int = 5, *, dtype: Any = np.uint8, channels: int = 3) -> list[np.ndarray]:
-    """Noise, so that nothing is equal by chance."""
+    """Noise, so that nothing is equal by chance; smooth where a lossy kind is to keep it."""
     Path(folder).mkdir()
     random = np.random.default_rng(0)
     shape = (HEIGHT, WIDTH) if channels == 1 else (HEIGHT, WIDTH, channels)
     pictures = [random.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True) for _ in range(count)]
     for number, picture in enumerate(pictures, 1):
+        if name.endswith((".jpg", ".webp")):
+            picture[:] = cv2.resize(picture[:2, :2], (WIDTH, HEIGHT))
         cv2.imwrite(str(Path(folder) / (name % number)), picture)
     return pictures
 
@@ -80,7 +82,7 @@ def test_other_kinds_of_pictures(suffix: str, enhance: Enhance) -> None:
     assert list(after) == [f"{number:03d}{suffix}" for number in range(1, 6)]
     for old, new in zip(before.values(), after.values(), strict=True):
         assert new.shape == old.shape
-        assert np.abs(new.astype(int) - old.astype(int)).mean() < 25  # noise, coded lossily twice
+        assert np.abs(new.astype(int) - old.astype(int)).mean() < 4  # coded lossily twice
 
 
 def test_a_network_that_enlarges(enhance: Enhance) -> None:
@@ -107,9 +109,9 @@ def test_numbers_start_at_one_and_names_are_kept_in_a_folder(enhance: Enhance) -
 
 def test_pictures_to_a_video(enhance: Enhance, read_back: Callable[..., Any]) -> None:
     pictures = _write("in", "%02d.png", 7)
-    notes = enhance("in/%02d.png", "out.mkv", codec="ffv1", pix_fmt="gbrp", framerate=Fraction(24000, 1001))
+    notes = enhance("in/%02d.png", "out.mov", codec="png", pix_fmt="rgb24", framerate=Fraction(24000, 1001))
     assert not any("a second" in line for line in notes)
-    reading = read_back(Path("out.mkv"), keep_frames=True)
+    reading = read_back(Path("out.mov"), keep_frames=True)
     assert [round(time * 24000 / 1001) for time in reading.times] == list(range(7))
     for frame, picture in zip(reading.frames, pictures, strict=True):
         assert _is_close(frame.to_ndarray(format="bgr24"), picture)
@@ -208,7 +210,6 @@ def test_the_input_is_never_replaced(output: str, enhance: Enhance) -> None:
     [
         ("out.png", {}, OptionError, "several pictures go in"),
         ("a/b/%d.png", {}, OutputError, "does not exist; make it first"),
-        ("out/%d.gif", {}, OutputError, "no kind of picture"),
         ("out/%d%d.png", {}, OutputError, "one %d"),
         ("out/%d.png", {"crf": 20}, OptionError, "--crf"),
         ("out/%d.png", {"resume": True}, OptionError, "--resume"),

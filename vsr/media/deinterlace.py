@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
+from itertools import pairwise
 from typing import Literal
 
 import av
 from av.filter import Graph
 
+from vsr.media.pixels import FORMATS
+
 __all__ = ["DeinterlaceMode", "deinterlaced"]
 
 DeinterlaceMode = Literal["auto", "on", "off"]
+SMALLEST_SIDE = 3  # below, bwdif has no neighbours to look at
 
 
 def deinterlaced(
@@ -21,13 +25,15 @@ def deinterlaced(
 ) -> Iterator[av.VideoFrame]:
     """As many frames as come in, with their own PTS and time base, of full height and one moment each.
 
-    every_frame: also those that are not flagged as interlaced. The frames must share size and format.
+    every_frame: also those that are not flagged as interlaced. The frames must share size and format, one of
+        `vsr.media.pixels`. What is smaller than 3 pixels in a direction stays as it is.
     begin: called with the first frame that is deinterlaced, beforehand.
     """
     graph: Graph | None = None
     for frame in frames:
         if graph is None:
-            if not (every_frame or frame.interlaced_frame):
+            is_small = min(frame.width, frame.height) < SMALLEST_SIDE
+            if is_small or not (every_frame or frame.interlaced_frame):
                 yield frame
                 continue
             begin(frame)
@@ -45,12 +51,28 @@ def _graph(frame: av.VideoFrame, every_frame: bool) -> Graph:
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base, name="in"
     )
+    # bwdif takes planes alone; left to itself, the graph would turn packed RGB into Y'CbCr, and leave it so.
+    planar = graph.add("format", _planar(frame.format.name))
     bwdif = graph.add("bwdif", f"mode=send_frame:parity=auto:deint={'all' if every_frame else 'interlaced'}")
+    back = graph.add("format", frame.format.name)
     sink = graph.add("buffersink")
-    source.link_to(bwdif)
-    bwdif.link_to(sink)
+    for before, after in pairwise((source, planar, bwdif, back, sink)):
+        before.link_to(after)
     graph.configure()
     return graph
+
+
+def _planar(name: str) -> str:
+    """The pixel format that holds the same samples in planes."""
+    format_ = FORMATS[name]
+    same = (
+        f.name
+        for f in FORMATS.values()
+        if f.layout == "planar"
+        and (f.kind, f.bit_depth, f.chroma_shift, f.alpha)
+        == (format_.kind, format_.bit_depth, format_.chroma_shift, format_.alpha)
+    )
+    return name if format_.layout == "planar" else next(same, "yuva444p")  # the latter for gray with alpha
 
 
 def _pull(graph: Graph, time_base: Fraction) -> Iterator[av.VideoFrame]:

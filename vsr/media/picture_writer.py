@@ -20,7 +20,7 @@ from vsr.media.encoder import VideoSettings
 from vsr.media.pipe import is_pipe
 from vsr.media.reader import Chunk, VideoReader
 from vsr.media.sequence import encode_image
-from vsr.media.source import IMAGE_SUFFIXES, PictureSequence, is_numbered, reason
+from vsr.media.source import PictureSequence, is_numbered, reason
 
 __all__ = ["PictureTarget", "PictureWriter", "check_pictures", "is_right_angled", "picture_target"]
 
@@ -72,10 +72,7 @@ def picture_target(output: Path, source: PictureSequence | None) -> PictureTarge
     if is_numbered(output):
         if len(re.findall(r"%\d*d", output.name.replace("%%", ""))) != 1:
             raise OutputError(f"{output}: one %d is for the number; write %% for a percent sign")
-        target = PictureTarget(output.parent, output.name)
-        if target.suffix.lower() not in IMAGE_SUFFIXES:
-            raise OutputError(f"{output}: is no kind of picture; use {', '.join(sorted(IMAGE_SUFFIXES))}")
-        return target
+        return PictureTarget(output.parent, output.name)
     if source is not None and not is_pipe(output) and (output.is_dir() or not (output.suffix or output.exists())):
         return PictureTarget(output, None, tuple(file.name for file in source.files))
     return None
@@ -168,6 +165,12 @@ class PictureWriter:
             found = partial.stat().st_size if partial.exists() else 0
             if found != size:
                 raise VerificationError(f"{path}: {size} bytes were written and {found} are there; all was removed")
+
+    @property
+    def older(self) -> list[Path]:
+        """Pictures that are there already, have a name of the pattern, and will not be replaced."""
+        written = set(self._files)
+        return [path for path in self._target.existing() if path not in written]
 
     def commit(self) -> None:
         """Put the pictures in their place, one after the other."""

@@ -143,7 +143,7 @@ class PipeWriter(_Descriptor):
                 rest = rest[os.write(self._descriptor, rest[: self._most]) :]
             except BrokenPipeError:
                 self.is_reader_gone = True
-                raise
+                raise BrokenPipeError(f"{self.name}: nobody reads it any more") from None
         return len(view)
 
 

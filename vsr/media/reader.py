@@ -300,16 +300,30 @@ class VideoReader:
 
     def _begin(self, gpu: int | None, start: Fraction | None, duration: Fraction | None) -> None:
         """Open the input and decode its first frame."""
+        can_search = self.pipe is None or self.pipe.seekable()  # else all before the start is decoded, too
+        self._first = self._first_frame(gpu, start, duration, search=can_search)
+        if self._first is None and start is not None and self.pipe is None and self._last_pts is None:
+            # A search in a short MPEG-TS ends behind its last key frame.
+            self.container.close()
+            self._packets.clear()
+            self.tallies.clear()
+            self._awaited_pts.clear()
+            self._first = self._first_frame(gpu, start, duration, search=False)
+        if self._first is None:
+            raise InputError(f"{self.path}: {self._nothing_found()}")
+
+    def _first_frame(
+        self, gpu: int | None, start: Fraction | None, duration: Fraction | None, *, search: bool
+    ) -> av.VideoFrame | None:
+        """Open the input and decode up to its first frame in the part to read."""
         self.container = self._open()
         self.stream = self._main_stream()
         if gpu is not None:
             self._move_to_gpu(gpu)
         self._window = _Window(self.container, start, duration)
-        self._start_decoder()
+        self._start_decoder(search)
         self._frames = self._decode()
-        self._first = next(self._frames, None)
-        if self._first is None:
-            raise InputError(f"{self.path}: {self._nothing_found()}")
+        return next(self._frames, None)
 
     def _open(self) -> InputContainer:
         if self.pipe is not None:
@@ -353,10 +367,13 @@ class VideoReader:
         self.container = container
         self.stream = self._main_stream()
 
-    def _start_decoder(self) -> None:
-        self.stream.thread_type = "AUTO"  # frame threads where the codec has them, else slices
-        self.stream.codec_context.thread_count = 0
-        if self._window.start is not None and (self.pipe is None or self.pipe.seekable()):  # else all is decoded
+    def _start_decoder(self, search: bool) -> None:
+        if self.sequence is None:
+            self.stream.thread_type = "AUTO"  # frame threads where the codec has them, else slices
+            self.stream.codec_context.thread_count = 0
+        else:  # PyAV gives no frame of those that threads hold when one of them is damaged
+            self.stream.codec_context.thread_count = 1
+        if self._window.start is not None and search:
             try:
                 self.container.seek(self._window.seek_target(self.stream), stream=self.stream)
             except av.FFmpegError as error:

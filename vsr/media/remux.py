@@ -11,6 +11,7 @@ from typing import Any, Literal
 import av
 from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
+from av.audio.layout import AudioLayout
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
@@ -42,6 +43,13 @@ _ATTACHED_COVERS = {"png": ("cover.png", "image/png"), "mjpeg": ("cover.jpg", "i
 
 # Whose muxers make a timecode track of the tag that the video stream has.
 _TIMECODE_CONTAINERS = {"mp4", "mov"}
+
+# Containers that hold PCM only with a name for each channel; PCM elsewhere may have none, and the muxer says so last.
+_NAMED_CHANNELS_ONLY = {"mp4", "ipod", "3gp", "3g2", "psp"}
+_USUAL_LAYOUTS = {
+    "1 channels": "mono", "2 channels": "stereo", "3 channels": "2.1", "4 channels": "4.0", "5 channels": "5.0",
+    "6 channels": "5.1", "7 channels": "6.1", "8 channels": "7.1",
+}  # fmt: skip
 
 # Tags of the source's bitstream or file that would be untrue of the output's.
 _STALE_TAGS = {
@@ -159,7 +167,16 @@ def _add_copy(output: OutputContainer, stream: Stream) -> Stream:
     copied: Stream = output.add_stream_from_template(stream, opaque=True)
     copied.metadata.update(stream.metadata)
     copied.disposition = stream.disposition
+    if isinstance(copied, AudioStream) and output.format.name in _NAMED_CHANNELS_ONLY:
+        context = copied.codec_context
+        if context.name.startswith("pcm_"):
+            context.layout = _with_names(context.layout)
     return copied
+
+
+def _with_names(layout: AudioLayout) -> AudioLayout | str:
+    """A layout for channels of which only the number is known, as ffmpeg guesses it; else the layout as it is."""
+    return _USUAL_LAYOUTS.get(layout.name, layout)
 
 
 def copy_chapters(
@@ -201,7 +218,7 @@ class Remuxer:
             rate = 48000 if plan.encoder == "libopus" else source.sample_rate
             encoded = self._output.add_stream(plan.encoder or "aac", rate=rate)
             assert isinstance(encoded, AudioStream)
-            encoded.codec_context.layout = source.layout
+            encoded.codec_context.layout = _with_names(source.layout)
             encoded.metadata.update(carried_tags(plan.stream.metadata))
             encoded.disposition = plan.stream.disposition
             self._encoders[index] = encoded

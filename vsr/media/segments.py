@@ -21,6 +21,7 @@ from vsr.frames import FrameBatch
 from vsr.media.encoder import VideoEncoder, VideoSettings, scaled_matrix
 from vsr.media.reader import VideoInfo, VideoReader, open_input, reason
 from vsr.media.remux import StreamPlan
+from vsr.media.source import DEFAULT_FRAMERATE
 from vsr.media.writer import OutputFile, partial_path
 
 __all__ = ["JOINABLE_CONTAINERS", "JoinedWriter", "Segment", "SegmentWriter", "check_segment", "decode_times"]
@@ -154,8 +155,10 @@ class JoinedWriter(OutputFile):
             raise
 
     def _add_video(self) -> Stream:
-        stream: VideoStream = self.container.add_stream_from_template(self._first.streams.video[0])
+        template = self._first.streams.video[0]
+        stream: VideoStream = self.container.add_stream_from_template(template, opaque=True)  # needs no encoder
         stream.time_base = self._info.time_base
+        stream.codec_context.framerate = self._info.average_rate or DEFAULT_FRAMERATE
         if self._info.display_matrix:
             stretch = self._settings.width / self._info.width
             stream.set_display_matrix(scaled_matrix(self._info.display_matrix, stretch))

@@ -67,12 +67,12 @@ def _piped(pipe: PipeReader) -> bytes:
 
 def decode_image(data: np.ndarray, path: Path) -> np.ndarray:
     """A picture as `read_image` gives it, from the bytes of its file; path: its name in messages."""
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    image = _decoded(data, cv2.IMREAD_UNCHANGED)
     if image is None:
         raise InputError(f"{path}: not a picture that OpenCV can read")
     if image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2] == 3):
         # Only these modes turn the picture as its EXIF tag asks.
-        upright = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE if image.ndim == 2 else cv2.IMREAD_COLOR)
+        upright = _decoded(data, cv2.IMREAD_GRAYSCALE if image.ndim == 2 else cv2.IMREAD_COLOR)
         image = image if upright is None else upright
     if image.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: {image.dtype} samples are not supported; convert the picture to 8 or 16 bit")
@@ -81,6 +81,19 @@ def decode_image(data: np.ndarray, path: Path) -> np.ndarray:
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
     return np.ascontiguousarray(image)
+
+
+def _decoded(data: np.ndarray, mode: int) -> np.ndarray | None:
+    """What OpenCV makes of a file's bytes, or None. What it would write to stderr besides is not asked for."""
+    logging = cv2.utils.logging
+    before = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        return cv2.imdecode(data, mode)
+    except cv2.error:  # a picture that claims to be larger than OpenCV allows
+        return None
+    finally:
+        logging.setLogLevel(before)
 
 
 def holds_alpha(suffix: str) -> bool:

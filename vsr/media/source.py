@@ -111,8 +111,9 @@ def is_image(path: Path) -> bool:
 
 
 def is_numbered(path: Path) -> bool:
-    """Whether a name has a place for a number, as in %06d.png, and no file is called so."""
-    return re.search(r"%\d*d", path.name) is not None and not path.exists()
+    """Whether a name has a place for the number of a picture, as in %06d.png, and no file is called so."""
+    is_pattern = path.suffix.lower() in IMAGE_SUFFIXES and re.search(r"%\d*d", path.name) is not None
+    return is_pattern and not path.exists()
 
 
 def reason(error: BaseException) -> str:

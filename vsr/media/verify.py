@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-from vsr.errors import VerificationError
-from vsr.media.reader import open_input
+import av
+
+from vsr.errors import InputError, VerificationError
+from vsr.media.reader import open_input, reason
 from vsr.media.tally import StreamTally
 
 __all__ = ["verify_output"]
@@ -36,29 +39,54 @@ def verify_output(
 
     Raises VerificationError with the first difference.
     """
-    times: list[Fraction] = []
-    found: dict[int, StreamTally] = {index: StreamTally() for index in tallies}
-    num_packets = 0
+    try:
+        found = _read_back(path, video_index, tallies)
+    except (InputError, av.FFmpegError, OSError, IndexError) as error:
+        cause = reason(error.__cause__ or error)
+        raise VerificationError(f"{name}: cannot be read back ({cause}); the file was removed") from error
+    if found.num_frames != len(pts):
+        raise VerificationError(
+            f"{name}: {len(pts)} frames went in and {found.num_frames} came out; the file was removed"
+        )
+    if not found.formats & _UNTIMED:
+        _compare_times(name, [p * time_base for p in pts], sorted(found.times), found.tick)
+    rewritten = bool((found.formats | set(source_format.split(","))) & _REWRITING)
+    for index, tally in tallies.items():
+        # How many samples lie in a packet is up to whoever reads PCM.
+        _compare_stream(name, index, tally, found.tallies[index], rewritten, is_counted=index not in found.samples)
+
+
+@dataclass
+class _Found:
+    """What is in a file. times: of the frames, in seconds.  samples: indices of the streams that are PCM."""
+
+    formats: set[str]
+    tick: Fraction
+    samples: set[int]
+    tallies: dict[int, StreamTally]
+    num_frames: int = 0
+    times: list[Fraction] = field(default_factory=list)
+
+
+def _read_back(path: Path, video_index: int, indices: Iterable[int]) -> _Found:
     with open_input(path) as container:
-        tick = container.streams[video_index].time_base or Fraction(1, 1000)
-        formats = set(container.format.name.split(","))
+        found = _Found(
+            set(container.format.name.split(",")),
+            container.streams[video_index].time_base or Fraction(1, 1000),
+            {s.index for s in container.streams if getattr(s.codec_context, "name", "").startswith("pcm_")},
+            {index: StreamTally() for index in indices},
+        )
         for packet in container.demux():
             if not packet.size:
                 continue
             if packet.stream.index == video_index:
-                num_packets += 1
+                found.num_frames += 1
                 time = packet.pts if packet.pts is not None else packet.dts  # AVI has the latter alone
                 if time is not None:
-                    times.append(time * packet.time_base)
-            elif packet.stream.index in found:
-                found[packet.stream.index].add(packet)
-    if num_packets != len(pts):
-        raise VerificationError(f"{name}: {len(pts)} frames went in and {num_packets} came out; the file was removed")
-    if not formats & _UNTIMED:
-        _compare_times(name, [p * time_base for p in pts], sorted(times), tick)
-    rewritten = bool((formats | set(source_format.split(","))) & _REWRITING)
-    for index, tally in tallies.items():
-        _compare_stream(name, index, tally, found[index], rewritten)
+                    found.times.append(time * packet.time_base)
+            elif packet.stream.index in found.tallies:
+                found.tallies[packet.stream.index].add(packet)
+    return found
 
 
 def _compare_times(name: Path, expected: list[Fraction], actual: list[Fraction], tolerance: Fraction) -> None:
@@ -72,8 +100,10 @@ def _compare_times(name: Path, expected: list[Fraction], actual: list[Fraction],
             )
 
 
-def _compare_stream(name: Path, index: int, tally: StreamTally, found: StreamTally, rewritten: bool) -> None:
-    if tally.num_packets != found.num_packets:
+def _compare_stream(
+    name: Path, index: int, tally: StreamTally, found: StreamTally, rewritten: bool, *, is_counted: bool
+) -> None:
+    if is_counted and tally.num_packets != found.num_packets:
         raise VerificationError(
             f"{name}: stream {index}: {tally.num_packets} packets went in and {found.num_packets} came out; "
             "the file was removed"

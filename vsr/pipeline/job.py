@@ -13,6 +13,7 @@ from torch import nn
 
 from vsr.backends.select import choose_place
 from vsr.errors import OptionError, StrictError
+from vsr.media.picture_writer import PictureWriter
 from vsr.media.pipe import PipeWriter, is_pipe, standard_output
 from vsr.media.reader import Chunk, VideoReader
 from vsr.media.sequence import is_image, lost_in, read_image, read_piped_image, write_image
@@ -227,6 +228,8 @@ def _check(options: JobOptions, sink: Sink, source: Path, plan: VideoPlan, note:
         _strict(options, [f"{sink.num_lost_chapters} chapters: {plan.container} holds none"], note)
     if isinstance(sink, Y4mWriter):
         _strict(options, sink.losses, note)
+    if isinstance(sink, PictureWriter) and sink.older:
+        note(f"{sink.older[0]} and after it: {len(sink.older)} older pictures are still there")
     if options.verify:
         sink.verify()
 
