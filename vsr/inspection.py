@@ -15,8 +15,8 @@ from vsr.backends.engine import choose_device, choose_precision
 from vsr.backends.select import describe_auto, describe_backends
 from vsr.media.reader import VideoReader
 from vsr.media.remux import codec_name
-from vsr.media.sequence import is_image, read_image
-from vsr.media.source import find_sequence
+from vsr.media.sequence import read_image
+from vsr.media.source import is_one_picture
 from vsr.pipeline.plan import JobOptions, choose_model
 from vsr.version import __version__
 
@@ -31,7 +31,7 @@ _EXTRAS = {"test": ("pytest", "the test suite")}
 
 def describe_file(path: Path) -> str:
     """What the tool sees in a video or a picture, a line each. Raises InputError."""
-    if is_image(path) and find_sequence(path) is None:
+    if is_one_picture(path):
         image = read_image(path)
         channels = 1 if image.ndim == 2 else image.shape[2]
         return f"{path}: picture, {image.shape[1]}x{image.shape[0]}, {channels} channels, {image.dtype}"

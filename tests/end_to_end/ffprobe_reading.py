@@ -132,19 +132,18 @@ class Probe:
         before: filters that it goes through first.
         """
         filters = ",".join([*before, f"scale={GRID}:{GRID}:flags=area,format=gray"])
-        raw = run_ffmpeg(
-            ["-noautorotate", "-i", self.path, "-map", f"0:{self.video.index}", "-fps_mode", "passthrough"]
-            + ["-vf", filters, "-f", "rawvideo", "-"]
-        )
+        raw = self._decoded("-vf", filters, "-f", "rawvideo")
         return np.frombuffer(raw, np.uint8).reshape(-1, GRID, GRID).astype(np.float32)
 
     def digests(self, pixel_format: str) -> list[str]:
         """The MD5 of every decoded frame in a pixel format, for comparisons to the bit."""
-        lines = run_ffmpeg(
-            ["-noautorotate", "-i", self.path, "-map", f"0:{self.video.index}", "-fps_mode", "passthrough"]
-            + ["-pix_fmt", pixel_format, "-f", "framemd5", "-"]
-        )
+        lines = self._decoded("-pix_fmt", pixel_format, "-f", "framemd5")
         return [line.rpartition(",")[2].strip() for line in lines.decode().splitlines() if not line.startswith("#")]
+
+    def _decoded(self, *output: str) -> bytes:
+        """What ffmpeg makes of every frame as it is stored."""
+        stream = ["-map", f"0:{self.video.index}", "-fps_mode", "passthrough"]
+        return run_ffmpeg(["-noautorotate", "-i", self.path, *stream, *output, "-"])
 
 
 def run_ffmpeg(arguments: Sequence[object]) -> bytes:

@@ -302,7 +302,9 @@ def vp9_alpha(path: Path) -> Path:
 
 def interlaced(path: Path, codec: str, top_first: bool) -> Path:
     """Two moments in every frame, as MPEG-2 or as H.264 with MBAFF."""
-    weave = "tinterlace=mode=interleave_top,setfield=tff" if top_first else "tinterlace=mode=interleave_bottom,setfield=bff"
+    weave = (
+        "tinterlace=mode=interleave_top,setfield=tff" if top_first else "tinterlace=mode=interleave_bottom,setfield=bff"
+    )
     if codec == "mpeg2video":
         options = ["-c:v", "mpeg2video", "-q:v", "2", "-flags", "+ildct+ilme", "-top", int(top_first)]
     else:

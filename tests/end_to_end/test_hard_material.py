@@ -467,9 +467,7 @@ _DAMAGED = [
 
 
 @pytest.mark.parametrize(("name", "numbers"), _DAMAGED)
-def test_damage_is_concealed_and_counted(
-    name: str, numbers: tuple[int, ...], tmp_path: Path, tiny_model: Path
-) -> None:
+def test_damage_is_concealed_and_counted(name: str, numbers: tuple[int, ...], tmp_path: Path, tiny_model: Path) -> None:
     clip, notes = clips.damaged(tmp_path / name, numbers), list[str]()
     vsr.enhance(clip, tmp_path / "out.mkv", model=str(tiny_model), preset="ultrafast", note=notes.append)
     whole, output = probe(tmp_path / f"whole{clip.suffix}"), probe(tmp_path / "out.mkv")
@@ -512,7 +510,7 @@ _BROKEN = ("entry12-variant1-init", "sample_fragmented_zero_size_atom", "test-07
 _CLIPS = [name for name in _names() if not name.startswith(_BROKEN)]
 
 
-_NO_MOV_TEXT = {"streams": "Matroska holds no mov_text, which is named"}
+_NO_MOV_TEXT = {"streams": "Matroska holds no mov_text, which becomes ASS and is named"}
 _DIFFERS: dict[str, dict[str, str]] = {  # by the beginning of a clip's name
     "MOV00006": {"streams": "Matroska holds no AMR, which becomes Opus and is named"},
     "awesome_movie": _NO_MOV_TEXT,

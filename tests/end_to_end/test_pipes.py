@@ -77,6 +77,11 @@ def _sound(data: bytes) -> bytes:
     return _ffmpeg("-i", "-", "-map", "0:a", "-c", "copy", "-f", "md5", "-", data=data)
 
 
+def _varying(ticks: str) -> tuple[str, ...]:
+    """Options that give frame N this time, in ticks of 1/90000 s."""
+    return ("-vf", f"settb=1/90000,setpts={ticks}", "-fps_mode", "passthrough", "-enc_time_base", "1:90000")
+
+
 def _clip(container: str, *arguments: object) -> bytes:
     return _ffmpeg(*_VIDEO, *arguments, "-f", container, "-")
 
@@ -157,7 +162,7 @@ def enhance(pipe: Pipe, tiny_model: Path) -> Pipe:
 )
 def test_frames_times_and_sound_through_a_container(container: str, options: dict[str, Any], enhance: Pipe) -> None:
     source = _ffmpeg(
-        *_VIDEO[:4], *_SOUND, *_VIDEO[4:], "-vf", "settb=1/90000,setpts=N*N*40+N*3003", "-fps_mode", "passthrough", "-enc_time_base", "1:90000",
+        *_VIDEO[:4], *_SOUND, *_VIDEO[4:], *_varying("N*N*40+N*3003"),
         "-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "aac", "-f", container, "-",
     )  # fmt: skip
     output = enhance(source, format=container, **options)
@@ -276,7 +281,7 @@ def test_a_part_of_what_comes(enhance: Pipe) -> None:
 
 def test_what_y4m_has_no_place_for_is_named(enhance: Pipe) -> None:
     source = _ffmpeg(
-        *_VIDEO[:4], *_SOUND, *_VIDEO[4:], "-vf", "settb=1/90000,setpts=N*N*40+N*3600+3600", "-fps_mode", "passthrough", "-enc_time_base", "1:90000", "-c:v", "ffv1",
+        *_VIDEO[:4], *_SOUND, *_VIDEO[4:], *_varying("N*N*40+N*3600+3600"), "-c:v", "ffv1",
         "-pix_fmt", "yuva420p", "-colorspace", "bt709", "-c:a", "aac", "-f", "matroska", "-",
     )  # fmt: skip
     notes: list[str] = []

@@ -197,7 +197,7 @@ def test_what_is_refused_before_any_work(
     source, reference = clips
     make_clip(tmp_path / "large.mp4", size=(128, 96))
     (tmp_path / "taken.json").write_text("{}")
-    monkeypatch.setattr("vsr.pipeline.job._run_stages", lambda *args: pytest.fail("work began"))
+    monkeypatch.setattr("vsr.pipeline.job.run_stages", lambda *args: pytest.fail("work began"))
     output, report = tmp_path / "out.mp4", tmp_path / "r.json"
     for error, words, options in (
         (OptionError, "needs --report", {"reference": reference}),

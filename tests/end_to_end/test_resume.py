@@ -239,6 +239,16 @@ def test_no_resume_starts_anew(clip: Path, tmp_path: Path, clean_folder: Callabl
     clean_folder("out.mp4")
 
 
+def test_an_output_that_came_meanwhile_is_kept_without_y(clip: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    _run_until(clip, output, 10)
+    output.write_bytes(b"precious")
+    with pytest.raises(OutputError, match="exists already; -y"):
+        _run(clip, output)
+    assert output.read_bytes() == b"precious"
+    assert _run(clip, output, overwrite=True).num_frames_before == 2 * FRAMES_PER_SEGMENT
+
+
 def test_another_input_is_refused(tmp_path: Path, make_clip: Callable[..., Path]) -> None:
     source = make_clip(tmp_path / "in.mkv", pts=tuple(range(NUM_FRAMES)))
     _run_until(source, tmp_path / "out.mkv", 10)

@@ -75,6 +75,8 @@ class VideoEncoder:
             ) from error
         assert isinstance(stream, VideoStream)
         self.stream = stream
+        self._begins_at_zero = output.format.name == "avi"
+        self._first_ticks = 0
         if output.format.name in ("avi", "yuv4mpegpipe"):  # count frames
             self.time_base = 1 / rate
         if output.format.name in ("avi", "flv"):  # cannot store frames out of order from time zero on
@@ -124,7 +126,9 @@ class VideoEncoder:
         ticks = batch.time_base / self.time_base
         for position, (pts, duration) in enumerate(zip(batch.pts, batch.durations, strict=True)):
             frame = store_planes(batch, position, self.settings.pixel_format)
-            frame.pts, frame.time_base = round(pts * ticks), self.time_base
+            if self._begins_at_zero and not self.num_frames:
+                self._first_ticks = pts
+            frame.pts, frame.time_base = round((pts - self._first_ticks) * ticks), self.time_base
             frame.colorspace, frame.color_range = batch.color.matrix, batch.color.range
             frame.color_primaries, frame.color_trc = batch.color.primaries, batch.color.transfer
             if duration:

@@ -141,6 +141,8 @@ class PipeWriter(_Descriptor):
         while rest and self._wait():
             try:
                 rest = rest[os.write(self._descriptor, rest[: self._most]) :]
+            except BlockingIOError:  # where others have set it to that: it is ready and then is not
+                continue
             except BrokenPipeError:
                 self.is_reader_gone = True
                 raise BrokenPipeError(f"{self.name}: nobody reads it any more") from None

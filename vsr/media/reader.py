@@ -327,7 +327,10 @@ class VideoReader:
 
     def _open(self) -> InputContainer:
         if self.pipe is not None:
-            return open_pipe(self.pipe, self.path, self._input_format)
+            container = open_pipe(self.pipe, self.path, self._input_format)
+            if container.format.name.endswith("_pipe") and self._input_format.framerate is None:
+                self._warn(f"{self.path}: pictures, read as {DEFAULT_FRAMERATE} a second")
+            return container
         if self.sequence is not None:
             if self._input_format.framerate is None:
                 self._warn(f"{self.path}: {len(self.sequence.files)} pictures, read as {DEFAULT_FRAMERATE} a second")

@@ -15,7 +15,9 @@ from av.audio.layout import AudioLayout
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
-from av.stream import Stream
+from av.stream import Disposition, Stream
+from av.subtitles.codeccontext import SubtitleCodecContext
+from av.subtitles.stream import SubtitleStream
 
 from vsr.media.reader import reason
 
@@ -28,15 +30,36 @@ __all__ = [
     "codec_name",
     "copy_chapters",
     "plan_streams",
+    "use_known_languages",
 ]
 
 AudioMode = Literal["copy", "aac", "opus", "none"]
 AUDIO_ENCODERS: dict[str, str] = {"aac": "aac", "opus": "libopus"}
 
 # What the transcoded audio of a container should be where its own default is an old codec.
-_CONTAINER_AUDIO = {"webm": "libopus", "matroska": "libopus"}
+_CONTAINER_AUDIO = {"webm": "libopus", "matroska": "libopus", "mpegts": "aac"}
 
 _CHAPTER_CONTAINERS = {"mp4", "mov", "ipod", "matroska", "webm", "nut", "asf", "ogg", "ogv"}
+
+# What MPEG-TS has numbers for. FFmpeg writes the rest as private data, in which no player finds anything.
+_MPEGTS_CODECS = {
+    "h264", "hevc", "vvc", "mpeg1video", "mpeg2video", "mpegvideo", "mpeg4", "vc1", "cavs", "jpeg2000",
+    "mp1", "mp1float", "mp2", "mp2float", "mp3", "mp3float", "aac", "aac_latm", "ac3", "eac3", "dca", "truehd",
+    "opus", "libopus", "s302m", "dvbsub", "pgssub", "libzvbi_teletextdec",
+}  # fmt: skip
+
+_COVER_CONTAINERS = {"mp4", "ipod", "matroska", "nut", "asf"}  # Matroska has some as attachments, others as a track
+
+# ISO 639-2 has two codes for some languages; QuickTime's table has the second.
+_QUICKTIME_LANGUAGES = {
+    "deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho": "chi", "sqi": "alb", "hye": "arm", "kat": "geo",
+    "mya": "bur", "bod": "tib", "msa": "may", "mkd": "mac", "gle": "iri", "fre": "fra", "rum": "ron", "cze": "ces",
+    "slo": "slk",
+}  # fmt: skip
+
+# Subtitles that are words; the others are pictures, which nothing here can read.
+_CONTAINER_TEXT = {"mp4": "mov_text", "mov": "mov_text", "ipod": "mov_text", "webm": "webvtt", "matroska": "ass"}
+_TEXT_CODECS = {"srt", "subrip", "ssa", "ass", "mov_text", "webvtt", "text"}
 
 # Covers that Matroska holds as attachments; a track of one picture would be a second video to players.
 _ATTACHED_COVERS = {"png": ("cover.png", "image/png"), "mjpeg": ("cover.jpg", "image/jpeg")}
@@ -98,7 +121,7 @@ def plan_streams(
     chosen: Container[int] | None = None,
     covers: Mapping[int, bytes] | None = None,
 ) -> list[StreamPlan]:
-    """Decide for every stream: copied where the container takes it, else transcoded (audio) or left out.
+    """Decide for every stream: copied where the container takes it, else transcoded (audio, text) or left out.
 
     container: FFmpeg's name of the output format.  chosen: indices of the streams that are wanted; None for all.
     covers: attached pictures by the index of their stream.
@@ -132,6 +155,11 @@ def _plan_stream(stream: Stream, container: str, audio: AudioMode, has_chapters:
         if encoder:
             note = f"transcoded to {encoder}: {container} cannot hold it as it is"
             return StreamPlan(stream, "transcode", encoder, note, is_loss=True)
+    if stream.type == "subtitle" and codec_name(stream) in _TEXT_CODECS:
+        encoder = _CONTAINER_TEXT.get(container)
+        if encoder:
+            note = f"transcoded to {encoder}: {container} cannot hold it as it is"
+            return StreamPlan(stream, "transcode", encoder, note, is_loss=True)
     return StreamPlan(stream, "leave", note=f"left out: {container} cannot hold it ({refusal})", is_loss=True)
 
 
@@ -139,6 +167,11 @@ def _known_refusal(stream: Stream, container: str) -> str | None:
     """What a header alone does not show."""
     if codec_name(stream) in ("amrnb", "amrwb") and container in ("mov", "mp4", "3gp", "3g2", "ipod"):
         return "several AMR frames in a packet"  # as phones record it; the muxer stops at the first
+    if Disposition.attached_pic in stream.disposition and container not in _COVER_CONTAINERS:
+        return "no covers"  # which its muxer leaves out without a word, or makes a second video of
+    is_numbered = stream.type not in ("audio", "video", "subtitle") or codec_name(stream) in _MPEGTS_CODECS
+    if container == "mpegts" and not is_numbered:
+        return "it has no number for this codec"
     return None
 
 
@@ -179,6 +212,13 @@ def _with_names(layout: AudioLayout) -> AudioLayout | str:
     return _USUAL_LAYOUTS.get(layout.name, layout)
 
 
+def use_known_languages(output: OutputContainer) -> None:
+    """Say the languages of an output's streams in the codes that its container knows. Before its header is written."""
+    for stream in output.streams if output.format.name == "mov" else ():
+        language = stream.metadata.get("language", "")
+        stream.metadata["language"] = _QUICKTIME_LANGUAGES.get(language, language)
+
+
 def copy_chapters(
     source: InputContainer, output: OutputContainer, shift_seconds: Fraction, end: Fraction | None
 ) -> int:
@@ -204,7 +244,8 @@ class Remuxer:
         self._output = output
         self._streams: dict[int, Stream] = {}
         self._encoders: dict[int, AudioStream] = {}
-        self.num_damaged_audio = 0
+        self._texts: dict[int, SubtitleStream] = {}
+        self.num_damaged_audio = self.num_damaged_texts = 0
         self._plans = {plan.stream.index: plan for plan in plans}
 
     def add_stream(self, index: int) -> None:
@@ -212,6 +253,8 @@ class Remuxer:
         plan = self._plans[index]
         if plan.action == "copy":
             self._streams[index] = _add_copy(self._output, plan.stream)
+        elif plan.action == "transcode" and plan.stream.type == "subtitle":
+            self._texts[index] = self._add_text(plan)
         elif plan.action == "transcode":
             source = plan.stream.codec_context
             assert isinstance(source, AudioCodecContext)
@@ -225,6 +268,18 @@ class Remuxer:
         elif plan.action == "attach":
             name, kind = _ATTACHED_COVERS[codec_name(plan.stream) or ""]
             self._output.add_attachment(plan.stream.metadata.get("filename", name), kind, plan.cover)
+
+    def _add_text(self, plan: StreamPlan) -> SubtitleStream:
+        decoder = plan.stream.codec_context
+        assert isinstance(decoder, SubtitleCodecContext)
+        decoder.open(strict=False)  # which makes the header of styles that the encoder wants
+        stream = self._output.add_stream(plan.encoder or "ass")
+        assert isinstance(stream, SubtitleStream)
+        stream.codec_context.subtitle_header = decoder.subtitle_header
+        stream.time_base = plan.stream.time_base
+        stream.metadata.update(carried_tags(plan.stream.metadata))
+        stream.disposition = plan.stream.disposition
+        return stream
 
     @property
     def copied(self) -> dict[int, int]:
@@ -244,6 +299,8 @@ class Remuxer:
             self._output.mux(packet)
         elif index in self._encoders:
             self._transcode(packet, index)
+        elif index in self._texts:
+            self._translate(packet, index)
 
     def _transcode(self, packet: Packet[Any], index: int) -> None:
         try:
@@ -253,6 +310,23 @@ class Remuxer:
             return
         for frame in frames:
             self._output.mux(self._encoders[index].encode(frame))
+
+    def _translate(self, packet: Packet[Any], index: int) -> None:
+        """Subtitles of one kind of text as those of another, at the same time and for as long."""
+        decoder = self._plans[index].stream.codec_context
+        assert isinstance(decoder, SubtitleCodecContext)
+        try:
+            words = decoder.decode2(packet)
+            if words is None:  # nothing on screen
+                return
+            translated = self._texts[index].codec_context.encode_subtitle(words)
+        except av.FFmpegError:
+            self.num_damaged_texts += 1
+            return
+        translated.stream, translated.time_base = self._texts[index], packet.time_base
+        translated.pts = translated.dts = packet.pts
+        translated.duration = packet.duration
+        self._output.mux(translated)
 
     def flush(self) -> None:
         """Drain the audio decoders and encoders."""

@@ -26,6 +26,7 @@ __all__ = [
     "find_sequence",
     "is_image",
     "is_numbered",
+    "is_one_picture",
     "open_input",
     "open_pipe",
     "open_sequence",
@@ -108,6 +109,11 @@ class PictureSequence:
 def is_image(path: Path) -> bool:
     """Whether a file's name says that it is a picture; a pattern with a number (%d) stands for many."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not is_numbered(path)
+
+
+def is_one_picture(path: Path) -> bool:
+    """Whether a name is that of one picture file, there or not, and no pattern or folder of them."""
+    return is_image(path) and find_sequence(path) is None
 
 
 def is_numbered(path: Path) -> bool:

@@ -130,7 +130,7 @@ def chroma_location_of_stream(container: InputContainer, index: int) -> ChromaLo
     av.logging.set_libav_level(av.logging.VERBOSE)
     try:
         with av.logging.Capture(local=False):  # what other threads say meanwhile
-            text = container.dumps_format()
+            text = container.dumps_format()  # type: ignore[attr-defined]  # which its stub lacks
     finally:
         av.logging.set_libav_level(av.logging.INFO)  # FFmpeg's own
         av.logging.set_level(before)

@@ -18,7 +18,7 @@ from av.stream import Stream
 from vsr.errors import OutputError
 from vsr.media.encoder import VideoEncoder, VideoSettings
 from vsr.media.reader import Chunk, VideoInfo, VideoReader, reason
-from vsr.media.remux import Remuxer, StreamPlan, carried_tags, copy_chapters
+from vsr.media.remux import Remuxer, StreamPlan, carried_tags, copy_chapters, use_known_languages
 from vsr.media.tally import StreamTally
 from vsr.media.verify import verify_output
 
@@ -89,6 +89,7 @@ class OutputFile(ABC):
                 self._video_index = stream.index
             else:
                 self._remuxer.add_stream(source.index)
+        use_known_languages(self.container)
         self.container.metadata.update(carried_tags(reader.container.metadata))
         end = reader.duration_limit_seconds
         self.num_lost_chapters = copy_chapters(reader.container, self.container, reader.shift_seconds, end)

@@ -20,7 +20,8 @@ from vsr.media.encoder import VideoEncoder
 from vsr.media.picture_writer import picture_target
 from vsr.media.reader import Chunk, VideoReader
 from vsr.media.remux import StreamPlan, codec_name
-from vsr.media.sequence import is_image, lost_in, read_image
+from vsr.media.sequence import lost_in, read_image
+from vsr.media.source import is_one_picture
 from vsr.media.writer import check_target
 from vsr.media.y4m import Y4M
 from vsr.pipeline.job import load_upscaler
@@ -77,7 +78,7 @@ def describe_job(
     Raises what the job would raise before its first frame, StrictError among it, after all is said.
     """
     on_line(f"{source} to {output}, if this were no dry run:")
-    losses = (_describe_picture if is_image(source) else _describe_video)(source, output, options, on_line)
+    losses = (_describe_picture if is_one_picture(source) else _describe_video)(source, output, options, on_line)
     if losses and options.strict:
         raise StrictError("; ".join(losses) + " (--strict)")
 

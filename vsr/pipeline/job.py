@@ -17,7 +17,7 @@ from vsr.media.picture_writer import PictureWriter
 from vsr.media.pipe import PipeWriter, is_pipe, standard_output
 from vsr.media.reader import Chunk, VideoReader
 from vsr.media.sequence import is_image, lost_in, read_image, read_piped_image, write_image
-from vsr.media.source import find_sequence
+from vsr.media.source import is_one_picture
 from vsr.media.writer import check_target
 from vsr.media.y4m import Y4mWriter
 from vsr.models.cards import ModelCard
@@ -103,7 +103,7 @@ def enhance_file(
 
     "-" is stdin as source and stdout as output; a pattern or a folder stands for pictures that make a video.
     """
-    if is_image(output) if is_pipe(source) else is_image(source) and find_sequence(source) is None:
+    if is_image(output) if is_pipe(source) else is_one_picture(source):
         return enhance_image(source, output, options, note=note)
     return enhance_video(source, output, options, note=note, on_progress=on_progress)
 

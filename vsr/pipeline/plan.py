@@ -15,14 +15,13 @@ from av.stream import Stream
 
 from vsr.errors import OptionError, OutputError
 from vsr.frames import ChromaLocation, Color, Matrix, Range, Transfer
+from vsr.media.containers import container_losses
 from vsr.media.deinterlace import DeinterlaceMode
 from vsr.media.encoder import VideoSettings
-from vsr.media.picture_writer import PictureTarget, is_right_angled
 from vsr.media.pipe import is_pipe
 from vsr.media.pixels import FORMATS, PixelFormat
 from vsr.media.reader import HwAccelMode, VideoInfo, VideoReader
-from vsr.media.remux import AudioMode, StreamPlan, plan_streams
-from vsr.media.sequence import holds_16_bit, holds_alpha
+from vsr.media.remux import AudioMode, StreamPlan, carried_tags, plan_streams
 from vsr.media.source import InputFormat
 from vsr.media.tags import SD_MAX_LINES, color_of_rgb_as_video
 from vsr.media.y4m import Y4M, Y4M_FORMATS
@@ -37,7 +36,9 @@ __all__ = [
     "choose_encoding",
     "choose_model",
     "choose_size",
-    "plan_pictures",
+    "file_losses",
+    "left_out_streams",
+    "output_aspect",
     "plan_video",
     "sample_losses",
 ]
@@ -81,13 +82,6 @@ _NVENC_FORMATS = {
     "hevc_nvenc": ("yuv420p", "p010le", "yuv444p"),
     "av1_nvenc": ("yuv420p", "p010le"),
 }
-
-
-# Of pictures: how they are kept on the way to their files, by what they show and their bits.
-_PICTURE_FORMATS = {
-    ("gray", 8): "gray", ("gray", 16): "gray16le", ("rgb", 8): "gbrp", ("rgb", 16): "gbrp16le",
-    ("alpha", 8): "gbrap", ("alpha", 16): "gbrap16le",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +266,7 @@ def choose_batch(options: JobOptions, card: ModelCard, width: int, height: int, 
 
 
 def plan_video(reader: VideoReader, output: Path, options: JobOptions, card: ModelCard) -> VideoPlan:
-    """Decide codec, samples, size and the fate of every other stream. `plan_pictures` does so for pictures."""
+    """Decide codec, samples, size and the fate of every other stream."""
     info = reader.info
     encoding = choose_encoding(info, output, options, min(info.width, info.height) * card.scale)
     codec, format_, container = encoding.codec, encoding.pixel_format, encoding.container
@@ -284,16 +278,22 @@ def plan_video(reader: VideoReader, output: Path, options: JobOptions, card: Mod
         width=width,
         height=height,
         color=encoding.color,
-        sample_aspect_ratio=_output_aspect(info, width, height),
+        sample_aspect_ratio=output_aspect(info, width, height),
         options=encoding.options,
     )
-    has_chapters = bool(reader.container.chapters())
-    streams = plan_streams(
-        reader.other_streams, container, options.audio, has_chapters, reader.chosen_streams, reader.covers
-    )
+    if container == Y4M:
+        streams = left_out_streams(reader, options.audio, "y4m holds")
+    else:
+        has_chapters = bool(reader.container.chapters())
+        streams = plan_streams(
+            reader.other_streams, container, options.audio, has_chapters, reader.chosen_streams, reader.covers
+        )
     losses = [f"{s.title}: {s.note}" for s in streams if s.is_loss]
     losses += [f"{name} of the video cannot be carried over" for name in info.side_data_not_carried]
-    losses += sample_losses(info.pixel_format, format_, Y4M if container == Y4M else codec)
+    losses += file_losses(reader, "y4m holds") if container == Y4M else []
+    losses += sample_losses(info.pixel_format, format_, "y4m" if container == Y4M else codec)
+    if codec != _RAW and container != Y4M:
+        losses += container_losses(container, codec, info, reader.container.metadata, streams)
     notes = [f"{s.title}: {s.note}" for s in streams if s.note and not s.is_loss]
     if codec == _RAW:
         untold, worth_knowing = _untold(info, settings, container)
@@ -311,73 +311,46 @@ def plan_video(reader: VideoReader, output: Path, options: JobOptions, card: Mod
 def _untold(info: VideoInfo, settings: VideoSettings, container: str) -> tuple[list[str], list[str]]:
     """What raw video does not say of itself: what is lost by that, and what a reader has to be told."""
     losses, notes, color = [], [], settings.color
+    name = "y4m" if container == Y4M else container
     keeps = "--format matroska -c:v ffv1 keeps it"
     if not color.is_rgb:
         if not info.untagged:
-            losses.append(f"the colour tags ({color.matrix.name}) are left out: {container} has none; {keeps}")
+            losses.append(f"the colour tags ({color.matrix.name}) are left out: {name} has none; {keeps}")
         elif (info.height <= SD_MAX_LINES) != (settings.height <= SD_MAX_LINES):
-            notes.append(f"the video has no colour tags; read as {color.matrix.name}, which {container} cannot say")
+            notes.append(f"the video has no colour tags; read as {color.matrix.name}, which {name} cannot say")
         if container != Y4M and color.range is Range.FULL:
             losses.append(f"that the range is full is left out: raw video in {container} cannot say so; {keeps}")
     if container != Y4M and settings.sample_aspect_ratio not in (None, 1):
         losses.append(f"the sample aspect ratio {settings.sample_aspect_ratio} is left out; y4m keeps it, or {keeps}")
     if info.display_matrix:
-        losses.append(f"that it is shown rotated is left out: {container} cannot say so")
+        losses.append(f"that it is shown rotated is left out: {name} cannot say so")
     if info.hdr.mastering_display or info.hdr.content_light:
-        losses.append(f"HDR10 metadata is left out: {container} has none; --format matroska -c:v libx265 keeps it")
+        losses.append(f"HDR10 metadata is left out: {name} has none; --format matroska -c:v libx265 keeps it")
     return losses, notes
 
 
-def plan_pictures(reader: VideoReader, target: PictureTarget, options: JobOptions, card: ModelCard) -> VideoPlan:
-    """Decide samples and size of pictures, and name what they cannot hold."""
-    info, suffix = reader.info, target.suffix.lower()
-    given = [name for name in ("codec", "crf", "preset", "pix_fmt", "format") if getattr(options, name) is not None]
-    if given or options.encoder_options:
-        raise OptionError(f"--{(given or ['encoder-option'])[0].replace('_', '-')}: is of video, and pictures come out")
-    depth = 16 if info.color.bit_depth > 8 and holds_16_bit(suffix) else 8
-    format_ = FORMATS[_PICTURE_FORMATS[_picture_kind(info, suffix), depth]]
-    color = _picture_color(info, format_)
-    width, height = choose_size(options, card, info.width, info.height, (False, False))
-    settings = VideoSettings(suffix.removeprefix("."), format_, width, height, color)
-    streams = tuple(_left_out(stream, options.audio) for stream in reader.other_streams)
-    losses = [f"{s.title}: {s.note}" for s in streams if s.is_loss]
-    losses += [f"{name} of the video cannot be carried over" for name in info.side_data_not_carried]
-    losses += sample_losses(info.pixel_format, format_, suffix)
-    if _output_aspect(info, width, height) not in (None, 1):
-        losses.append(f"the sample aspect ratio {info.sample_aspect_ratio} is left out: pictures have square samples")
-    if info.display_matrix and not is_right_angled(info.display_matrix):
-        losses.append(f"the rotation by {info.rotation_degrees} degrees is left out: pictures turn by quarters")
-    if color.transfer in (Transfer.PQ, Transfer.HLG):
-        losses.append(f"that the samples are HDR ({color.transfer.name}) is left out: pictures cannot say so")
-    if reader.container.chapters():
-        losses.append(f"{len(reader.container.chapters())} chapters: pictures hold none")
-    notes = [f"{s.title}: {s.note}" for s in streams if not s.is_loss]
-    if reader.sequence is None:
-        notes.append("pictures hold no times: only the order of the frames is kept")
-    if info.untagged and not info.color.is_rgb:
-        notes.append(f"the video has no colour tags; read as {info.color.matrix.name}")
-    if reader.is_deinterlaced:
-        notes.append("deinterlaced by bwdif, a frame for a frame (--deinterlace off leaves it)")
-    return VideoPlan(settings, streams, "pictures", tuple(notes), tuple(losses))
+def left_out_streams(reader: VideoReader, audio: AudioMode, holder: str) -> list[StreamPlan]:
+    """The plans for all other streams where what is written, the `holder`, has no place for any."""
+    return [_left_out(stream, reader, audio, holder) for stream in reader.other_streams]
 
 
-def _picture_kind(info: VideoInfo, suffix: str) -> str:
-    if info.pixel_format.alpha and holds_alpha(suffix):
-        return "alpha"
-    return "gray" if info.pixel_format.kind == "gray" else "rgb"
-
-
-def _picture_color(info: VideoInfo, format_: PixelFormat) -> Color:
-    source, location = info.color, ChromaLocation.LEFT
-    if format_.kind == "rgb":
-        return Color(Matrix.RGB, source.primaries, source.transfer, Range.FULL, location, format_.bit_depth)
-    return Color(source.matrix, source.primaries, source.transfer, Range.FULL, location, format_.bit_depth)
-
-
-def _left_out(stream: Stream, audio: AudioMode) -> StreamPlan:
+def _left_out(stream: Stream, reader: VideoReader, audio: AudioMode, holder: str) -> StreamPlan:
+    if stream.index not in reader.chosen_streams:
+        return StreamPlan(stream, "leave", note="left out as asked (-map)")
     if stream.type == "audio" and audio == "none":
         return StreamPlan(stream, "leave", note="left out as asked (--audio none)")
-    return StreamPlan(stream, "leave", note="left out: pictures hold none", is_loss=True)
+    return StreamPlan(stream, "leave", note=f"left out: {holder} none", is_loss=True)
+
+
+def file_losses(reader: VideoReader, holder: str) -> list[str]:
+    """What is lost of the input as a whole where what is written, the `holder`, has pictures and nothing else."""
+    losses, num_chapters = [], len(reader.container.chapters())
+    if num_chapters:
+        losses.append(f"{num_chapters} chapters: {holder} none")
+    tags = carried_tags(reader.container.metadata)
+    if tags:
+        losses.append(f"metadata ({', '.join(tags)}): {holder} none")
+    return losses
 
 
 def choose_encoding(info: VideoInfo, output: Path, options: JobOptions, shorter_side: int) -> Encoding:
@@ -465,8 +438,8 @@ def _encoder_options(codec: str, options: JobOptions) -> dict[str, str]:
             raise OptionError(f"--preset {options.preset}: {codec} has {', '.join(presets)}")
         result["preset"] = options.preset
     given = dict(options.encoder_options)
-    for key in _OWN_PARAMETERS.get(codec, {}).keys() & given.keys():
-        given[key] = f"{result[key]}:{given[key]}"
+    for name in _OWN_PARAMETERS.get(codec, {}).keys() & given.keys():
+        given[name] = f"{result[name]}:{given[name]}"
     return result | given
 
 
@@ -535,7 +508,7 @@ def _output_color(info: VideoInfo, format_: PixelFormat) -> Color:
     return Color(source.matrix, source.primaries, source.transfer, color_range, source.chroma_location, depth)
 
 
-def _output_aspect(info: VideoInfo, width: int, height: int) -> Fraction | None:
+def output_aspect(info: VideoInfo, width: int, height: int) -> Fraction | None:
     """The sample aspect ratio that keeps the shape of the picture, as ffmpeg's scale filter does."""
     stretch = Fraction(width, info.width) / Fraction(height, info.height)
     if info.sample_aspect_ratio is None and abs(stretch - 1) < Fraction(1, 100):

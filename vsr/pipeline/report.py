@@ -20,7 +20,7 @@ from vsr.frames import FrameBatch
 from vsr.media.encoder import VideoSettings
 from vsr.media.pictures import read_rgb
 from vsr.media.reader import VideoReader, reason
-from vsr.media.sequence import is_image
+from vsr.media.source import is_one_picture
 from vsr.media.writer import check_target, partial_path
 from vsr.metrics import pooled_psnr_db, psnr_db
 from vsr.pipeline.measured import LUMA, Luma, Picture, batch_luma_psnr_db, is_same_moment, undamaged_frames
@@ -43,7 +43,7 @@ def check_report(options: JobOptions, source: Path, output: Path) -> None:
             raise OptionError(f"--report {report}: is the output's name; give another")
     if reference is None:
         return
-    if is_image(reference) != is_image(source):
+    if is_one_picture(reference) != is_one_picture(source):
         raise OptionError(f"--reference {reference}: compare a video with a video, or a picture with a picture")
     for target in (output, report):
         if target is not None and target.exists() and reference.exists() and target.samefile(reference):

@@ -12,6 +12,7 @@ from vsr.errors import InputError, OptionError
 from vsr.media.pipe import is_pipe
 from vsr.media.reader import Chunk, FramePosition, VideoReader
 from vsr.media.segments import JOINABLE_CONTAINERS, JoinedWriter, SegmentWriter, check_segment
+from vsr.media.writer import check_target
 from vsr.pipeline.journal import Done, Journal, work_folder
 from vsr.pipeline.plan import JobOptions, VideoPlan, plan_video
 from vsr.pipeline.stages import Sink, expected_frames, open_source
@@ -25,7 +26,7 @@ Note = Callable[[str], None]
 LONG_JOB_SECONDS = 600
 _MACS_PER_SEGMENT = 6e12  # about a minute on two cores: what a kill may cost
 _FEWEST_FRAMES, _MOST_FRAMES = 48, 240  # of a segment; encoders by themselves set a key frame every 250
-_MACS_NEVER_LONG = 1e13  # whole jobs; no machine takes ten minutes for less
+_MACS_NEVER_LONG = 1e12  # whole jobs, by weights and input pixels; no machine takes ten minutes for less
 
 
 def open_journal(
@@ -150,6 +151,7 @@ def resumed(
             note("the output was complete already")
             yield iter(()), _InPlace(journal)
             return
+        check_target(journal.output, options.overwrite, source)
         stack.callback(_say_what_is_kept, journal, note)
         reader = stack.enter_context(_going_on(reader, journal, source, options, note))
         sink = SegmentedSink(journal, source, options, reader, upscaler)

@@ -15,7 +15,8 @@ from vsr.media.source import is_image
 from vsr.media.writer import VideoWriter, check_target
 from vsr.media.y4m import Y4M, Y4mWriter
 from vsr.models.cards import ModelCard
-from vsr.pipeline.plan import JobOptions, VideoPlan, plan_pictures, plan_video
+from vsr.pipeline.picture_plan import plan_pictures
+from vsr.pipeline.plan import JobOptions, VideoPlan, plan_video
 from vsr.pipeline.stages import Sink
 
 __all__ = ["check_output", "open_sink", "plan_output"]
