@@ -119,6 +119,8 @@ def test_times_count_from_where_ffmpeg_counts(line: str, start: str | None, dura
         ("-i a -metadata:s:a:0 language=eng b", "-c copy"),
         ("-i a -map_metadata -1 b", "afterwards"),
         ("-i a -nonsense b", "--encoder-option"),
+        ("-i a -movflags +faststart b", "-c copy"),
+        ("-i a -tag:v hvc1 b", "-c copy"),
         ("-i a -ss 3 -to 2 b", "before -ss 3"),
         ("-ss 3 -t 1 -i a -ss 2 b", "nothing lies between"),
         ("-ss soon -i a b", "soon"),

@@ -12,7 +12,7 @@
 
 Click's own usage errors keep exit code 2; an interrupt (Ctrl-C) ends with 130, SIGTERM with 143. Where whoever reads
 stdout goes away, Python's own BrokenPipeError comes out, and the command line ends quietly with 141, which is what
-a shell makes of SIGPIPE.
+a shell makes of SIGPIPE. Of several inputs, the code is that of the first that failed.
 """
 
 from __future__ import annotations

@@ -68,6 +68,7 @@ _TIME_IS_KEPT = "vsr keeps every frame at its time; change the rate with ffmpeg 
 _TAGS_ARE_KEPT = "vsr keeps metadata and chapters; change them afterwards with ffmpeg -i OUT -map 0 -c copy"
 _SOUND = "of sound, vsr takes only -c:a copy, aac or libopus, and -an; do more with ffmpeg afterwards"
 _ONE_INPUT = "vsr enhances one file with -i; several go without it: vsr enhance A B --output-dir DIR"
+_MUXER = "vsr leaves this to ffmpeg, which does it in seconds afterwards: ffmpeg -i OUT -map 0 -c copy ..."
 _UNKNOWN = "vsr has no such option; an encoder's goes as --encoder-option NAME=VALUE"
 _REFUSED = {
     "vf": _FILTERS, "filter": _FILTERS, "filter:v": _FILTERS, "filter_complex": _FILTERS, "lavfi": _FILTERS,
@@ -82,6 +83,7 @@ _REFUSED = {
     "vsync": _TIME_IS_KEPT, "fps_mode": _TIME_IS_KEPT, "itsoffset": _TIME_IS_KEPT, "itsscale": _TIME_IS_KEPT,
     "copyts": _TIME_IS_KEPT, "output_ts_offset": _TIME_IS_KEPT, "shortest": "vsr keeps all streams; use -t",
     "sseof": "vsr counts from the start: -ss", "stream_loop": "vsr reads its input once",
+    "movflags": _MUXER, "tag": _MUXER, "vtag": _MUXER, "brand": _MUXER, "timecode": _MUXER,
     "start_number": "vsr begins with the lowest number that there is",
     "aspect": "vsr keeps the shape of the picture; change it afterwards with ffmpeg -i OUT -map 0 -c copy -aspect",
     "metadata": _TAGS_ARE_KEPT, "map_metadata": _TAGS_ARE_KEPT, "map_chapters": _TAGS_ARE_KEPT,

@@ -13,10 +13,10 @@ import torch
 
 from vsr.backends.engine import choose_device, choose_precision
 from vsr.backends.select import describe_auto, describe_backends
+from vsr.media.picture_sequence import is_one_picture
 from vsr.media.reader import VideoReader
 from vsr.media.remux import codec_name
 from vsr.media.sequence import read_image
-from vsr.media.source import is_one_picture
 from vsr.pipeline.plan import JobOptions, choose_model
 from vsr.version import __version__
 

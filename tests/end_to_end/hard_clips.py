@@ -405,6 +405,17 @@ def damaged(path: Path, numbers: Sequence[int], *, length: int = 40) -> Path:
     return path
 
 
+def damaged_end(path: Path) -> Path:
+    """PNG in MOV whose last packets but one cannot be decoded."""
+    whole = path.with_name("whole.mov")
+    make(whole, *pattern("noise=alls=40:allf=t,format=rgb24", size="96x64"), "-c:v", "png")
+    data = bytearray(whole.read_bytes())
+    for place, _ in _places_of_packets(whole)[17:19]:
+        data[place + 10 : place + 310] = b"\xff" * 300
+    path.write_bytes(data)
+    return path
+
+
 def lost_packets(path: Path) -> Path:
     """MPEG-TS as it was received: two of its packets of 188 bytes are missing."""
     whole = path.with_name("whole.ts")

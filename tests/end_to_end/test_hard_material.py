@@ -435,6 +435,24 @@ def test_hard_clip(row: Row, tmp_path: Path, tiny_model: Path) -> None:
         assert not [line for line in notes if "left out" in line or "damaged" in line]
 
 
+def test_a_clock_that_starts_anew_goes_on(tmp_path: Path, tiny_model: Path) -> None:
+    """Two recordings behind each other are as long as both, in picture and sound."""
+    clip, target, notes = clips.clock_that_restarts(tmp_path / "in.ts"), tmp_path / "out.mkv", list[str]()
+    source = probe(clip)
+    pts = [packet.pts or 0 for packet in source.video.packets]
+    assert len(pts) == 40 and max(pts[:20]) > max(pts[20:]) - 90000
+    vsr.enhance(clip, target, model=str(tiny_model), preset="ultrafast", note=notes.append)
+    output = probe(target)
+    times = _shown_seconds(output)
+    assert len(times) == 40
+    gaps = [round(float(b - a), 3) for a, b in pairwise(times)]
+    assert set(gaps[:19] + gaps[20:]) == {0.04} and 0.04 <= gaps[19] < 0.15  # the second begins behind all of the first
+    sound = output.of_type("audio")[0]
+    assert [p.digest for p in sound.packets] == [p.digest for p in source.of_type("audio")[0].packets]
+    assert all(0 < float(b - a) < 0.15 for a, b in pairwise(sound.packet_seconds))
+    assert [line for line in notes if "starts anew once" in line]
+
+
 # -- what cannot be read, or not whole -----------------------------------------------------------------
 
 
@@ -536,3 +554,41 @@ def test_clip_of_the_data_folder(name: str, data_folder: Path, tmp_path: Path, t
     missing = len(_in_order(source)) - len(_in_order(output))
     assert len([line for line in notes if "left out" in line]) == missing
     assert not [line for line in notes if "damaged" in line]
+
+
+# -- alpha that lies beside the picture ----------------------------------------------------------------
+
+
+def _alpha(path: Path, *decoder: str) -> np.ndarray:
+    """(frames, 8, 8) means of alpha, as it is stored."""
+    line = [*decoder, "-i", path, "-map", "0:v", "-fps_mode", "passthrough"]
+    raw = clips.run_ffmpeg([*line, "-vf", "alphaextract,format=gray,scale=8:8:flags=area", "-f", "rawvideo", "-"])
+    return np.frombuffer(raw, np.uint8).reshape(-1, 8, 8).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "decoder"), [(".mkv", "ffv1", ()), (".webm", "libvpx-vp9", ("-c:v", "libvpx-vp9"))]
+)
+def test_alpha_of_webm_is_kept(
+    suffix: str, codec: str, decoder: tuple[str, ...], tmp_path: Path, tiny_model: Path
+) -> None:
+    """FFmpeg's own decoder of VP9 does not see it."""
+    clip, target, notes = clips.vp9_alpha(tmp_path / "in.webm"), tmp_path / f"out{suffix}", list[str]()
+    before = _alpha(clip, "-c:v", "libvpx-vp9")
+    assert before.max() - before.min() > 50
+    vsr.enhance(clip, target, model=str(tiny_model), codec=codec, note=notes.append)
+    assert not [line for line in notes if "alpha" in line]
+    after = _alpha(target, *decoder)
+    assert after.shape == before.shape
+    assert np.abs(after - before).max() <= 3
+    _check_times(probe(clip), probe(target))
+
+
+def test_damage_at_the_end_takes_no_frame(tmp_path: Path, tiny_model: Path) -> None:
+    """A decoder of many threads gives up all that it holds when one of its last packets is damaged."""
+    clip, notes = clips.damaged_end(tmp_path / "in.mov"), list[str]()
+    vsr.enhance(clip, tmp_path / "out.mkv", model=str(tiny_model), preset="ultrafast", note=notes.append)
+    whole, output = probe(tmp_path / "whole.mov"), probe(tmp_path / "out.mkv")
+    assert len(output.times) == len(whole.times) == 20
+    _check_times(whole, output)
+    assert len([line for line in notes if "damaged packet" in line]) == 1

@@ -327,6 +327,20 @@ def test_nothing_is_said_to_be_lost_where_nothing_is(enhance: Pipe) -> None:
     assert len(enhance(_clip("nut", "-c:v", "rawvideo", "-pix_fmt", "yuv420p"), strict=True, format="nut")) > 0
 
 
+def test_the_sample_aspect_ratio_is_kept_or_named(enhance: Pipe) -> None:
+    source = _clip("yuv4mpegpipe", "-pix_fmt", "yuv420p", "-vf", "setsar=8/9")
+    for options, is_kept in (
+        ({}, True),
+        ({"format": "mpegts"}, True),
+        ({"format": "matroska", "codec": "ffv1"}, False),
+        ({"format": "nut"}, False),
+    ):
+        notes: list[str] = []
+        stream = _probe(enhance(source, notes, **options), "-show_streams")["streams"][0]
+        assert (stream.get("sample_aspect_ratio") == "8:9") == is_kept
+        assert any("sample aspect ratio 8/9 is left out" in line for line in notes) != is_kept
+
+
 # -- what goes wrong -----------------------------------------------------------------------------------
 
 
@@ -359,6 +373,36 @@ def test_a_stream_that_ends_within_a_frame(enhance: Pipe) -> None:
     assert any("ends in the middle of a frame" in line for line in notes)
     with pytest.raises(StrictError, match="damaged"):
         enhance(source[:-100], strict=True)
+
+
+def test_a_file_on_stdin_can_be_searched(tiny_model: Path, tmp_path: Path) -> None:
+    """As a shell's `<` gives it: an index at the end and a start time cost no reading of what lies before."""
+    _ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240,noise=alls=60:allf=t", "-t", "4", "-crf", "10", tmp_path / "a.mp4")
+    saved = os.dup(0)
+    try:
+        with (tmp_path / "a.mp4").open("rb") as file:
+            os.dup2(file.fileno(), 0)
+        vsr.enhance("-", tmp_path / "b.mkv", model=str(tiny_model), codec="ffv1", start_seconds=Fraction(3))
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
+    whole = _ffmpeg("-i", tmp_path / "a.mp4", "-c", "copy", "-f", "nut", "-")
+    assert _frames((tmp_path / "b.mkv").read_bytes()) == _frames(whole)[75:]
+
+
+def test_aac_that_brings_its_headers_along(pipe: Pipe, tiny_model: Path, tmp_path: Path) -> None:
+    """MPEG-TS has a header before each packet, which Matroska does not: the check of the file knows them apart."""
+    stream = _ffmpeg(*_VIDEO[:4], *_SOUND, *_VIDEO[4:], "-c:v", "ffv1", "-c:a", "aac", "-f", "matroska", "-")
+    headed = _ffmpeg("-i", "-", "-c:v", "libx264", "-c:a", "copy", "-f", "mpegts", "-", data=stream)
+    source = _ffmpeg("-i", "-", "-c", "copy", "-f", "nut", "-", data=headed)
+    pipe(lambda: vsr.enhance("-", tmp_path / "out.mkv", model=str(tiny_model)), source)
+    assert _sound((tmp_path / "out.mkv").read_bytes()) == _sound(stream)
+
+
+def test_a_pipe_becomes_pictures(enhance: Pipe, pipe: Pipe, tiny_model: Path, tmp_path: Path) -> None:
+    source = _clip("yuv4mpegpipe", "-pix_fmt", "yuv420p")
+    pipe(lambda: vsr.enhance("-", tmp_path / "%02d.png", model=str(tiny_model)), source)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{n:02d}.png" for n in range(1, NUM_FRAMES + 1)]
 
 
 def test_what_cannot_go_to_a_pipe(enhance: Pipe, pipe: Pipe, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from vsr.errors import InputError, OptionError
+from vsr.media.picture_sequence import PictureSequence, find_sequence, is_image
 from vsr.media.reader import VideoReader
-from vsr.media.source import InputFormat, PictureSequence, find_sequence, is_image
+from vsr.media.source import InputFormat
 
 Write = Callable[..., None]
 
@@ -86,6 +87,14 @@ def test_a_folder_and_a_glob_are_sorted_by_their_names_bytes(write: Write) -> No
     assert _names(find_sequence(Path("f"))) == expected
     assert _brightness("f") == [0, 10, 20, 30, 50]
     assert _brightness("f/a*.png") == [10, 20]
+
+
+@pytest.mark.parametrize(
+    "names", [["a.JPG", "b.jpg", "c.jpeg", "d.JPEG"], ["a.tif", "b.TIFF", "c.tiff"], ["a.PNG", "b.png", "c.Png"]]
+)
+def test_one_kind_of_picture_by_several_suffixes(names: list[str], write: Write) -> None:
+    write(*(f"f/{name}" for name in names))
+    assert _brightness("f") == [10 * number for number in range(len(names))]
 
 
 @pytest.mark.parametrize("folder", ["{a,b}", "[1]", "a\\b", "-x", "p:q", "100%", "a b"])

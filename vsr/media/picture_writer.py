@@ -17,10 +17,11 @@ import numpy as np
 from vsr.errors import OutputError, VerificationError
 from vsr.frames import FrameBatch
 from vsr.media.encoder import VideoSettings
+from vsr.media.picture_sequence import PictureSequence, is_numbered
 from vsr.media.pipe import is_pipe
 from vsr.media.reader import Chunk, VideoReader
 from vsr.media.sequence import encode_image
-from vsr.media.source import PictureSequence, is_numbered, reason
+from vsr.media.source import reason
 
 __all__ = ["PictureTarget", "PictureWriter", "check_pictures", "is_right_angled", "picture_target"]
 
@@ -109,7 +110,7 @@ class PictureWriter:
         self._target, self._reader = target, reader
         self._matrix = reader.info.display_matrix
         self._first_index = round(reader.shift_seconds / reader.info.time_base)
-        self._files: list[Path] = []
+        self._indices = array("q")  # of the pictures among those of the input
         self._sizes = array("q")  # of the files, in bytes
         self._waiting: deque[Future[int]] = deque()
         num_threads = os.cpu_count() or 1
@@ -124,7 +125,7 @@ class PictureWriter:
 
     @property
     def num_frames(self) -> int:
-        return len(self._files)
+        return len(self._indices)
 
     @property
     def num_damaged(self) -> int:
@@ -136,11 +137,14 @@ class PictureWriter:
         if chunk.batch is None:
             return
         for position in range(chunk.batch.num_frames):
-            path = self._target.path(len(self._files), chunk.batch.pts[position] + self._first_index)
-            self._files.append(path)
+            self._indices.append(chunk.batch.pts[position] + self._first_index)
+            path = self._path(len(self._indices) - 1)
             self._waiting.append(self._threads.submit(self._encode, chunk.batch, position, path))
             while len(self._waiting) > self._most_waiting:
                 self._sizes.append(self._waiting.popleft().result())
+
+    def _path(self, position: int) -> Path:
+        return self._target.path(position, self._indices[position])
 
     def _encode(self, batch: FrameBatch, position: int, path: Path) -> int:
         data = encode_image(_upright(_pixels(batch, position), self._matrix), path)
@@ -158,9 +162,10 @@ class PictureWriter:
     def verify(self) -> None:
         """There must be a file for every frame that the reader handed out, as long as it was when it was written."""
         expected = len(self._reader.pts)
-        if len(self._files) != expected:
-            raise VerificationError(f"{self.path}: {expected} frames went in and {len(self._files)} came out")
-        for path, size in zip(self._files, self._sizes, strict=True):
+        if self.num_frames != expected:
+            raise VerificationError(f"{self.path}: {expected} frames went in and {self.num_frames} came out")
+        for position, size in enumerate(self._sizes):
+            path = self._path(position)
             partial = self._partial / path.name
             found = partial.stat().st_size if partial.exists() else 0
             if found != size:
@@ -169,13 +174,14 @@ class PictureWriter:
     @property
     def older(self) -> list[Path]:
         """Pictures that are there already, have a name of the pattern, and will not be replaced."""
-        written = set(self._files)
+        written = {self._path(position) for position in range(self.num_frames)}
         return [path for path in self._target.existing() if path not in written]
 
     def commit(self) -> None:
         """Put the pictures in their place, one after the other."""
         try:
-            for path in self._files:
+            for position in range(self.num_frames):
+                path = self._path(position)
                 (self._partial / path.name).replace(path)
             self._partial.rmdir()
         except OSError as error:

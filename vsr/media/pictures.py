@@ -11,19 +11,18 @@ import torch
 from torch import Tensor
 
 from vsr.errors import InputError
+from vsr.media.picture_sequence import IMAGE_SUFFIXES
 
 __all__ = ["find_images", "picture_size", "read_rgb"]
-
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 def find_images(folder: Path) -> list[Path]:
     """Pictures below a folder, sorted by path. Raises InputError where there is none."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
-        raise InputError(f"{folder}: no pictures found ({', '.join(sorted(_SUFFIXES))})")
+        raise InputError(f"{folder}: no pictures found ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return paths
 
 

@@ -17,24 +17,19 @@ from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from torch import Tensor
 
 from vsr.errors import InputError, OptionError
 from vsr.frames import Color, FrameBatch
+from vsr.media.alpha import decoder_with_alpha
+from vsr.media.clock import PacketClock
 from vsr.media.deinterlace import DeinterlaceMode, deinterlaced
+from vsr.media.picture_sequence import find_sequence
 from vsr.media.pipe import PipeReader, apart, is_pipe
 from vsr.media.pixels import FORMATS, PixelFormat, allocate_planes, closest_native, load_planes, repeated
-from vsr.media.source import (
-    DEFAULT_FRAMERATE,
-    InputFormat,
-    check_source,
-    find_sequence,
-    open_input,
-    open_pipe,
-    open_sequence,
-    reason,
-)
+from vsr.media.source import DEFAULT_FRAMERATE, InputFormat, check_source, open_input, open_pipe, open_sequence, reason
 from vsr.media.stream_map import mapped_streams
 from vsr.media.tags import (
     HdrMetadata,
@@ -241,8 +236,11 @@ class VideoReader:
             if len(frames) == batch_size:
                 yield Chunk(self._take_packets(), self._batch(frames))
                 frames = []
-        if self._num_moved_pts:
-            self._warn(f"{self.path}: {self._num_moved_pts} timestamps did not increase and were moved on")
+        if num_restarts := self._clock.num_restarts:
+            times = "once" if num_restarts == 1 else f"{num_restarts} times"
+            self._warn(f"{self.path}: its clock starts anew {times}; what follows goes on from there")
+        if num_moved := self._num_moved_pts + self._clock.num_moved:
+            self._warn(f"{self.path}: {num_moved} timestamps did not increase and were moved on")
         if self.num_damaged > self._num_cut:
             self._warn(
                 f"{self.path}: {self.num_damaged} damaged packets: {self.num_repeated} frames repeat the one before, "
@@ -280,6 +278,8 @@ class VideoReader:
             except av.FFmpegError:
                 return False
             self._frames.close()
+            self._decoder.flush_buffers()
+            self._clock = PacketClock(self.container)
             self._frames = self._decode()
             self._first = self._last_frame = self._last_pts = None
             self._awaited_pts.clear()
@@ -320,7 +320,9 @@ class VideoReader:
         self.stream = self._main_stream()
         if gpu is not None:
             self._move_to_gpu(gpu)
-        self._window = _Window(self.container, start, duration)
+        self._chroma_location = chroma_location_of_stream(self.container, self.stream.index)  # before threads decode
+        self._clock = PacketClock(self.container)
+        self._window: _Window = _Window(self.container, start, duration)
         self._start_decoder(search)
         self._frames = self._decode()
         return next(self._frames, None)
@@ -376,6 +378,7 @@ class VideoReader:
             self.stream.codec_context.thread_count = 0
         else:  # PyAV gives no frame of those that threads hold when one of them is damaged
             self.stream.codec_context.thread_count = 1
+        self._decoder: VideoCodecContext = decoder_with_alpha(self.stream) or self.stream.codec_context
         if self._window.start is not None and search:
             try:
                 self.container.seek(self._window.seek_target(self.stream), stream=self.stream)
@@ -387,8 +390,8 @@ class VideoReader:
         format_ = FORMATS[name]
         if name != frame.format.name:
             self._warn(f"{self.path}: pixel format {frame.format.name} is read as {name}")
-        location = chroma_location_of_stream(self.container, self.stream.index)
-        color, untagged = color_of_frame(frame, format_, self.stream.codec_context.name, location)
+        codec = self.stream.codec_context.name
+        color, untagged = color_of_frame(frame, format_, codec, self._chroma_location)
         duration = self.container.duration
         start = self.stream.start_time
         time_base = frame.time_base or self.stream.time_base or Fraction(1, 90000)
@@ -441,13 +444,13 @@ class VideoReader:
             self._awaited_pts.add(packet.pts)
         self._num_torn += packet.is_corrupt
         try:
-            frames = packet.decode()
+            frames = self._decoder.decode(packet)
         except av.FFmpegError as error:
             if self.stream.codec_context.is_hwaccel:  # maybe no damage, but a GPU that is full or gone
                 remedy = "--hwaccel none decodes on the CPU"
                 raise InputError(f"{self.path}: the GPU's decoder failed ({reason(error)}); {remedy}") from error
             self._num_lost += 1
-            return
+            frames = []  # with a decoder of many threads, at the end, those of sound packets too
         for frame in frames:
             if frame.pts is not None:
                 self._awaited_pts.discard(frame.pts)
@@ -473,6 +476,7 @@ class VideoReader:
     def _demux(self) -> Iterator[Packet[Any]]:
         try:
             for packet in self.container.demux():
+                self._clock.carry_on(packet)
                 if self.container.format.name in COUNTED_BY_BYTES and packet.size:
                     if packet.is_corrupt:  # the beginning of a frame
                         continue
@@ -520,6 +524,7 @@ class VideoReader:
     def _keep_packet(self, packet: Packet[Any]) -> None:
         self._time_sound(packet)
         if self._window.holds_packet(packet):
+            self._clock.put_in_order(packet)
             self._packets.append(packet)
             self.tallies.setdefault(packet.stream.index, StreamTally()).add(packet)
 

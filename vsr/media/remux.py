@@ -141,6 +141,8 @@ def plan_streams(
 def _plan_stream(stream: Stream, container: str, audio: AudioMode, has_chapters: bool) -> StreamPlan:
     if stream.type == "audio" and audio == "none":
         return StreamPlan(stream, "leave", note="left out as asked (--audio none)")
+    if stream.type == "audio" and audio in AUDIO_ENCODERS and not _has_decoder(stream):
+        return StreamPlan(stream, "leave", note="left out: this FFmpeg has no decoder for it", is_loss=True)
     if stream.type == "audio" and audio in AUDIO_ENCODERS:
         return StreamPlan(stream, "transcode", AUDIO_ENCODERS[audio], f"transcoded to {audio} as asked")
     if stream.type == "data" and stream.name == "bin_data" and has_chapters:
@@ -161,6 +163,10 @@ def _plan_stream(stream: Stream, container: str, audio: AudioMode, has_chapters:
             note = f"transcoded to {encoder}: {container} cannot hold it as it is"
             return StreamPlan(stream, "transcode", encoder, note, is_loss=True)
     return StreamPlan(stream, "leave", note=f"left out: {container} cannot hold it ({refusal})", is_loss=True)
+
+
+def _has_decoder(stream: Stream) -> bool:
+    return stream.codec_context is not None
 
 
 def _known_refusal(stream: Stream, container: str) -> str | None:

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 
 from vsr.errors import InputError, OutputError
+from vsr.media.picture_sequence import IMAGE_SUFFIXES, is_image
 from vsr.media.pipe import PipeReader, apart
-from vsr.media.source import IMAGE_SUFFIXES, check_source, is_image, reason
+from vsr.media.source import check_source, reason
 from vsr.media.writer import partial_path
 
 __all__ = [

@@ -18,7 +18,7 @@ class StreamTally:
         self._digest = hashlib.sha256()
 
     def add(self, packet: Packet[Any]) -> None:
-        data = bytes(packet)
+        data = _without_adts(bytes(packet))
         if data == b"\0\0":  # mov_text's "nothing on screen", which muxers add where there are gaps
             return
         self.num_packets += 1
@@ -27,3 +27,11 @@ class StreamTally:
     @property
     def digest(self) -> bytes:
         return self._digest.digest()
+
+
+def _without_adts(data: bytes) -> bytes:
+    """A packet of AAC without the header that it has in MPEG-TS (ISO/IEC 14496-3, 1.A.2.2), and others lack."""
+    if len(data) < 7 or data[0] != 0xFF or data[1] & 0xF6 != 0xF0:
+        return data
+    length = (data[3] & 3) << 11 | data[4] << 3 | data[5] >> 5
+    return data[7 if data[1] & 1 else 9 :] if length == len(data) else data

@@ -17,11 +17,11 @@ from av.packet import Packet
 from vsr.errors import StrictError
 from vsr.frames import FrameBatch
 from vsr.media.encoder import VideoEncoder
+from vsr.media.picture_sequence import is_one_picture
 from vsr.media.picture_writer import picture_target
 from vsr.media.reader import Chunk, VideoReader
 from vsr.media.remux import StreamPlan, codec_name
 from vsr.media.sequence import lost_in, read_image
-from vsr.media.source import is_one_picture
 from vsr.media.writer import check_target
 from vsr.media.y4m import Y4M
 from vsr.pipeline.job import load_upscaler

@@ -13,11 +13,11 @@ from torch import nn
 
 from vsr.backends.select import choose_place
 from vsr.errors import OptionError, StrictError
+from vsr.media.picture_sequence import is_one_picture
 from vsr.media.picture_writer import PictureWriter
 from vsr.media.pipe import PipeWriter, is_pipe, standard_output
 from vsr.media.reader import Chunk, VideoReader
 from vsr.media.sequence import is_image, lost_in, read_image, read_piped_image, write_image
-from vsr.media.source import is_one_picture
 from vsr.media.writer import check_target
 from vsr.media.y4m import Y4mWriter
 from vsr.models.cards import ModelCard
@@ -166,7 +166,7 @@ def enhance_video(
         chunks, sink = stack.enter_context(_ends(source, output, pipe, options, reader, upscaler, plan, note))
         meter = stack.enter_context(_meter(options, reader, plan, note))
         reuse = FrameReuse(upscaler, note) if options.reuse and can_reuse(upscaler.card) else None
-        network, num_before = NetworkStage(upscaler, reuse, target_of(plan), source), sink.num_frames
+        network, num_before = NetworkStage(upscaler, reuse, target_of(plan), reader.path), sink.num_frames
 
         def on_frames() -> None:
             seconds, num_frames = time.perf_counter() - started, num_before + network.num_frames
@@ -178,7 +178,7 @@ def enhance_video(
                 pipe.interrupt()
 
         stage_seconds = run_stages(chunks, network, sink, meter, on_frames, interrupt)
-        _check(options, sink, source, plan, note)
+        _check(options, sink, reader.path, plan, note)
         sink.commit()
     report = JobReport(
         output if pipe is None else Path(pipe.name),

@@ -53,6 +53,8 @@ _RAW = "rawvideo"
 _RAW_FORMATS = tuple(n for n, f in FORMATS.items() if f.layout != "semiplanar" and not n.startswith("yuvj"))
 
 _FORMAT_NAMES = {"y4m": Y4M, "mkv": "matroska", "ts": "mpegts"}  # besides FFmpeg's own
+_ASPECT_CONTAINERS = {"mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v", Y4M}
+_ASPECT_CODECS = ("libx264", "libx265", "h264_", "hevc_", "mpeg4", "mjpeg")  # which have it in their bitstream
 # Whose muxers go back to the start of a file to complete it.
 _SEEKING_CONTAINERS = {"mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v", "ismv", "avi"}
 
@@ -295,6 +297,11 @@ def plan_video(reader: VideoReader, output: Path, options: JobOptions, card: Mod
     if codec != _RAW and container != Y4M:
         losses += container_losses(container, codec, info, reader.container.metadata, streams)
     notes = [f"{s.title}: {s.note}" for s in streams if s.note and not s.is_loss]
+    if settings.sample_aspect_ratio not in (None, 1) and not _holds_aspect(container, codec):
+        losses.append(
+            f"the sample aspect ratio {settings.sample_aspect_ratio} is left out: {codec} in {container} cannot be "
+            "given it; .mp4, .y4m, libx264 and libx265 keep it"
+        )
     if codec == _RAW:
         untold, worth_knowing = _untold(info, settings, container)
         losses += untold
@@ -308,6 +315,11 @@ def plan_video(reader: VideoReader, output: Path, options: JobOptions, card: Mod
     return VideoPlan(settings, tuple(streams), container, tuple(notes), tuple(losses))
 
 
+def _holds_aspect(container: str, codec: str) -> bool:
+    """Whether PyAV can write the sample aspect ratio: of the container's own, it reaches those of ISO files alone."""
+    return container in _ASPECT_CONTAINERS or codec.startswith(_ASPECT_CODECS)
+
+
 def _untold(info: VideoInfo, settings: VideoSettings, container: str) -> tuple[list[str], list[str]]:
     """What raw video does not say of itself: what is lost by that, and what a reader has to be told."""
     losses, notes, color = [], [], settings.color
@@ -317,11 +329,10 @@ def _untold(info: VideoInfo, settings: VideoSettings, container: str) -> tuple[l
         if not info.untagged:
             losses.append(f"the colour tags ({color.matrix.name}) are left out: {name} has none; {keeps}")
         elif (info.height <= SD_MAX_LINES) != (settings.height <= SD_MAX_LINES):
-            notes.append(f"the video has no colour tags; read as {color.matrix.name}, which {name} cannot say")
+            read_as = f"the video has no colour tags; read as {color.matrix.name}"
+            notes.append(f"{read_as}, which {name} cannot say and a reader of this size will not expect")
         if container != Y4M and color.range is Range.FULL:
             losses.append(f"that the range is full is left out: raw video in {container} cannot say so; {keeps}")
-    if container != Y4M and settings.sample_aspect_ratio not in (None, 1):
-        losses.append(f"the sample aspect ratio {settings.sample_aspect_ratio} is left out; y4m keeps it, or {keeps}")
     if info.display_matrix:
         losses.append(f"that it is shown rotated is left out: {name} cannot say so")
     if info.hdr.mastering_display or info.hdr.content_light:

@@ -18,9 +18,9 @@ from torch import Tensor
 from vsr.errors import InputError, OptionError, OutputError
 from vsr.frames import FrameBatch
 from vsr.media.encoder import VideoSettings
+from vsr.media.picture_sequence import is_one_picture
 from vsr.media.pictures import read_rgb
 from vsr.media.reader import VideoReader, reason
-from vsr.media.source import is_one_picture
 from vsr.media.writer import check_target, partial_path
 from vsr.metrics import pooled_psnr_db, psnr_db
 from vsr.pipeline.measured import LUMA, Luma, Picture, batch_luma_psnr_db, is_same_moment, undamaged_frames

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vsr.errors import OptionError
+from vsr.errors import OptionError, OutputError
+from vsr.media.picture_sequence import is_image
 from vsr.media.picture_writer import PictureWriter, check_pictures, picture_target
 from vsr.media.pipe import PipeWriter, is_pipe
 from vsr.media.pipe_writer import PipeVideoWriter
 from vsr.media.reader import VideoReader
-from vsr.media.source import is_image
 from vsr.media.writer import VideoWriter, check_target
 from vsr.media.y4m import Y4M, Y4mWriter
 from vsr.models.cards import ModelCard
@@ -34,6 +34,8 @@ def check_output(output: Path, overwrite: bool, source: Path, reader: VideoReade
         raise OptionError(
             f"{output}: {what}; name a video to come out (.mp4, .mkv, .mov, .webm), or pictures (%06d.png)"
         )
+    elif output.is_dir():
+        raise OutputError(f"{output}: is a folder; name a file in it, or pictures ({output / '%06d.png'})")
     else:
         check_target(output, overwrite, source)
 

@@ -1,0 +1,68 @@
+"""Timestamps of packets that cannot stay as they are: clocks that start anew, and packets in a wrong order."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from av.container import InputContainer
+from av.format import Flags
+from av.packet import Packet
+
+__all__ = ["PacketClock"]
+
+_MAY_RESTART: int = Flags.ts_discont.value  # type: ignore[assignment]  # an int, whatever its stub says
+RESTART_SECONDS = Fraction(1, 4)  # a DTS so far behind the last one is no disorder but another recording
+
+
+class PacketClock:
+    """Lets time go on where recordings lie behind one another in a file, and keeps every stream's DTS in order.
+
+    num_restarts: how often the clock has started anew.  num_moved: timestamps that were changed for the order.
+    """
+
+    def __init__(self, container: InputContainer) -> None:
+        self._may_restart = bool(container.format.flags & _MAY_RESTART)
+        self._offsets = [Fraction(0)]  # seconds to add, by recording
+        self._recordings: dict[int, int] = {}  # which recording a stream has come to
+        self._last_seconds: dict[int, Fraction] = {}  # a stream's last DTS on its recording's clock
+        self._end: Fraction | None = None  # of all packets so far, on the clock that goes on
+        self._last_dts: dict[int, int] = {}
+        self.num_moved = 0
+
+    @property
+    def num_restarts(self) -> int:
+        return len(self._offsets) - 1
+
+    def carry_on(self, packet: Packet[Any]) -> None:
+        """Move a packet of any stream behind what was before its recording. For every packet, in their order."""
+        time = packet.dts if packet.dts is not None else packet.pts
+        if time is None or not self._may_restart:
+            return
+        index, seconds = packet.stream.index, time * packet.time_base
+        number = self._recordings.setdefault(index, 0)
+        shown = seconds if packet.pts is None else packet.pts * packet.time_base
+        if seconds < self._last_seconds.get(index, seconds) - RESTART_SECONDS:
+            number = self._recordings[index] = number + 1
+            if number == len(self._offsets):  # the first stream to come to it
+                self._offsets.append((self._end or 0) - shown)
+        self._last_seconds[index] = seconds
+        end = shown + self._offsets[number] + (packet.duration or 0) * packet.time_base
+        self._end = end if self._end is None else max(self._end, end)
+        ticks = round(self._offsets[number] / packet.time_base)
+        packet.dts = None if packet.dts is None else packet.dts + ticks
+        packet.pts = None if packet.pts is None else packet.pts + ticks
+
+    def put_in_order(self, packet: Packet[Any]) -> None:
+        """Move the DTS of a packet that is to be copied on, if it is not behind the one before, as muxers want it."""
+        if packet.dts is None:
+            return
+        index, is_moved = packet.stream.index, False
+        step = 0 if packet.stream.type in ("subtitle", "data") else 1  # of which two may begin at once
+        last = self._last_dts.get(index)
+        if last is not None and packet.dts < last + step:
+            packet.dts, is_moved = last + step, True
+        if packet.pts is not None and packet.pts < packet.dts:
+            packet.pts, is_moved = packet.dts, True
+        self._last_dts[index] = packet.dts
+        self.num_moved += is_moved
