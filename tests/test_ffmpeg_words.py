@@ -120,6 +120,9 @@ def test_times_count_from_where_ffmpeg_counts(line: str, start: str | None, dura
         ("-i a -map_metadata -1 b", "afterwards"),
         ("-i a -nonsense b", "--encoder-option"),
         ("-i a -movflags +faststart b", "-c copy"),
+        ("-threads 4 -i a b", "after -i"),
+        ("-hwaccel cuda -hwaccel_output_format cuda -i a b", "leave it out"),
+        ("-i a -color_primaries bt709 b", "colour"),
         ("-i a -tag:v hvc1 b", "-c copy"),
         ("-i a -ss 3 -to 2 b", "before -ss 3"),
         ("-ss 3 -t 1 -i a -ss 2 b", "nothing lies between"),
@@ -130,7 +133,7 @@ def test_times_count_from_where_ffmpeg_counts(line: str, start: str | None, dura
     ],
 )
 def test_what_is_not_the_same_is_refused_with_a_way_out(line: str, words: str) -> None:
-    with pytest.raises(OptionError, match="^-|^b c") as refused:
+    with pytest.raises(OptionError, match=r"^-|^b c") as refused:
         _translated(line)
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)

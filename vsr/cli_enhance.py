@@ -17,6 +17,7 @@ from vsr.terminal import FfmpegProgress, ProgressPrinter
 
 if TYPE_CHECKING:
     from vsr.pipeline.plan import JobOptions
+    from vsr.pipeline.several import KeptModel
 
 __all__ = ["enhance", "preview"]
 
@@ -76,7 +77,7 @@ def enhance(
     -t, -f, -r, -tune, -b:v, -loglevel, -progress and others. What vsr does not do is refused.
     """
     from vsr.pipeline.dry_run import describe_job
-    from vsr.pipeline.several import enhance_each, make_folder, name_outputs
+    from vsr.pipeline.several import KeptModel, enhance_each, make_folder, name_outputs
 
     stop_if_interrupted()
     _check_files(files, output_dir, suffix, container)
@@ -84,7 +85,8 @@ def enhance(
     options = _job_options(values)
     if output_dir is not None and (options.report is not None or options.reference is not None):
         raise OptionError("--report and --reference: are of one file; name one INPUT and one OUTPUT")
-    enhance_one = partial(describe_job, on_line=click.echo) if dry_run else partial(_enhance_one, printer)
+    kept = KeptModel()
+    enhance_one = partial(describe_job, on_line=click.echo) if dry_run else partial(_enhance_one, printer, kept)
     try:
         if output_dir is None:
             source, output = files
@@ -93,7 +95,7 @@ def enhance(
         named = name_outputs(files, output_dir, suffix or "", container)
         if not dry_run:
             make_folder(output_dir)
-        outcome = enhance_each(named, options, enhance_one, note=printer.note, complain=printer.complain)
+        outcome = enhance_each(named, options, enhance_one, kept, note=printer.note, complain=printer.complain)
         if not dry_run:
             printer.summary(outcome)
         return outcome.exit_code
@@ -101,11 +103,11 @@ def enhance(
         printer.end()
 
 
-def _enhance_one(printer: ProgressPrinter, source: Path, output: Path, options: JobOptions) -> None:
+def _enhance_one(printer: ProgressPrinter, load: KeptModel, source: Path, output: Path, options: JobOptions) -> None:
     from vsr.pipeline.job import enhance_file
 
     try:
-        report = enhance_file(source, output, options, note=printer.note, on_progress=printer.update)
+        report = enhance_file(source, output, options, note=printer.note, on_progress=printer.update, load=load)
     finally:
         printer.close()
     printer.report(report)
@@ -116,6 +118,7 @@ def _enhance_one(printer: ProgressPrinter, source: Path, output: Path, options: 
 @click.argument("output", required=False, type=FILE)
 @click.option("--at", "--start", "-ss", type=Seconds(), default=Fraction(0), help="Where to look.")
 @click.option("--duration", "-t", type=Seconds(), default=Fraction(5), help="How much of it.  [default: 5 seconds]")
+@click.option("--framerate", "-framerate", "-r", type=Rate(), help="Of pictures: 24, 30000/1001 ...")
 @model_options
 @encoder_options
 @click.option("--overwrite/--no-overwrite", "-y/-n", default=False, help="Replace OUTPUT if it exists.  [default: no]")

@@ -68,6 +68,7 @@ _TIME_IS_KEPT = "vsr keeps every frame at its time; change the rate with ffmpeg 
 _TAGS_ARE_KEPT = "vsr keeps metadata and chapters; change them afterwards with ffmpeg -i OUT -map 0 -c copy"
 _SOUND = "of sound, vsr takes only -c:a copy, aac or libopus, and -an; do more with ffmpeg afterwards"
 _ONE_INPUT = "vsr enhances one file with -i; several go without it: vsr enhance A B --output-dir DIR"
+_COLOR = "vsr reads the colour of its input and says the same of its output; wrong tags are set right beforehand"
 _MUXER = "vsr leaves this to ffmpeg, which does it in seconds afterwards: ffmpeg -i OUT -map 0 -c copy ..."
 _UNKNOWN = "vsr has no such option; an encoder's goes as --encoder-option NAME=VALUE"
 _REFUSED = {
@@ -83,6 +84,9 @@ _REFUSED = {
     "vsync": _TIME_IS_KEPT, "fps_mode": _TIME_IS_KEPT, "itsoffset": _TIME_IS_KEPT, "itsscale": _TIME_IS_KEPT,
     "copyts": _TIME_IS_KEPT, "output_ts_offset": _TIME_IS_KEPT, "shortest": "vsr keeps all streams; use -t",
     "sseof": "vsr counts from the start: -ss", "stream_loop": "vsr reads its input once",
+    "color_primaries": _COLOR, "color_trc": _COLOR, "colorspace": _COLOR, "color_range": _COLOR,
+    "chroma_sample_location": _COLOR,
+    "hwaccel_output_format": "leave it out; vsr keeps frames where it needs them",
     "movflags": _MUXER, "tag": _MUXER, "vtag": _MUXER, "brand": _MUXER, "timecode": _MUXER,
     "start_number": "vsr begins with the lowest number that there is",
     "aspect": "vsr keeps the shape of the picture; change it afterwards with ffmpeg -i OUT -map 0 -c copy -aspect",
@@ -182,6 +186,8 @@ class _Translation:
         elif name in ("codec", "codec:a", "acodec", "an", "sn", "dn", "loglevel", "v", "nostats"):
             self._translate_by_meaning(word, name)
         elif name in _OF_ENCODERS:
+            if self._is_before_input:
+                raise OptionError(f"{word}: before -i it would be the decoder's; put it after -i")
             self._result += ["--encoder-option", f"{name}={self._value(word)}"]
         elif word.partition("=")[0] in self._own or re.fullmatch(r"-\w\d.*|-\w", word):
             self._pass_on(word)

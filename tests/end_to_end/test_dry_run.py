@@ -130,6 +130,37 @@ def test_a_picture(run: Run, tmp_path: Path, tiny_model: Path, clean_folder: Cal
     clean_folder("in.png")
 
 
+def test_pictures_in_and_pictures_out(
+    run: Run, tmp_path: Path, make_clip: Callable[..., Path], tiny_model: Path, clean_folder: Callable[..., None]
+) -> None:
+    source = make_clip(tmp_path / "in.mkv", pts=range(10))
+    ended = run("enhance", source, tmp_path / "out/%03d.png", "--model", tiny_model, "--dry-run")
+    assert (ended.code, ended.err) == (0, "")
+    assert re.match(r"time: about \d+ seconds", _line(ended, "time"))
+    assert _line(ended, "size: ") == "size: not estimated for pictures"
+    clean_folder("in.mkv")
+    (tmp_path / "frames").mkdir()
+    for number in range(12):
+        cv2.imwrite(str(tmp_path / f"frames/{number:02d}.png"), np.full((24, 32, 3), 9 * number, np.uint8))
+    ended = run("enhance", tmp_path / "frames", tmp_path / "out.mp4", "--model", tiny_model, "--dry-run")
+    assert (ended.code, ended.err) == (0, "")
+    assert "12 frames" in _line(ended, "input: ")
+    assert "libx264" in _line(ended, "output: ")
+
+
+def test_raw_video_is_as_large_as_its_samples(
+    run: Run, tmp_path: Path, make_clip: Callable[..., Path], tiny_model: Path
+) -> None:
+    source = make_clip(tmp_path / "in.mkv", pts=range(10))
+    ended = run("enhance", source, "-", "--model", tiny_model, "--dry-run")
+    assert (ended.code, ended.err) == (0, "")
+    assert _line(ended, "output: ").startswith("output: yuv4mpegpipe, rawvideo")
+    assert _bytes_in(_line(ended, "size")) == pytest.approx(10 * 64 * 48 * 3 / 2, rel=0.02)
+    ended = run("enhance", "-", "out.mp4", "--dry-run")
+    assert ended.code == OPTION
+    assert "name a file" in ended.err
+
+
 def test_several_inputs_and_a_folder_that_is_not_there(
     run: Run, tmp_path: Path, make_clip: Callable[..., Path], tiny_model: Path, clean_folder: Callable[..., None]
 ) -> None:

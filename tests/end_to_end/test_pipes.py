@@ -405,6 +405,18 @@ def test_a_pipe_becomes_pictures(enhance: Pipe, pipe: Pipe, tiny_model: Path, tm
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{n:02d}.png" for n in range(1, NUM_FRAMES + 1)]
 
 
+def test_sound_that_begins_long_after_the_start_is_named(enhance: Pipe) -> None:
+    """FFmpeg looks at the start of a pipe and cannot go back; PyAV passes over what turns up later."""
+    silent = _ffmpeg(*_VIDEO[:4], "-t", "8", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-f", "mpegts", "-")
+    late = ("-output_ts_offset", "8", "-f", "mpegts", "-")
+    loud = _ffmpeg(*_VIDEO[:4], *_SOUND, "-t", "0.4", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "aac", *late)
+    notes: list[str] = []
+    assert len(_frames(enhance(silent + loud, notes, format="nut"))) == 210
+    assert any("1 streams that begin later are left out" in line for line in notes)
+    with pytest.raises(StrictError):
+        enhance(silent + loud, format="nut", strict=True)
+
+
 def test_what_cannot_go_to_a_pipe(enhance: Pipe, pipe: Pipe, tmp_path: Path) -> None:
     source = _clip("yuv4mpegpipe", "-pix_fmt", "yuv420p")
     with pytest.raises(OptionError, match="mp4 cannot go to a pipe"):

@@ -111,6 +111,20 @@ def test_10_bit_stay_10_bit(
     assert read_back(tmp_path / "in_preview.mp4").first.format.name == "yuv420p10le"
 
 
+@pytest.mark.parametrize(("source", "name"), [("frames/%03d.png", "frames"), ("frames", "frames")])
+def test_pictures_that_make_a_video(
+    source: str, name: str, run: Run, tmp_path: Path, dark_model: Path, read_back: Callable[..., Any]
+) -> None:
+    (tmp_path / "frames").mkdir()
+    for number in range(30):
+        cv2.imwrite(str(tmp_path / f"frames/{number:03d}.png"), np.full((24, 32, 3), 8 * number, np.uint8))
+    ended = run("preview", source, "-r", "10", "--at", "1", "-t", "0.5", "--model", dark_model, "--quiet")
+    assert (ended.code, ended.err) == (0, "")
+    reading = read_back(tmp_path / f"{name}_preview.mp4")
+    assert [float(seconds) for seconds in reading.times] == [0, 0.1, 0.2, 0.3, 0.4]
+    assert (reading.first.width, reading.first.height) == (64, 48)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

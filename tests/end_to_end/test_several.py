@@ -13,6 +13,8 @@ import pytest
 from command_line import Run, is_refused
 
 import vsr.pipeline.job
+import vsr.pipeline.several
+import vsr.pipeline.upscaler
 
 INPUT, OPTION, MODEL, INTERRUPTED = 2, 4, 5, 130
 
@@ -115,6 +117,40 @@ def test_json_has_an_event_for_every_file(run: Run, clips: list[Path], out: Path
     assert events[-1]["done"] == [str(clips[0]), str(clips[2])]
     assert events[-1]["failed"] == [str(clips[1])]
     assert events[-1]["skipped"] == []
+
+
+def test_the_model_stays_loaded_and_is_checked_for_every_file(
+    run: Run,
+    tmp_path: Path,
+    out: Path,
+    make_clip: Callable[..., Path],
+    read_back: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two of one size, one of another, and two of the first again."""
+    sizes = {"a": (64, 48), "b": (64, 48), "c": (48, 32), "d": (64, 48), "e": (64, 48)}
+    clips = [make_clip(tmp_path / f"{name}.mkv", pts=range(3), size=size) for name, size in sizes.items()]
+    loaded, checked = [], []
+    load, gate = vsr.pipeline.several.load_upscaler, vsr.pipeline.upscaler.PrecisionGate
+
+    def counted_load(options: Any, width: int, height: int, *more: Any, **others: Any) -> Any:
+        loaded.append((width, height))
+        return load(options, width, height, *more, **others)
+
+    def counted_gate(*arguments: Any) -> Any:
+        checked.append(arguments)
+        return gate(*arguments)
+
+    monkeypatch.setattr(vsr.pipeline.several, "load_upscaler", counted_load)
+    monkeypatch.setattr(vsr.pipeline.upscaler, "PrecisionGate", counted_gate)
+    options = ["--model", "nano", "--precision", "bf16", "-crf", "0", "--quiet"]
+    assert run("enhance", *clips, "--output-dir", out, *options).code == 0
+    assert loaded == [(64, 48), (48, 32), (64, 48)]
+    assert len(checked) == 5
+    assert run("enhance", clips[4], tmp_path / "alone.mkv", *options).code == 0
+    together, alone = (read_back(path, keep_frames=True).frames for path in (out / "e.mkv", tmp_path / "alone.mkv"))
+    for one, other in zip(together, alone, strict=True):
+        assert np.array_equal(one.to_ndarray(), other.to_ndarray())
 
 
 @pytest.mark.parametrize(

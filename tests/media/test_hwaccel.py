@@ -28,6 +28,9 @@ class _Instead:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["_real"], name)
 
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.__dict__["_real"])
+
 
 class _GpuContainer:
     """What PyAV gives for hwaccel: the same frames, downloaded in a GPU's pixel format."""
@@ -54,7 +57,7 @@ class _GpuContainer:
 
 
 def _on_a_gpu(monkeypatch: pytest.MonkeyPatch, **behaviour: Any) -> None:
-    def opened(path: Path, hwaccel: Any = None) -> Any:
+    def opened(path: Path, hwaccel: Any = None, format_: Any = None) -> Any:
         return open_input(path) if hwaccel is None else _GpuContainer(open_input(path), **behaviour)
 
     monkeypatch.setattr(reader, "open_input", opened)

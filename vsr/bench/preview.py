@@ -11,9 +11,9 @@ from pathlib import Path
 from vsr.bench.compare import Comparison, write_comparison
 from vsr.errors import OptionError
 from vsr.media.encoder import VideoSettings
+from vsr.media.picture_sequence import find_sequence, is_image, is_one_picture
 from vsr.media.pipe import is_pipe
 from vsr.media.remux import plan_streams
-from vsr.media.sequence import is_image
 from vsr.media.writer import VideoWriter, check_target
 from vsr.pipeline.job import Progress, enhance_video
 from vsr.pipeline.plan import JobOptions, choose_encoding
@@ -27,8 +27,10 @@ _BATCH = 4  # frames
 
 
 def preview_path(source: Path) -> Path:
-    """Where a preview of a video goes unless it is said: into the current folder."""
-    return Path(f"{source.stem}_preview.mp4")
+    """Where a preview of a video goes unless it is said: into the current folder, under its name or its folder's."""
+    is_pattern = not source.is_dir() and find_sequence(source) is not None
+    name = source.absolute().parent.name if is_pattern else source.stem
+    return Path(f"{name}_preview.mp4")
 
 
 def write_preview(
@@ -47,7 +49,7 @@ def write_preview(
     Sound and clock are the source's. Both parts lie in lossless temporary files until then, which are removed
     whatever happens. Raises the errors of `vsr.errors`.
     """
-    if is_image(source):
+    if is_one_picture(source):
         raise OptionError(f"{source}: is a picture; use vsr enhance, and vsr compare --layout split")
     if is_pipe(source):
         raise OptionError(f"{source}: a preview reads its input twice; name a file")

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
+from typing import Any, Self
 
-from av.container import InputContainer
+from av.container import InputContainer, OutputContainer
 from av.format import Flags
 from av.packet import Packet
 
-__all__ = ["PacketClock"]
+__all__ = ["PacketClock", "PacketOrder"]
 
 _MAY_RESTART: int = Flags.ts_discont.value  # type: ignore[assignment]  # an int, whatever its stub says
+_MAY_COINCIDE: int = Flags.ts_nonstrict.value  # type: ignore[assignment]
 RESTART_SECONDS = Fraction(1, 4)  # a DTS so far behind the last one is no disorder but another recording
 
 
 class PacketClock:
-    """Lets time go on where recordings lie behind one another in a file, and keeps every stream's DTS in order.
-
-    num_restarts: how often the clock has started anew.  num_moved: timestamps that were changed for the order.
-    """
+    """Lets time go on where recordings lie behind one another in a file."""
 
     def __init__(self, container: InputContainer) -> None:
         self._may_restart = bool(container.format.flags & _MAY_RESTART)
@@ -27,11 +25,10 @@ class PacketClock:
         self._recordings: dict[int, int] = {}  # which recording a stream has come to
         self._last_seconds: dict[int, Fraction] = {}  # a stream's last DTS on its recording's clock
         self._end: Fraction | None = None  # of all packets so far, on the clock that goes on
-        self._last_dts: dict[int, int] = {}
-        self.num_moved = 0
 
     @property
     def num_restarts(self) -> int:
+        """How often the clock has started anew."""
         return len(self._offsets) - 1
 
     def carry_on(self, packet: Packet[Any]) -> None:
@@ -53,16 +50,35 @@ class PacketClock:
         packet.dts = None if packet.dts is None else packet.dts + ticks
         packet.pts = None if packet.pts is None else packet.pts + ticks
 
-    def put_in_order(self, packet: Packet[Any]) -> None:
-        """Move the DTS of a packet that is to be copied on, if it is not behind the one before, as muxers want it."""
+
+class PacketOrder:
+    """Keeps the DTS of every stream going on, as muxers want it. num_moved: packets that were changed for that.
+
+    is_strict: whether two packets of sound or picture must not begin at once.
+    """
+
+    def __init__(self, is_strict: bool = True) -> None:
+        self._step = 1 if is_strict else 0
+        self._last_dts: dict[int, int] = {}
+        self.num_moved = 0
+
+    @classmethod
+    def of(cls, output: OutputContainer) -> Self:
+        """What the muxer of an output asks for."""
+        return cls(not output.format.flags & _MAY_COINCIDE)
+
+    def put(self, packet: Packet[Any]) -> None:
+        """Move a packet on, if it is not behind the one before; give it a time, if it has none but others have."""
+        index, last = packet.stream.index, self._last_dts.get(packet.stream.index)
+        step = 0 if packet.stream.type in ("subtitle", "data") else self._step
+        if packet.dts is None:
+            packet.dts = packet.pts if packet.pts is not None or last is None else last + (packet.duration or step)
         if packet.dts is None:
             return
-        index, is_moved = packet.stream.index, False
-        step = 0 if packet.stream.type in ("subtitle", "data") else 1  # of which two may begin at once
-        last = self._last_dts.get(index)
-        if last is not None and packet.dts < last + step:
-            packet.dts, is_moved = last + step, True
-        if packet.pts is not None and packet.pts < packet.dts:
-            packet.pts, is_moved = packet.dts, True
+        before = packet.dts, packet.pts
+        if last is not None:
+            packet.dts = max(packet.dts, last + step)
+        if packet.pts is None or packet.pts < packet.dts:
+            packet.pts = packet.dts
+        self.num_moved += before not in ((packet.dts, packet.pts), (packet.dts, None))
         self._last_dts[index] = packet.dts
-        self.num_moved += is_moved

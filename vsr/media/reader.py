@@ -17,14 +17,13 @@ from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
-from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from torch import Tensor
 
 from vsr.errors import InputError, OptionError
 from vsr.frames import Color, FrameBatch
 from vsr.media.alpha import decoder_with_alpha
-from vsr.media.clock import PacketClock
+from vsr.media.clock import PacketClock, PacketOrder
 from vsr.media.deinterlace import DeinterlaceMode, deinterlaced
 from vsr.media.picture_sequence import find_sequence
 from vsr.media.pipe import PipeReader, apart, is_pipe
@@ -37,6 +36,7 @@ from vsr.media.tags import (
     color_of_frame,
     display_matrix_of_frame,
     hdr_of_frame,
+    num_streams_by_now,
     side_data_not_carried,
 )
 from vsr.media.tally import StreamTally
@@ -47,6 +47,7 @@ HwAccelMode = Literal["none", "auto", "cuda"]
 EXACT_ON_GPU = ("h264", "hevc")  # their standards fix every decoded sample, so that a GPU gives the same
 SEARCH_SECONDS = 1  # before a frame that is looked for, so that what deinterlaces it has its neighbours
 COUNTED_BY_BYTES = {"yuv4mpegpipe", "rawvideo"}  # nothing but whole frames follow one another in them
+WITHOUT_LIST_OF_STREAMS = {"mpegts", "mpeg", "flv"}  # of which more may turn up on the way
 INTERLEAVE_SECONDS = 10  # how far apart streams of one moment may lie in a file; FFmpeg's own limit
 
 
@@ -239,11 +240,11 @@ class VideoReader:
         if num_restarts := self._clock.num_restarts:
             times = "once" if num_restarts == 1 else f"{num_restarts} times"
             self._warn(f"{self.path}: its clock starts anew {times}; what follows goes on from there")
-        if num_moved := self._num_moved_pts + self._clock.num_moved:
+        if num_moved := self._num_moved_pts + self._order.num_moved:
             self._warn(f"{self.path}: {num_moved} timestamps did not increase and were moved on")
-        if self.num_damaged > self._num_cut:
+        if num_damaged := self.num_damaged - self._num_cut:
             self._warn(
-                f"{self.path}: {self.num_damaged} damaged packets: {self.num_repeated} frames repeat the one before, "
+                f"{self.path}: {num_damaged} damaged packets: {self.num_repeated} frames repeat the one before, "
                 f"{self._num_concealed} are shown as far as they could be decoded"
             )
         yield Chunk(self._take_packets(), self._batch(frames) if frames else None)
@@ -278,7 +279,8 @@ class VideoReader:
             except av.FFmpegError:
                 return False
             self._frames.close()
-            self._decoder.flush_buffers()
+            if self._alpha_decoder is not None:
+                self._alpha_decoder.flush_buffers()
             self._clock = PacketClock(self.container)
             self._frames = self._decode()
             self._first = self._last_frame = self._last_pts = None
@@ -320,8 +322,9 @@ class VideoReader:
         self.stream = self._main_stream()
         if gpu is not None:
             self._move_to_gpu(gpu)
+        self._num_bytes = self.container.size if self.pipe is None else 0
         self._chroma_location = chroma_location_of_stream(self.container, self.stream.index)  # before threads decode
-        self._clock = PacketClock(self.container)
+        self._clock, self._order = PacketClock(self.container), PacketOrder()
         self._window: _Window = _Window(self.container, start, duration)
         self._start_decoder(search)
         self._frames = self._decode()
@@ -378,7 +381,7 @@ class VideoReader:
             self.stream.codec_context.thread_count = 0
         else:  # PyAV gives no frame of those that threads hold when one of them is damaged
             self.stream.codec_context.thread_count = 1
-        self._decoder: VideoCodecContext = decoder_with_alpha(self.stream) or self.stream.codec_context
+        self._alpha_decoder = decoder_with_alpha(self.stream)
         if self._window.start is not None and search:
             try:
                 self.container.seek(self._window.seek_target(self.stream), stream=self.stream)
@@ -444,7 +447,7 @@ class VideoReader:
             self._awaited_pts.add(packet.pts)
         self._num_torn += packet.is_corrupt
         try:
-            frames = self._decoder.decode(packet)
+            frames = packet.decode() if self._alpha_decoder is None else self._alpha_decoder.decode(packet)
         except av.FFmpegError as error:
             if self.stream.codec_context.is_hwaccel:  # maybe no damage, but a GPU that is full or gone
                 remedy = "--hwaccel none decodes on the CPU"
@@ -482,8 +485,13 @@ class VideoReader:
                         continue
                     self._last_byte = (packet.pos or 0) + packet.size
                 yield packet
+            self._check_for_shrinking()
             self._check_for_cut()
+            self._check_for_late_streams()
+        except IndexError:  # in PyAV, at the end of a file in which streams have turned up since it was opened
+            self._check_for_late_streams()
         except av.InvalidDataError as error:
+            self._check_for_shrinking()
             if self._last_pts is not None:  # else an error will say that there is nothing
                 self._warn(f"{self.path}: reading stopped at damaged data ({reason(error)})")
             self._num_lost += 1
@@ -497,6 +505,11 @@ class VideoReader:
         packet.stream, packet.time_base = self.stream, self.stream.time_base or Fraction(1, 90000)
         return packet
 
+    def _check_for_shrinking(self) -> None:
+        """At the end: whether the file was longer when it was opened."""
+        if self.pipe is None and self.container.size < self._num_bytes:
+            raise InputError(f"{self.path}: has become shorter while it was read; start again when it is complete")
+
     def _check_for_cut(self) -> None:
         """At the end of what has nothing but frames: whether there is a part of one more."""
         if self.container.format.name not in COUNTED_BY_BYTES:
@@ -508,6 +521,18 @@ class VideoReader:
         if num_bytes > self._last_byte and not (self.pipe is not None and self.pipe.is_interrupted):
             self._warn(f"{self.path}: ends in the middle of a frame, which is left out; {remedy}")
             self._num_cut = 1
+
+    def _check_for_late_streams(self) -> None:
+        """At the end: whether there were streams that the start of the input did not show."""
+        if not set(self.container.format.name.split(",")) & WITHOUT_LIST_OF_STREAMS:
+            return
+        num_late = num_streams_by_now(self.container) - len(self.container.streams)
+        if num_late > 0:
+            self._warn(
+                f"{self.path}: {num_late} streams that begin later are left out; "
+                "ffmpeg -analyzeduration 1G -probesize 1G -c copy to .mkv first finds them"
+            )
+            self._num_cut += num_late
 
     def _time_sound(self, packet: Packet[Any]) -> None:
         """Give a packet of sound without a time, as short streams from a pipe have them, that after the one before."""
@@ -524,7 +549,7 @@ class VideoReader:
     def _keep_packet(self, packet: Packet[Any]) -> None:
         self._time_sound(packet)
         if self._window.holds_packet(packet):
-            self._clock.put_in_order(packet)
+            self._order.put(packet)
             self._packets.append(packet)
             self.tallies.setdefault(packet.stream.index, StreamTally()).add(packet)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,10 +16,12 @@ from av.audio.layout import AudioLayout
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
+from av.rational import AVRational
 from av.stream import Disposition, Stream
 from av.subtitles.codeccontext import SubtitleCodecContext
 from av.subtitles.stream import SubtitleStream
 
+from vsr.media.clock import PacketOrder
 from vsr.media.reader import reason
 
 __all__ = [
@@ -251,7 +254,9 @@ class Remuxer:
         self._streams: dict[int, Stream] = {}
         self._encoders: dict[int, AudioStream] = {}
         self._texts: dict[int, SubtitleStream] = {}
+        self._order = PacketOrder.of(output)
         self.num_damaged_audio = self.num_damaged_texts = 0
+        self.num_refused: Counter[int] = Counter()  # packets that were to be copied, by the output's stream
         self._plans = {plan.stream.index: plan for plan in plans}
 
     def add_stream(self, index: int) -> None:
@@ -301,8 +306,11 @@ class Remuxer:
             if packet.duration and packet.duration >= 2**31:
                 packet.duration = 0  # "until further notice", which muxers refuse as too long
             target = self._streams[index]
-            packet.stream = target
-            self._output.mux(packet)
+            try:
+                self._write(packet, target)
+            except (av.InvalidDataError, av.error.PatchWelcomeError):  # AAC with a broken header, which is rewritten
+                self.num_refused[target.index] += 1
+                self.num_damaged_audio += 1
         elif index in self._encoders:
             self._transcode(packet, index)
         elif index in self._texts:
@@ -315,7 +323,7 @@ class Remuxer:
             self.num_damaged_audio += 1
             return
         for frame in frames:
-            self._output.mux(self._encoders[index].encode(frame))
+            self._write_all(self._encoders[index].encode(frame), self._encoders[index])
 
     def _translate(self, packet: Packet[Any], index: int) -> None:
         """Subtitles of one kind of text as those of another, at the same time and for as long."""
@@ -329,14 +337,30 @@ class Remuxer:
         except av.FFmpegError:
             self.num_damaged_texts += 1
             return
-        translated.stream, translated.time_base = self._texts[index], packet.time_base
+        translated.time_base = packet.time_base
         translated.pts = translated.dts = packet.pts
         translated.duration = packet.duration
-        self._output.mux(translated)
+        self._write(translated, self._texts[index])
+
+    def _write_all(self, packets: Iterable[Packet[Any]], target: Stream) -> None:
+        for packet in packets:
+            self._write(packet, target)
+
+    def _write(self, packet: Packet[Any], target: Stream) -> None:
+        packet.stream = target
+        if target.time_base is not None:
+            packet.rescale_ts(AVRational(target.time_base.numerator, target.time_base.denominator))
+        self._order.put(packet)  # also of what was in order by finer ticks, or was encoded from damaged sound
+        self._output.mux(packet)
 
     def flush(self) -> None:
         """Drain the audio decoders and encoders."""
         for index, encoder in self._encoders.items():
-            for frame in self._plans[index].stream.decode(None):  # type: ignore[attr-defined]
-                self._output.mux(encoder.encode(frame))
-            self._output.mux(encoder.encode(None))
+            try:
+                frames = self._plans[index].stream.decode(None)  # type: ignore[attr-defined]
+            except av.FFmpegError:
+                self.num_damaged_audio += 1
+                frames = []
+            for frame in frames:
+                self._write_all(encoder.encode(frame), encoder)
+            self._write_all(encoder.encode(None), encoder)

@@ -25,6 +25,7 @@ __all__ = [
     "color_of_rgb_as_video",
     "display_matrix_of_frame",
     "hdr_of_frame",
+    "num_streams_by_now",
     "side_data_not_carried",
 ]
 
@@ -123,20 +124,29 @@ def color_of_frame(
 def chroma_location_of_stream(container: InputContainer, index: int) -> ChromaLocation | None:
     """Where a stream's chroma samples lie, or None where it does not say.
 
-    PyAV has no name for it. FFmpeg's description of a file has, among what it says to those who ask for more.
+    PyAV has no name for it. FFmpeg's description of a file has.
     """
+    names = "|".join(location.name.lower() for location in ChromaLocation)
+    match = re.search(rf"Stream #0:{index}\b.*[(,] ?({names})\)", _description(container))
+    return None if match is None else ChromaLocation[match[1].upper()]
+
+
+def num_streams_by_now(container: InputContainer) -> int:
+    """How many streams FFmpeg knows; PyAV knows those that there were when the file was opened."""
+    return len(set(re.findall(r"^\s*Stream #0:(\d+)", _description(container), re.MULTILINE)))
+
+
+def _description(container: InputContainer) -> str:
+    """What FFmpeg says of a file to those who ask for more. Not while other threads decode."""
     before = av.logging.get_level()
     av.logging.set_level(av.logging.VERBOSE)
     av.logging.set_libav_level(av.logging.VERBOSE)
     try:
         with av.logging.Capture(local=False):  # what other threads say meanwhile
-            text = container.dumps_format()  # type: ignore[attr-defined]  # which its stub lacks
+            return str(container.dumps_format())  # type: ignore[attr-defined]  # which its stub lacks
     finally:
         av.logging.set_libav_level(av.logging.INFO)  # FFmpeg's own
         av.logging.set_level(before)
-    names = "|".join(location.name.lower() for location in ChromaLocation)
-    match = re.search(rf"Stream #0:{index}\b.*[(,] ?({names})\)", text)
-    return None if match is None else ChromaLocation[match[1].upper()]
 
 
 def color_of_rgb_as_video(color: Color, height: int) -> Color:

@@ -122,7 +122,8 @@ class OutputFile(ABC):
         """
         tallies = {target: reader.tallies.get(source, StreamTally()) for source, target in self._remuxer.copied.items()}
         source_format = reader.container.format.name
-        verify_output(self.partial, self.path, pts, time_base, tallies, self._video_index, source_format)
+        refused = self._remuxer.num_refused
+        verify_output(self.partial, self.path, pts, time_base, tallies, self._video_index, source_format, refused)
 
     def commit(self) -> None:
         """Put the complete file in the target's place, at once."""

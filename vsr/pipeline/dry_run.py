@@ -14,11 +14,12 @@ from typing import Any
 import av
 from av.packet import Packet
 
-from vsr.errors import StrictError
+from vsr.errors import OptionError, StrictError
 from vsr.frames import FrameBatch
 from vsr.media.encoder import VideoEncoder
 from vsr.media.picture_sequence import is_one_picture
 from vsr.media.picture_writer import picture_target
+from vsr.media.pipe import is_pipe
 from vsr.media.reader import Chunk, VideoReader
 from vsr.media.remux import StreamPlan, codec_name
 from vsr.media.sequence import lost_in, read_image
@@ -77,6 +78,8 @@ def describe_job(
     The time is guessed from the first frames, which are upscaled and encoded for it, after one batch to warm up.
     Raises what the job would raise before its first frame, StrictError among it, after all is said.
     """
+    if is_pipe(source):
+        raise OptionError("--dry-run: would use up what comes from the pipe; name a file")
     on_line(f"{source} to {output}, if this were no dry run:")
     losses = (_describe_picture if is_one_picture(source) else _describe_video)(source, output, options, on_line)
     if losses and options.strict:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from torch import nn
 
@@ -47,7 +48,15 @@ from vsr.pipeline.stages import (
 )
 from vsr.pipeline.upscaler import Upscaler, load_card_and_net, upscaler_of_net
 
-__all__ = ["JobReport", "Progress", "enhance_file", "enhance_image", "enhance_video", "load_upscaler"]
+__all__ = [
+    "JobReport",
+    "LoadUpscaler",
+    "Progress",
+    "enhance_file",
+    "enhance_image",
+    "enhance_video",
+    "load_upscaler",
+]
 
 Note = Callable[[str], None]
 
@@ -98,14 +107,17 @@ def enhance_file(
     *,
     note: Note = lambda line: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    load: LoadUpscaler | None = None,
 ) -> JobReport:
     """Upscale a video to a video, or a picture to a picture. Raises the errors of `vsr.errors`.
 
     "-" is stdin as source and stdout as output; a pattern or a folder stands for pictures that make a video.
+    load: what loads the model; `load_upscaler` unless given.
     """
+    load = load or load_upscaler
     if is_image(output) if is_pipe(source) else is_one_picture(source):
-        return enhance_image(source, output, options, note=note)
-    return enhance_video(source, output, options, note=note, on_progress=on_progress)
+        return enhance_image(source, output, options, note=note, load=load)
+    return enhance_video(source, output, options, note=note, on_progress=on_progress, load=load)
 
 
 def _reported(report: JobReport, quality: FrameQuality | None, source: Path, options: JobOptions) -> JobReport:
@@ -117,8 +129,15 @@ def _reported(report: JobReport, quality: FrameQuality | None, source: Path, opt
     return report
 
 
-def enhance_image(source: Path, output: Path, options: JobOptions, *, note: Note = lambda line: None) -> JobReport:
-    """Upscale one picture."""
+def enhance_image(
+    source: Path,
+    output: Path,
+    options: JobOptions,
+    *,
+    note: Note = lambda line: None,
+    load: LoadUpscaler | None = None,
+) -> JobReport:
+    """Upscale one picture. load: as in `enhance_file`."""
     started = time.perf_counter()
     if not is_image(output):
         raise OptionError(f"{output}: a picture goes in, so name a picture to come out (.png, .jpg, .webp, .tif)")
@@ -127,7 +146,7 @@ def enhance_image(source: Path, output: Path, options: JobOptions, *, note: Note
     check_report(options, source, output)
     _strict(options, lost_in(output, image), note)
     height, width = image.shape[:2]
-    upscaler = load_upscaler(options, width, height, note, num_frames=1, is_picture=True)
+    upscaler = (load or load_upscaler)(options, width, height, note, num_frames=1, is_picture=True)
     size = choose_size(options, upscaler.card, width, height, (False, False))
     truth = None if options.reference is None else read_reference(options.reference, size)
     with failure_named(str(source), upscaler):
@@ -148,8 +167,12 @@ def enhance_video(
     upscaler: Upscaler | None = None,
     note: Note = lambda line: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    load: LoadUpscaler | None = None,
 ) -> JobReport:
-    """Upscale one video. upscaler: one that is loaded already, instead of the model of the options."""
+    """Upscale one video.
+
+    upscaler: one that is loaded already, instead of the model of the options.  load: as in `enhance_file`.
+    """
     started = time.perf_counter()
     with ExitStack() as stack:
         pipe = stack.enter_context(standard_output()) if is_pipe(output) else None
@@ -158,7 +181,7 @@ def enhance_video(
         check_report(options, source, output)
         info, num_expected = reader.info, expected_frames(reader)
         if upscaler is None:
-            upscaler = load_upscaler(options, info.width, info.height, note, num_frames=num_expected)
+            upscaler = (load or load_upscaler)(options, info.width, info.height, note, num_frames=num_expected)
         plan = plan_output(reader, output, options, upscaler.card)
         for line in plan.notes:
             note(line)
@@ -232,6 +255,21 @@ def _check(options: JobOptions, sink: Sink, source: Path, plan: VideoPlan, note:
         note(f"{sink.older[0]} and after it: {len(sink.older)} older pictures are still there")
     if options.verify:
         sink.verify()
+
+
+class LoadUpscaler(Protocol):
+    """What `load_upscaler` does, or something in its place."""
+
+    def __call__(
+        self,
+        options: JobOptions,
+        width: int,
+        height: int,
+        note: Note,
+        *,
+        num_frames: int | None,
+        is_picture: bool = False,
+    ) -> Upscaler: ...
 
 
 def load_upscaler(

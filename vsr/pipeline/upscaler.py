@@ -102,6 +102,10 @@ class Upscaler:
             self._tiled.engine = self._make_engine(precision)
         self._is_checked = True
 
+    def check_again(self) -> None:
+        """Check the precision anew on the next batch, which is of another job."""
+        self._is_checked = self._is_trusted()
+
     # -- the network -------------------------------------------------------------------------------
 
     def network(self, x: Tensor) -> Tensor:
