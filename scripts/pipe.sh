@@ -15,12 +15,14 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 # NUT takes frames of any format with their times and colour; a shell knows only how the last of a pipe's parts ended.
-times='-copyts -fps_mode passthrough -enc_time_base -1' # every frame stays at its own time
+tick=$(ffprobe -v error -select_streams v:0 -show_entries stream=time_base -of csv=p=0 "$in" | head -n 1 | tr / :)
+times="-copyts -fps_mode passthrough -enc_time_base ${tick%,}" # every frame stays at its own time
 { ffmpeg -nostdin -v error -i "$in" -map 0:v:0 -vf "${FILTER:-null}" $times -c:v rawvideo -f nut - ||
     echo $? > "$work/failed"; } |
     { vsr enhance - - -f nut "$@" || echo $? > "$work/failed"; } |
     ffmpeg -v error -f nut -i - -i "$in" -map 0:v -map '1:a?' -map '1:s?' -map_chapters 1 -map_metadata 1 \
-        $times -avoid_negative_ts disabled ${ENCODE:--c:v libx264 -crf 18} -c:a copy -c:s copy "$out" || echo $? > "$work/failed"
+        $times -avoid_negative_ts disabled ${ENCODE:--c:v libx264 -crf 18} -c:a copy -c:s copy "$out" ||
+    echo $? > "$work/failed"
 if [ -s "$work/failed" ]; then
     rm -f "$out"
     exit "$(cat "$work/failed")"

@@ -12,7 +12,8 @@ shift 3
 [ ! -e "$out" ] || { echo "$0: $out: exists already" >&2; exit 3; }
 parts=$out.parts type=${out##*.}
 frame_times() { # when each frame is shown, in the order of the file
-    ffprobe -v error -select_streams v:0 -show_entries packet=pts_time -of csv=p=0 "$1" | sed -n 's/^\(-*[0-9.]*\).*/\1/p'
+    ffprobe -v error -select_streams v:0 -show_entries packet=pts_time -of csv=p=0 "$1" |
+        sed -n 's/^\(-*[0-9][0-9.]*\).*/\1/p'
 }
 mkdir -p "$parts"
 frame_times "$in" > "$parts/times"

@@ -272,6 +272,13 @@ def _wide_gamut(path: Path, params: str, transfer: str) -> Path:
     return make(path, *source, *X265, "-pix_fmt", "yuv420p10le", *tags, "-x265-params", params)
 
 
+def chroma_at_top_left(path: Path, encoder: Sequence[str]) -> Path:
+    """As on UHD discs; everything else lies at the left, between two lines."""
+    name = "x264-params" if "libx264" in encoder else "x265-params"
+    params = "chromaloc=2" + ("" if "libx264" in encoder else f":{_X265_PARAMS}")
+    return make(path, *pattern(size="128x72", frames=4), *encoder, f"-{name}", params)
+
+
 def full_range(path: Path) -> Path:
     tags = ["-color_range", "pc", "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
     return make(path, *pattern(), *X264, *tags)

@@ -643,6 +643,29 @@ def test_other_containers(
     assert len(sound.packets) == len(read_back(small_clip).others[0].packets)
 
 
+@pytest.mark.parametrize("options", [[], ["--audio", "opus"], ["-c:v", "ffv1"]])
+def test_nut_has_no_times_before_zero(
+    options: list[str],
+    tmp_path: Path,
+    run: Run,
+    tiny_model: Path,
+    small_clip: Path,
+    read_back: Callable[..., Any],
+    brightness: Callable[[int], int],
+) -> None:
+    """AAC begins with a packet that only prepares the decoder, and B-frames are decoded before time zero."""
+    lines = _enhance(run, small_clip, tmp_path / "out.nut", "--model", tiny_model, *options)
+    source, output = read_back(small_clip), read_back(tmp_path / "out.nut")
+    assert _frame_numbers(output, brightness) == list(range(20))
+    assert output.times == source.times
+    (before,), (after,) = source.others, output.others
+    assert after.times[0] >= 0
+    if not options or "ffv1" in options:
+        assert before.times[0] < 0
+        assert after.packets == before.packets[1:]
+        assert any("before time zero" in line for line in lines)
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".m4v", ".avi", ".mkv"])
 def test_pcm_goes_where_it_can_be_held(
     suffix: str,

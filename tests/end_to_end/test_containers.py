@@ -5,6 +5,7 @@ What lands is read by ffprobe.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -205,3 +206,40 @@ def test_under_strict_nothing_lands(suffix: str, rich: Path, tmp_path: Path, tin
 def test_strict_is_content_with_what_loses_nothing(rich: Path, tmp_path: Path, tiny_model: Path) -> None:
     vsr.enhance(rich, tmp_path / "out.mkv", model=str(tiny_model), strict=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out.mkv"]
+
+
+def _turned(path: Path) -> Path:
+    return clips.turned(path, "90")
+
+
+def _mirrored(path: Path) -> Path:
+    return clips.turned(path, "flipped upside down")
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "target", "options", "words"),
+    [
+        pytest.param(clips.hdr10, "in.mp4", "out.webm", {}, "HDR10 metadata is left out: libvpx-vp9", id="hdr-vp9"),
+        pytest.param(clips.hdr10, "in.mp4", "out.mkv", {"codec": "ffv1"}, "HDR10 metadata is left out", id="hdr-ffv1"),
+        pytest.param(_turned, "in.mp4", "out.avi", {}, "shown rotated by -90 degrees is left out", id="turned-avi"),
+        pytest.param(_turned, "in.mp4", "out.ts", {}, "shown rotated by -90 degrees is left out", id="turned-ts"),
+        pytest.param(_mirrored, "in.mp4", "out.ts", {}, "shown mirrored is left out", id="mirrored-ts"),
+    ],
+)
+def test_what_frames_carry_and_the_output_cannot_is_named(
+    make: Callable[[Path], Path],
+    name: str,
+    target: str,
+    options: dict[str, str],
+    words: str,
+    tmp_path: Path,
+    tiny_model: Path,
+) -> None:
+    clip, notes = make(tmp_path / name), list[str]()
+    vsr.enhance(clip, tmp_path / target, model=str(tiny_model), note=notes.append, **options)
+    assert len([line for line in notes if words in line]) == 1, notes
+    (tmp_path / target).unlink()
+    with pytest.raises(StrictError) as caught:
+        vsr.enhance(clip, tmp_path / target, model=str(tiny_model), strict=True, **options)
+    assert words in str(caught.value)
+    assert not (tmp_path / target).exists()

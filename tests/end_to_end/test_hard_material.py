@@ -322,6 +322,15 @@ SAMPLES = [
     Row("hdr10", clips.hdr10, lambda p: len(p.first.side_data) >= 2, ".mp4", ".mp4", also=_video_is("hevc")),
     Row("hdr10-mkv", clips.hdr10, lambda p: len(p.first.side_data) >= 2, also=_video_is("hevc", "yuv420p10le")),
     Row("hlg", clips.hlg, lambda p: p.video.color["color_transfer"] == "arib-std-b67", also=_video_is("hevc")),
+    *(
+        Row(
+            f"chroma-at-top-left-{encoder[1]}",
+            partial(clips.chroma_at_top_left, encoder=encoder),
+            lambda p: p.video.color["chroma_location"] == "topleft",
+            options={"codec": encoder[1]},
+        )
+        for encoder in (clips.X264, clips.X265)
+    ),
     Row("full-range", clips.full_range, lambda p: p.video.color["color_range"] == "pc", ".mp4", ".mp4"),
     Row("motion-jpeg", clips.motion_jpeg, lambda p: p.video.color["chroma_location"] == "center", ".mov", ".mp4"),
     Row(

@@ -6,7 +6,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
+from vsr.media.deinterlace import deinterlaced
+from vsr.media.pixels import FORMATS, allocate_planes, load_planes
 from vsr.media.reader import VideoReader
 
 WIDTH, HEIGHT, NUM_FRAMES = 96, 64, 12
@@ -73,3 +76,32 @@ def test_progressive_video_is_left_alone(data_folder: Path) -> None:
         assert not reader.is_deinterlaced
     (raw, _), (auto, _) = read(clip, "off"), read(clip, "auto")
     assert np.array_equal(raw, auto)
+
+
+@pytest.mark.parametrize("size", [(64, 4), (4, 64), (2, 2)])
+def test_what_is_too_small_to_have_fields_stays_as_it_is(size: tuple[int, int], tmp_path: Path) -> None:
+    path = tmp_path / "small.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        for index in range(3):
+            frame = av.VideoFrame.from_ndarray(np.full((*size[::-1], 3), 60 * index, np.uint8), "rgb24")
+            container.mux(stream.encode(frame.reformat(threads=1, format="yuv420p")))
+        container.mux(stream.encode(None))
+    (luma, pts), (raw, raw_pts) = read(path, "on"), read(path, "off")
+    assert len(pts) == 3 and pts == raw_pts
+    assert (luma == raw).all()
+
+
+@pytest.mark.parametrize("pixel_format", ["rgb24", "rgba", "gbrp", "gray", "gray10le", "nv12", "yuva444p12le"])
+def test_deinterlacing_keeps_the_pixel_format(pixel_format: str) -> None:
+    """bwdif does not take all of them, and must not turn RGB into Y'CbCr."""
+    picture = np.full((32, 48, 3), (200, 40, 90), np.uint8)
+    frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(threads=1, format=pixel_format)
+    frame.pts, frame.time_base = 7, Fraction(1, 25)
+    (out,) = deinterlaced([frame], True)
+    assert (out.format.name, out.pts, out.time_base) == (pixel_format, 7, Fraction(1, 25))
+    before, after = (allocate_planes(FORMATS[pixel_format], 1, 32, 48) for _ in range(2))
+    load_planes(frame, FORMATS[pixel_format], before, 0)
+    load_planes(out, FORMATS[pixel_format], after, 0)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

@@ -34,8 +34,9 @@ def container_losses(
             for plan in kept
             if plan.stream.language not in (None, "und")
         ]
-    if info.rotation_degrees and container not in _WITH_ROTATION:
-        losses.append(f"the rotation by {info.rotation_degrees} degrees is left out: {container} has no place for it")
+    if info.display_matrix is not None and container not in _WITH_ROTATION:
+        degrees = f"rotated by {info.rotation_degrees} degrees" if info.rotation_degrees else "mirrored"
+        losses.append(f"that it is shown {degrees} is left out: {container} has no place for it")
     start = info.start_seconds or Fraction(0)
     if container == "avi" and 2 * abs(start) * (info.average_rate or 25) >= 1:  # half a frame
         losses.append(f"the start at {float(start):g} s is left out: avi begins with the first frame")

@@ -26,14 +26,13 @@ def deinterlaced(
     """As many frames as come in, with their own PTS and time base, of full height and one moment each.
 
     every_frame: also those that are not flagged as interlaced. The frames must share size and format, one of
-        `vsr.media.pixels`. What is smaller than 3 pixels in a direction stays as it is.
+        `vsr.media.pixels`. What has a plane of fewer than 3 samples in a direction stays as it is.
     begin: called with the first frame that is deinterlaced, beforehand.
     """
     graph: Graph | None = None
     for frame in frames:
         if graph is None:
-            is_small = min(frame.width, frame.height) < SMALLEST_SIDE
-            if is_small or not (every_frame or frame.interlaced_frame):
+            if _is_small(frame) or not (every_frame or frame.interlaced_frame):
                 yield frame
                 continue
             begin(frame)
@@ -44,6 +43,10 @@ def deinterlaced(
     if graph is not None:
         graph.push(None)
         yield from _pull(graph, ticks)
+
+
+def _is_small(frame: av.VideoFrame) -> bool:
+    return min(*FORMATS[frame.format.name].chroma_size(frame.height, frame.width)) < SMALLEST_SIDE
 
 
 def _graph(frame: av.VideoFrame, every_frame: bool) -> Graph:
@@ -63,8 +66,10 @@ def _graph(frame: av.VideoFrame, every_frame: bool) -> Graph:
 
 
 def _planar(name: str) -> str:
-    """The pixel format that holds the same samples in planes."""
+    """The pixel format of bwdif that holds the same samples."""
     format_ = FORMATS[name]
+    if format_.kind == "gray" and format_.bit_depth > 8:
+        return "gray16le"
     same = (
         f.name
         for f in FORMATS.values()

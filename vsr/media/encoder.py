@@ -79,7 +79,7 @@ class VideoEncoder:
         self._first_ticks = 0
         if output.format.name in ("avi", "yuv4mpegpipe"):  # count frames
             self.time_base = 1 / rate
-        if output.format.name in ("avi", "flv"):  # cannot store frames out of order from time zero on
+        if output.format.name in ("avi", "flv", "nut"):  # cannot store frames out of order from time zero on
             stream.codec_context.max_b_frames = 0
         self._describe_frames()
         if info.display_matrix:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -69,6 +69,8 @@ _ATTACHED_COVERS = {"png": ("cover.png", "image/png"), "mjpeg": ("cover.jpg", "i
 
 # Whose muxers make a timecode track of the tag that the video stream has.
 _TIMECODE_CONTAINERS = {"mp4", "mov"}
+
+_FROM_ZERO_ON = {"nut"}  # containers without times before zero
 
 # Containers that hold PCM only with a name for each channel; PCM elsewhere may have none, and the muxer says so last.
 _NAMED_CHANNELS_ONLY = {"mp4", "ipod", "3gp", "3g2", "psp"}
@@ -137,8 +139,24 @@ def plan_streams(
         elif cover and container == "matroska" and codec_name(stream) in _ATTACHED_COVERS:
             plans.append(StreamPlan(stream, "attach", cover=cover))
         else:
-            plans.append(_plan_stream(stream, container, audio, has_chapters))
+            plan = _plan_stream(stream, container, audio, has_chapters)
+            plans.append(_without_past(plan) if container in _FROM_ZERO_ON else plan)
     return plans
+
+
+def _without_past(plan: StreamPlan) -> StreamPlan:
+    """The plan of a stream that goes where there are no times before zero.
+
+    FFmpeg's start of a stream does not count what only prepares the decoder and is not played.
+    """
+    if plan.action != "copy" or plan.stream.type not in ("audio", "subtitle"):
+        return plan
+    if (plan.stream.start_time or 0) < 0:
+        return replace(plan, note="what lies before time zero is left out: its container has none", is_loss=True)
+    if plan.stream.type == "subtitle":
+        return plan
+    note = "copied, but for what lies before time zero to prepare the decoder: the container has no such times"
+    return replace(plan, note=note)
 
 
 def _plan_stream(stream: Stream, container: str, audio: AudioMode, has_chapters: bool) -> StreamPlan:
@@ -255,8 +273,9 @@ class Remuxer:
         self._encoders: dict[int, AudioStream] = {}
         self._texts: dict[int, SubtitleStream] = {}
         self._order = PacketOrder.of(output)
-        self.num_damaged_audio = self.num_damaged_texts = 0
-        self.num_refused: Counter[int] = Counter()  # packets that were to be copied, by the output's stream
+        self.num_damaged_audio = 0  # packets of sound, and of text, that could not be decoded or held
+        self._is_from_zero_on = output.format.name in _FROM_ZERO_ON
+        self.num_refused: Counter[int] = Counter()  # packets that cannot be held, by the output's stream
         self._plans = {plan.stream.index: plan for plan in plans}
 
     def add_stream(self, index: int) -> None:
@@ -335,7 +354,7 @@ class Remuxer:
                 return
             translated = self._texts[index].codec_context.encode_subtitle(words)
         except av.FFmpegError:
-            self.num_damaged_texts += 1
+            self.num_damaged_audio += 1
             return
         translated.time_base = packet.time_base
         translated.pts = translated.dts = packet.pts
@@ -350,6 +369,9 @@ class Remuxer:
         packet.stream = target
         if target.time_base is not None:
             packet.rescale_ts(AVRational(target.time_base.numerator, target.time_base.denominator))
+        if self._is_from_zero_on and packet.pts is not None and packet.pts < 0:
+            self.num_refused[target.index] += 1
+            return
         self._order.put(packet)  # also of what was in order by finer ticks, or was encoded from damaged sound
         self._output.mux(packet)
 

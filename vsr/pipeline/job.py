@@ -246,7 +246,7 @@ def _check(options: JobOptions, sink: Sink, source: Path, plan: VideoPlan, note:
     if sink.num_damaged:  # the reader has said so
         _strict(options, [f"{source}: {sink.num_damaged} damaged packets"], lambda line: None)
     if sink.num_damaged_audio:
-        _strict(options, [f"{source}: {sink.num_damaged_audio} damaged audio packets left out"], note)
+        _strict(options, [f"{source}: {sink.num_damaged_audio} damaged audio or subtitle packets left out"], note)
     if sink.num_lost_chapters:
         _strict(options, [f"{sink.num_lost_chapters} chapters: {plan.container} holds none"], note)
     if isinstance(sink, Y4mWriter):
