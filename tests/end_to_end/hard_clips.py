@@ -443,6 +443,15 @@ def cut_off(path: Path) -> Path:
     return path
 
 
+def half_of_it(path: Path) -> Path:
+    """A download that broke off, whose header is whole."""
+    whole = path.with_name(f"whole{path.suffix}")
+    header = ["-movflags", "+faststart"] if path.suffix == ".mp4" else []
+    make(whole, *pattern("noise=alls=40:allf=t", size="96x64", frames=80), *X264, "-bf", "0", *header)
+    path.write_bytes(whole.read_bytes()[: _places_of_packets(whole)[40][0]])
+    return path
+
+
 def no_frames(path: Path) -> Path:
     """A header that promises video, and no packet of it."""
     return make(path, *pattern("select=0"), *tone(0.2), *X264, "-c:a", "aac")

@@ -603,6 +603,18 @@ def test_damage_at_the_end_takes_no_frame(tmp_path: Path, tiny_model: Path) -> N
     assert len([line for line in notes if "damaged packet" in line]) == 1
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_download_that_broke_off_is_named(suffix: str, tmp_path: Path, tiny_model: Path) -> None:
+    clip, notes = clips.half_of_it(tmp_path / f"in{suffix}"), list[str]()
+    report = vsr.enhance(clip, tmp_path / "out.mkv", model=str(tiny_model), preset="ultrafast", note=notes.append)
+    assert report.num_frames == len(probe(tmp_path / "out.mkv").times) == 40
+    assert len([line for line in notes if "promises 3.2 s, and there are 1.6 s" in line]) == 1, notes
+    notes.clear()
+    whole = tmp_path / f"whole{suffix}"
+    vsr.enhance(whole, tmp_path / "out.mkv", model=str(tiny_model), overwrite=True, note=notes.append)
+    assert not [line for line in notes if "promises" in line]
+
+
 # -- an input that goes away ---------------------------------------------------------------------------
 
 

@@ -121,11 +121,21 @@ def test_batch_folder(
 def test_pipe(
     sh: Sh,
     tmp_path: Path,
-    clip: Path,
+    make_clip: Callable[..., Path],
+    Track: Any,
     tiny_model: Path,
     read_back: Callable[..., Any],
     brightness: Callable[[int], int],
 ) -> None:
+    def tag(stream: Any) -> None:
+        context = stream.codec_context
+        context.colorspace, context.color_primaries, context.color_trc, context.color_range = 1, 1, 1, 1
+
+    pts = [1000 * index // 25 + index % 3 for index in range(50)]
+    chapters, tick = [(0, 1000, "One")], Fraction(1, 1000)
+    clip = make_clip(
+        tmp_path / "the clip.mkv", pts=pts, time_base=tick, audio=[Track()], chapters=chapters, prepare=tag
+    )
     filtered = {"FILTER": "hflip", "ENCODE": "-c:v libx264 -crf 4 -g 7"}
     done = sh("pipe.sh", clip, "out.mkv", "--model", tiny_model, "--quiet", **filtered)
     assert (done.returncode, done.stderr) == (0, "")
@@ -133,6 +143,7 @@ def test_pipe(
     for before, after in zip(source.frames, output.frames, strict=True):
         flipped = before.to_ndarray()[:48, ::-1].astype(int)
         assert np.abs(after.to_ndarray()[:48].astype(int) - flipped).mean() < 2
+    assert output.tags == source.tags == (1, 1, 1, 1)
     assert _frame_numbers(output, brightness) == list(range(50))
     assert output.times == source.times
     for before, after in zip(source.others, output.others, strict=True):

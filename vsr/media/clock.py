@@ -17,14 +17,17 @@ RESTART_SECONDS = Fraction(1, 4)  # a DTS so far behind the last one is no disor
 
 
 class PacketClock:
-    """Lets time go on where recordings lie behind one another in a file."""
+    """Lets time go on where recordings lie behind one another in a file.
+
+    end_seconds: of all packets so far, on the clock that goes on.
+    """
 
     def __init__(self, container: InputContainer) -> None:
         self._may_restart = bool(container.format.flags & _MAY_RESTART)
         self._offsets = [Fraction(0)]  # seconds to add, by recording
         self._recordings: dict[int, int] = {}  # which recording a stream has come to
         self._last_seconds: dict[int, Fraction] = {}  # a stream's last DTS on its recording's clock
-        self._end: Fraction | None = None  # of all packets so far, on the clock that goes on
+        self.end_seconds: Fraction | None = None
 
     @property
     def num_restarts(self) -> int:
@@ -34,18 +37,20 @@ class PacketClock:
     def carry_on(self, packet: Packet[Any]) -> None:
         """Move a packet of any stream behind what was before its recording. For every packet, in their order."""
         time = packet.dts if packet.dts is not None else packet.pts
-        if time is None or not self._may_restart:
+        if time is None:
             return
         index, seconds = packet.stream.index, time * packet.time_base
         number = self._recordings.setdefault(index, 0)
         shown = seconds if packet.pts is None else packet.pts * packet.time_base
-        if seconds < self._last_seconds.get(index, seconds) - RESTART_SECONDS:
+        if self._may_restart and seconds < self._last_seconds.get(index, seconds) - RESTART_SECONDS:
             number = self._recordings[index] = number + 1
             if number == len(self._offsets):  # the first stream to come to it
-                self._offsets.append((self._end or 0) - shown)
+                self._offsets.append((self.end_seconds or 0) - shown)
         self._last_seconds[index] = seconds
         end = shown + self._offsets[number] + (packet.duration or 0) * packet.time_base
-        self._end = end if self._end is None else max(self._end, end)
+        self.end_seconds = end if self.end_seconds is None else max(self.end_seconds, end)
+        if not self._offsets[number]:
+            return
         ticks = round(self._offsets[number] / packet.time_base)
         packet.dts = None if packet.dts is None else packet.dts + ticks
         packet.pts = None if packet.pts is None else packet.pts + ticks

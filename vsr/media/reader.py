@@ -48,6 +48,8 @@ EXACT_ON_GPU = ("h264", "hevc")  # their standards fix every decoded sample, so 
 SEARCH_SECONDS = 1  # before a frame that is looked for, so that what deinterlaces it has its neighbours
 COUNTED_BY_BYTES = {"yuv4mpegpipe", "rawvideo"}  # nothing but whole frames follow one another in them
 WITHOUT_LIST_OF_STREAMS = {"mpegts", "mpeg", "flv"}  # of which more may turn up on the way
+WITH_DURATION = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv"}  # in a header; of others it is estimated
+MISSING_SECONDS = 1  # less is no more than a stream that ends early
 INTERLEAVE_SECONDS = 10  # how far apart streams of one moment may lie in a file; FFmpeg's own limit
 
 
@@ -244,9 +246,11 @@ class VideoReader:
             self._warn(f"{self.path}: {num_moved} timestamps did not increase and were moved on")
         if num_damaged := self.num_damaged - self._num_cut:
             self._warn(
-                f"{self.path}: {num_damaged} damaged packets: {self.num_repeated} frames repeat the one before, "
+                f"{self.path}: {num_damaged} damaged packet{'s' if num_damaged > 1 else ''}: "
+                f"{self.num_repeated} frames repeat the one before, "
                 f"{self._num_concealed} are shown as far as they could be decoded"
             )
+        self._check_for_missing_end()
         yield Chunk(self._take_packets(), self._batch(frames) if frames else None)
 
     def other_packets(self) -> Iterator[Packet[Any]]:
@@ -509,6 +513,16 @@ class VideoReader:
         """At the end: whether the file was longer when it was opened."""
         if self.pipe is None and self.container.size < self._num_bytes:
             raise InputError(f"{self.path}: has become shorter while it was read; start again when it is complete")
+
+    def _check_for_missing_end(self) -> None:
+        """Where a header promises far more than there is, the file may be incomplete; or its header is wrong."""
+        promised, end = self.info.duration_seconds, self._clock.end_seconds
+        is_promised = self.pipe is None and self.container.format.name in WITH_DURATION and self._window.end is None
+        if is_promised and promised is not None and end is not None and end < promised - MISSING_SECONDS:
+            self._warn(
+                f"{self.path}: its header promises {promised:g} s, and there are {float(end):g} s; "
+                "is the file complete?"
+            )
 
     def _check_for_cut(self) -> None:
         """At the end of what has nothing but frames: whether there is a part of one more."""
