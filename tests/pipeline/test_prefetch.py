@@ -258,3 +258,21 @@ def test_put_after_the_end_is_an_error() -> None:
     drain.finish()
     with pytest.raises(RuntimeError):
         drain.put(1)
+
+
+@pytest.mark.parametrize("make", [lambda: Prefetch(Counting(), "test"), lambda: Drain(print, "test")])
+def test_ctrl_c_while_a_thread_starts_leaves_none_behind(
+    make: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, before = threading.Thread.start, threading.active_count()
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            make()
+    _wait_until(lambda: threading.active_count() == before)
+    assert threading.active_count() == before

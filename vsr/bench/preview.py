@@ -72,7 +72,7 @@ def write_preview(
             preset=options.preset,
             encoder_options=options.encoder_options,
             overwrite=options.overwrite,
-            note=lambda line: note(line.replace(f"{folder}/", "")),
+            note=lambda line: note(line.replace(str(before), str(source)).replace(f"{folder}/", "")),
         )
 
 

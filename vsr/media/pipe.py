@@ -33,9 +33,8 @@ def apart(work: Callable[[], T], interrupt: Callable[[], None]) -> T:
     where no exception of its kind comes out. interrupt: called where the waiting ends before the work.
     """
     with ThreadPoolExecutor(1, "vsr-pipe") as executor:
-        future = executor.submit(work)
         try:
-            return future.result()
+            return executor.submit(work).result()
         except BaseException:
             interrupt()
             raise

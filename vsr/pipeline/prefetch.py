@@ -52,6 +52,20 @@ class _Channel(Generic[T]):
             self._changed.notify_all()
 
 
+def _started(run: Callable[[], None], name: str, channel: _Channel[T]) -> threading.Thread:
+    """A thread that runs; where a signal's handler raises while it starts, it is told to end.
+
+    Nobody can then join it, and a process would wait at its end for a thread that is not a daemon.
+    """
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    try:
+        thread.start()
+    except BaseException:
+        channel.close(discard=True)
+        raise
+    return thread
+
+
 class Prefetch(Generic[T]):
     """Run an iterable in a thread of its own, at most `depth` items ahead.
 
@@ -64,8 +78,7 @@ class Prefetch(Generic[T]):
         self._channel: _Channel[T] = _Channel(depth)
         self._error: BaseException | None = None
         self.busy_seconds = 0.0
-        self._thread = threading.Thread(target=self._run, name=name)
-        self._thread.start()
+        self._thread = _started(self._run, name, self._channel)
 
     def _run(self) -> None:
         iterator: Iterator[T] | None = None
@@ -114,8 +127,7 @@ class Drain(Generic[T]):
         self._channel: _Channel[T] = _Channel(depth)
         self._error: BaseException | None = None
         self.busy_seconds = 0.0
-        self._thread = threading.Thread(target=self._run, name=name)
-        self._thread.start()
+        self._thread = _started(self._run, name, self._channel)
 
     def _run(self) -> None:
         try:
