@@ -449,7 +449,7 @@ def test_the_command_line_says_in_one_line_that_a_device_is_lost(
         raise RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be")
 
     upscaler = _dilating([Dilation(before=lose)], [], TRANSFERS[0])
-    monkeypatch.setattr("vsr.pipeline.job.load_upscaler", lambda *args, **kwargs: upscaler)
+    monkeypatch.setattr("vsr.pipeline.several.load_upscaler", lambda *args, **kwargs: upscaler)
     monkeypatch.setattr(sys, "argv", ["vsr", "enhance", str(moving_clip), str(tmp_path / "out.mkv"), "--quiet"])
     handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
     try:

@@ -70,7 +70,7 @@ def test_left_is_before_and_right_is_after(
     (sound,) = reading.others
     assert sound.codec == "aac"
     assert sound.times[-1] > Fraction(7, 10)
-    assert "before.mkv: scaled from 160x120 to 320x240 (bicubic)" in ended.err
+    assert "in.mkv: scaled from 160x120 to 320x240 (bicubic)" in ended.err
     assert ended.lines[-1] == "vsr: in_preview.mp4: 20 frames at 320x240"
     assert str(temporary_files) not in ended.err
     assert _left_behind(temporary_files) == []

@@ -83,7 +83,7 @@ def describe_job(
     on_line(f"{source} to {output}, if this were no dry run:")
     losses = (_describe_picture if is_one_picture(source) else _describe_video)(source, output, options, on_line)
     if losses and options.strict:
-        raise StrictError("; ".join(losses) + " (--strict)")
+        raise StrictError(f"{source}: {'; '.join(losses)} (--strict)")
 
 
 def _describe_picture(source: Path, output: Path, options: JobOptions, on_line: Callable[[str], None]) -> list[str]:

@@ -144,7 +144,7 @@ def enhance_image(
     image = read_piped_image() if is_pipe(source) else read_image(source)
     check_target(output, options.overwrite, source)
     check_report(options, source, output)
-    _strict(options, lost_in(output, image), note)
+    _strict(options, source, lost_in(output, image), note)
     height, width = image.shape[:2]
     upscaler = (load or load_upscaler)(options, width, height, note, num_frames=1, is_picture=True)
     size = choose_size(options, upscaler.card, width, height, (False, False))
@@ -185,7 +185,7 @@ def enhance_video(
         plan = plan_output(reader, output, options, upscaler.card)
         for line in plan.notes:
             note(line)
-        _strict(options, list(plan.losses), note)
+        _strict(options, reader.path, list(plan.losses), note)
         chunks, sink = stack.enter_context(_ends(source, output, pipe, options, reader, upscaler, plan, note))
         meter = stack.enter_context(_meter(options, reader, plan, note))
         reuse = FrameReuse(upscaler, note) if options.reuse and can_reuse(upscaler.card) else None
@@ -244,13 +244,13 @@ def _ends(
 def _check(options: JobOptions, sink: Sink, source: Path, plan: VideoPlan, note: Note) -> None:
     """Under --strict, refuse what was lost on the way; else name it. And read back what was written."""
     if sink.num_damaged:  # the reader has said so
-        _strict(options, [f"{source}: {sink.num_damaged} damaged packets"], lambda line: None)
+        _strict(options, source, [f"{sink.num_damaged} damaged packets"], lambda line: None)
     if sink.num_damaged_audio:
-        _strict(options, [f"{source}: {sink.num_damaged_audio} damaged audio or subtitle packets left out"], note)
+        _strict(options, source, [f"{sink.num_damaged_audio} damaged audio or subtitle packets left out"], note)
     if sink.num_lost_chapters:
-        _strict(options, [f"{sink.num_lost_chapters} chapters: {plan.container} holds none"], note)
+        _strict(options, source, [f"{sink.num_lost_chapters} chapters: {plan.container} holds none"], note)
     if isinstance(sink, Y4mWriter):
-        _strict(options, sink.losses, note)
+        _strict(options, source, sink.losses, note)
     if isinstance(sink, PictureWriter) and sink.older:
         note(f"{sink.older[0]} and after it: {len(sink.older)} older pictures are still there")
     if options.verify:
@@ -301,10 +301,10 @@ def load_upscaler(
     )
 
 
-def _strict(options: JobOptions, losses: list[str], note: Note) -> None:
+def _strict(options: JobOptions, source: Path, losses: list[str], note: Note) -> None:
     """Name what is lost; under --strict, refuse instead."""
     if losses and options.strict:
-        raise StrictError("; ".join(losses) + " (--strict)")
+        raise StrictError(f"{source}: {'; '.join(losses)} (--strict)")
     for line in losses:
         note(line)
 
