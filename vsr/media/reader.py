@@ -40,6 +40,7 @@ from vsr.media.tags import (
     side_data_not_carried,
 )
 from vsr.media.tally import StreamTally
+from vsr.media.window import Window, pts_of
 
 __all__ = ["Chunk", "FramePosition", "HwAccelMode", "VideoInfo", "VideoReader", "check_source", "open_input", "reason"]
 
@@ -50,7 +51,6 @@ COUNTED_BY_BYTES = {"yuv4mpegpipe", "rawvideo"}  # nothing but whole frames foll
 WITHOUT_LIST_OF_STREAMS = {"mpegts", "mpeg", "flv"}  # of which more may turn up on the way
 WITH_DURATION = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv"}  # in a header; of others it is estimated
 MISSING_SECONDS = 1  # less is no more than a stream that ends early
-INTERLEAVE_SECONDS = 10  # how far apart streams of one moment may lie in a file; FFmpeg's own limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,14 +292,14 @@ class VideoReader:
             self._shown = self._presented()
         shift = self._window.shift_ticks(self.info.time_base)
         for frame in self._shown:
-            if _pts(frame) - shift >= last.pts:
+            if pts_of(frame) - shift >= last.pts:
                 break
             self._packets.clear()
         else:
             return False
         if search and self.num_damaged:  # by being torn out of its place, maybe
             return False
-        batch = FrameBatch(self._planes([frame]), (_pts(frame) - shift,), (0,), self.info.time_base, self.info.color)
+        batch = FrameBatch(self._planes([frame]), (pts_of(frame) - shift,), (0,), self.info.time_base, self.info.color)
         return FramePosition.of_last(batch) == last
 
     # -- opening ---------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ class VideoReader:
         self._num_bytes = self.container.size if self.pipe is None else 0
         self._chroma_location = chroma_location_of_stream(self.container, self.stream.index)  # before threads decode
         self._clock, self._order = PacketClock(self.container), PacketOrder()
-        self._window: _Window = _Window(self.container, start, duration)
+        self._window: Window = Window(self.container, start, duration)
         self._start_decoder(search)
         self._frames = self._decode()
         return next(self._frames, None)
@@ -607,7 +607,7 @@ class VideoReader:
 
     def _begin_deinterlacing(self, frame: av.VideoFrame) -> None:
         if not self.is_deinterlaced:  # as the first frame told
-            seconds = float(_pts(frame) * self.info.time_base)
+            seconds = float(pts_of(frame) * self.info.time_base)
             self._warn(f"{self.path}: interlaced from {seconds:g} s on; deinterlaced by bwdif from there")
 
     def _planes(self, frames: list[av.VideoFrame]) -> tuple[Tensor, ...]:
@@ -620,10 +620,10 @@ class VideoReader:
     def _batch(self, frames: list[av.VideoFrame]) -> FrameBatch:
         info = self.info
         shift = self._window.shift_ticks(info.time_base)
-        self.pts.extend(_pts(f) - shift for f in frames)
+        self.pts.extend(pts_of(f) - shift for f in frames)
         return FrameBatch(
             self._planes(frames),
-            tuple(_pts(f) - shift for f in frames),
+            tuple(pts_of(f) - shift for f in frames),
             tuple(f.duration or 0 for f in frames),
             info.time_base,
             info.color,
@@ -662,51 +662,3 @@ class VideoReader:
             return "its index comes last, which a pipe cannot go back from; add -movflags +faststart, or send NUT"
         damage = f" ({self.num_damaged} damaged packets)" if self.num_damaged else ""
         return f"no video frame could be decoded{damage}"
-
-
-def _pts(frame: av.VideoFrame) -> int:
-    assert frame.pts is not None  # _set_pts gave it one
-    return frame.pts
-
-
-class _Window:
-    """The part of the file that is wanted, in seconds on the file's own clock."""
-
-    def __init__(self, container: InputContainer, start: Fraction | None, duration: Fraction | None) -> None:
-        origin = Fraction(container.start_time, av.time_base) if container.start_time is not None else Fraction(0)
-        self.start = None if start is None else origin + start
-        self.end = None if duration is None else (origin if self.start is None else self.start) + duration
-        self.trims = self.start is not None or self.end is not None
-
-    def seek_target(self, stream: VideoStream) -> int:
-        assert self.start is not None
-        return int(self.start / (stream.time_base or Fraction(1, 90000)))
-
-    def shift_ticks(self, time_base: Fraction) -> int:
-        return 0 if self.start is None else round(self.start / time_base)
-
-    def ends_before(self, frame: av.VideoFrame) -> bool:
-        return self.end is not None and _pts(frame) * (frame.time_base or 0) >= self.end
-
-    def is_far_behind(self, packet: Packet[Any]) -> bool:
-        """Whether a packet lies so far past the end that none of before will follow."""
-        time = packet.dts if packet.dts is not None else packet.pts
-        return self.end is not None and time is not None and time * packet.time_base >= self.end + INTERLEAVE_SECONDS
-
-    def holds(self, frame: av.VideoFrame) -> bool:
-        return self.start is None or _pts(frame) * (frame.time_base or 0) >= self.start
-
-    def holds_packet(self, packet: Packet[Any]) -> bool:
-        """Whether a packet of another stream lies inside; moves it to the output's clock where it does."""
-        time = packet.pts if packet.pts is not None else packet.dts
-        if not self.trims or time is None:
-            return True
-        seconds = time * packet.time_base
-        if (self.start is not None and seconds < self.start) or (self.end is not None and seconds >= self.end):
-            return False
-        shift = self.shift_ticks(packet.time_base)
-        if packet.pts is not None:
-            packet.pts -= shift
-        if packet.dts is not None:
-            packet.dts -= shift
-        return True
