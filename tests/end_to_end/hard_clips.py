@@ -15,7 +15,8 @@ from ffprobe_reading import run_ffmpeg
 
 FONT = b"\0\1\0\0" + bytes(range(256)) * 3
 MASTERING = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
-X264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "8")
+# Without the last, x264's code for AVX-512 gives other packets every time.
+X264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "8", "-threads", "1", "-x264-params", "cpu-independent=1")
 X265 = ("-c:v", "libx265", "-preset", "ultrafast", "-crf", "10")
 _X265_PARAMS = "log-level=error"
 _BRIGHTNESS = "30+6*mod(N\\,28)+X/8"  # 8 bit code values
@@ -439,7 +440,10 @@ def cut_off(path: Path) -> Path:
     """A recording that ends in the middle of its 19th packet of video."""
     whole = path.with_name(f"whole{path.suffix}")
     make(whole, *pattern("noise=alls=40:allf=t", size="96x64", frames=30), *tone(1.2), *X264, "-bf", "2", "-c:a", "aac")
-    path.write_bytes(whole.read_bytes()[: _places_of_packets(whole)[18][0] + 1000])
+    places = [place for place, _ in _places_of_packets(whole)]
+    path.write_bytes(
+        whole.read_bytes()[: places[18] + min(1000, (min(p for p in places if p > places[18]) - places[18]) // 2)]
+    )
     return path
 
 
