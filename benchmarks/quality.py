@@ -96,12 +96,17 @@ def _cells(overall: Mapping[str, float], figures: tuple[tuple[str, int], ...]) -
 
 
 def write_readme() -> None:
-    """Put the table between its two marks."""
-    bi, bd = (json.loads((QUALITY / name / "results.json").read_text("utf-8")) for name in ("vid4", "vid4-bd"))
+    """Put the table between its two marks; what was not measured is a dash in it."""
+    bi, bd = (_results(name) for name in ("vid4", "vid4-bd"))
     path = HERE.parent / "README.md"
     before, _, rest = path.read_text("utf-8").partition(README_MARKS[0])
     _, _, after = rest.partition(README_MARKS[1])
     path.write_text(before + "\n".join([README_MARKS[0], "", *table(bi, bd), "", README_MARKS[1]]) + after, "utf-8")
+
+
+def _results(folder: str) -> dict[str, Any]:
+    path = QUALITY / folder / "results.json"
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {"overall": {}, "published": []}
 
 
 @click.command()
