@@ -114,7 +114,6 @@ def enhance_file(
     "-" is stdin as source and stdout as output; a pattern or a folder stands for pictures that make a video.
     load: what loads the model; `load_upscaler` unless given.
     """
-    load = load or load_upscaler
     if is_image(output) if is_pipe(source) else is_one_picture(source):
         return enhance_image(source, output, options, note=note, load=load)
     return enhance_video(source, output, options, note=note, on_progress=on_progress, load=load)
