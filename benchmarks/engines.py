@@ -26,7 +26,7 @@ from machine import describe_run
 from vsr.bench.opencv_peer import load_opencv_peer
 from vsr.bench.speed import Case, Speed, measure
 from vsr.models.cards import shipped_cards
-from vsr.pipeline.evaluate import StillsBenchmark, luma_psnr_db
+from vsr.quality.protocols import StillsBenchmark, luma_psnr_db
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("VSR_DATA", "../shared/data"))

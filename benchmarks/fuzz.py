@@ -39,9 +39,9 @@ from fuzz_inputs import Source, Spoilt, make_sources, spoil
 from machine import describe_run
 
 import vsr
+from vsr.cli.info import describe_file
 from vsr.errors import StrictError, VsrError
-from vsr.inspection import describe_file
-from vsr.media.sequence import is_image
+from vsr.media.images import is_image
 from vsr.models.cards import ModelCard
 from vsr.models.weights import build_net, save_model_file
 

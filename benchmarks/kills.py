@@ -30,8 +30,8 @@ import torch
 from machine import describe_run
 
 from vsr.api import enhance
-from vsr.pipeline import resume
-from vsr.pipeline.journal import work_folder
+from vsr.jobs import resume
+from vsr.jobs.journal import work_folder
 
 HERE = Path(__file__).parent
 SAMPLE = HERE.parent / "samples" / "sample.mp4"

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from vsr.pipeline.provenance import cpu_name, versions
+from vsr.quality.provenance import cpu_name, versions
 
 
 def describe_run() -> dict[str, object]:

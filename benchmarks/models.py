@@ -4,7 +4,7 @@
 
 Measures bicubic upscaling first, which must give its published figures, then every shipped model, and writes
 benchmarks/models.json, benchmarks/models.md and the table in README.md. A model whose weights were measured before
-is not measured again. All figures are of finished 8 bit pictures, on the protocols of vsr/pipeline/evaluate.py.
+is not measured again. All figures are of finished 8 bit pictures, on the protocols of vsr/quality/protocols.py.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from machine import describe_run
 
 from vsr.bench.published import PUBLISHED, Published
 from vsr.models.cards import ModelCard, shipped_cards
-from vsr.models.features import LPIPS, load_lpips
-from vsr.pipeline.evaluate import (
+from vsr.models.perceptual import LPIPS, load_lpips
+from vsr.pipeline.upscaler import load_model
+from vsr.quality.protocols import (
     Measure,
     StillsBenchmark,
     Upscale,
@@ -38,7 +39,6 @@ from vsr.pipeline.evaluate import (
     upscale_with,
     vid4_bi,
 )
-from vsr.pipeline.upscaler import load_model
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("VSR_DATA", "../shared/data"))

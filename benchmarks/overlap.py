@@ -26,10 +26,10 @@ import click
 from machine import describe_run
 from torch import Tensor
 
-from vsr.media.encoder import encoder_threads
-from vsr.media.reader import VideoReader
-from vsr.pipeline.job import enhance_video
-from vsr.pipeline.plan import JobOptions, choose_batch
+from vsr.jobs.job import enhance_video
+from vsr.jobs.plan import JobOptions, choose_batch
+from vsr.media.read.reader import VideoReader
+from vsr.media.write.encoder import encoder_threads
 from vsr.pipeline.upscaler import Upscaler, load_model
 
 HERE = Path(__file__).parent

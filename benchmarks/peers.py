@@ -41,8 +41,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vsr.bench.opencv_peer import with_block_sizes
-from vsr.metrics import psnr_db
 from vsr.models.cards import shipped_cards
+from vsr.quality.metrics import psnr_db
 
 HERE = Path(__file__).parent
 SAMPLE = HERE.parent / "samples" / "sample.mp4"

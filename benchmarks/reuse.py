@@ -26,8 +26,8 @@ import click
 import numpy as np
 from machine import describe_run
 
-from vsr.pipeline.job import enhance_video
-from vsr.pipeline.plan import JobOptions
+from vsr.jobs.job import enhance_video
+from vsr.jobs.plan import JobOptions
 from vsr.pipeline.upscaler import Upscaler, load_model
 
 HERE = Path(__file__).parent

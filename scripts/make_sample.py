@@ -1,7 +1,7 @@
 """Draw the sample clip: a desk with two tumbling dice, a watch and a sliding card, 320x180 and 4 s.
 
 The scene is rendered at 1280x720 (the ground truth) and reduced by 4 with the antialiased bicubic of
-`vsr.media.resample`, so that upscaling the clip by 4 can be compared with the truth. Nothing is read
+`vsr.color.resample`, so that upscaling the clip by 4 can be compared with the truth. Nothing is read
 from disk: pictures and sound are computed here, and come out the same every time.
 
 World units are centimetres: x to the right, y away from the viewer, z up, the desk at z = 0. Colours
@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vsr.color.resample import imresize, resample
 from vsr.frames import ChromaLocation, Matrix, Primaries, Range, Transfer
-from vsr.media.resample import imresize, resample
 
 Array = NDArray[Any]
 Image = NDArray[Any]  # of uint8

@@ -17,16 +17,16 @@ import click
 import numpy as np
 
 from vsr.bench.strips import crop_of, png, strip, telling_corner
+from vsr.color.resample import mod_crop, reduce_bicubic
 from vsr.media.pictures import find_images, read_rgb
-from vsr.media.resample import mod_crop, reduce_bicubic
 from vsr.models.cards import shipped_cards
-from vsr.pipeline.evaluate import (
+from vsr.pipeline.upscaler import load_model
+from vsr.quality.protocols import (
     Upscale,
     luma_psnr_db,
     upscale_bicubic,
     upscale_with,
 )
-from vsr.pipeline.upscaler import load_model
 
 ROOT = Path(__file__).parent.parent
 VID4 = Path(os.environ.get("VSR_DATA", "../shared/data")) / "test" / "Vid4"

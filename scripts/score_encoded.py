@@ -21,11 +21,11 @@ import click
 import torch
 from torch import Tensor
 
+from vsr.color.resample import imresize, mod_crop, reduce_bicubic
 from vsr.frames import FrameBatch
 from vsr.media.pictures import find_images, read_rgb
-from vsr.media.resample import imresize, mod_crop, reduce_bicubic
-from vsr.metrics import luma_bt601, psnr_db
 from vsr.pipeline.upscaler import Target, Upscaler, load_model
+from vsr.quality.metrics import luma_bt601, psnr_db
 from vsr.train.codec import SD_COLOR, YUV420, x264_round_trip, yuv420_of_rgb
 from vsr.version import __version__
 

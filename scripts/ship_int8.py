@@ -16,12 +16,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does;
 
 import click
 
+from vsr.export.int8 import GATE_SET, calibrated, check_drop
 from vsr.models.cards import SHIPPED, ModelCard, find_card
-from vsr.models.quantized import QuantizedConv2d
+from vsr.models.quantization import QuantizedConv2d
 from vsr.models.weights import load_net, read_card, save_model_file
-from vsr.pipeline.evaluate import StillsBenchmark
-from vsr.pipeline.quantizing import GATE_SET, calibrated, check_drop
 from vsr.pipeline.upscaler import upscaler_of_net
+from vsr.quality.protocols import StillsBenchmark
 
 
 @click.command()

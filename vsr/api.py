@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from vsr.pipeline.job import JobReport, Progress, enhance_file
-from vsr.pipeline.plan import JobOptions
+from vsr.jobs.job import JobReport, Progress, enhance_file
+from vsr.jobs.plan import JobOptions
 from vsr.pipeline.upscaler import Upscaler, load_model
 
 __all__ = ["enhance", "load_model", "upscale_image"]
@@ -28,7 +28,7 @@ def enhance(
 ) -> JobReport:
     """Upscale a video file to a video file, or a picture to a picture, as `vsr enhance` does.
 
-    options: the fields of `vsr.pipeline.plan.JobOptions`, such as model="fast", size="1080p", crf=16,
+    options: the fields of `vsr.jobs.plan.JobOptions`, such as model="fast", size="1080p", crf=16,
         overwrite=True; start_seconds, duration_seconds and framerate may be any number.
     note: called with one line for each thing worth knowing.  on_progress: called after each batch.
 

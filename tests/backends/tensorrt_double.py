@@ -30,7 +30,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from vsr.backends.device_runner import Gpu
+from vsr.backends.cuda_runner import Gpu
 
 API = Path(__file__).parent / "tensorrt_api"
 VERSIONS = ("10.16", "11.4")

@@ -16,10 +16,10 @@ from vsr.backends.select import EngineMaker, Place
 from vsr.backends.torch_engine import TorchEngine
 from vsr.errors import OptionError
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
-from vsr.media.pixels import FORMATS, allocate_planes
+from vsr.media.av_frames import FORMATS, allocate_planes
 from vsr.models.cards import ModelCard
 from vsr.models.nets import LumaNet, SRResNet
-from vsr.models.quantized import calibrate, quantized
+from vsr.models.quantization import calibrate, quantized
 from vsr.models.weights import load_int8_net, load_net, resolve
 from vsr.pipeline.tiles import TiledNetwork
 from vsr.pipeline.upscaler import Target, Upscaler

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from vsr.backends import openvino_engine
 from vsr.backends.engine import safer_precisions
 from vsr.backends.engine_store import EngineStore
-from vsr.backends.export import export_onnx
+from vsr.backends.onnx_export import export_onnx
+from vsr.backends.onnx_model import OnnxFile
 from vsr.backends.select import EngineMaker, Place
 from vsr.backends.tensorrt_engine import make_tensorrt_engine
 from vsr.backends.torch_engine import TorchEngine
 from vsr.errors import EngineError, OptionError
 from vsr.models.cards import ModelCard
 from vsr.models.nets import LumaNet
-from vsr.models.onnx_file import OnnxFile
-from vsr.models.quantized import calibrate, quantized
+from vsr.models.quantization import calibrate, quantized
 from vsr.pipeline.upscaler import Upscaler
 
 onnx = pytest.importorskip("onnx")

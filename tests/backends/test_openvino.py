@@ -13,13 +13,13 @@ from torch import Tensor, nn
 pytest.importorskip("openvino")
 
 from vsr.backends import openvino_engine
-from vsr.backends.export import fingerprint
+from vsr.backends.onnx_export import fingerprint
 from vsr.backends.openvino_engine import OpenVINOEngine, is_prepared, make_openvino_engine, openvino_device
 from vsr.errors import EngineError, MissingExtraError, OptionError
-from vsr.media.sequence import read_image, write_image
+from vsr.jobs.job import enhance_image
+from vsr.jobs.plan import JobOptions
+from vsr.media.images import read_image, write_image
 from vsr.models.nets import NETS, LumaNet
-from vsr.pipeline.job import enhance_image
-from vsr.pipeline.plan import JobOptions
 
 has_bf16 = "BF16" in openvino_engine._core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 

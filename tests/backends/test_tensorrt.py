@@ -27,17 +27,17 @@ from tensorrt_double import API, MAGIC_CACHE, VERSIONS, Device, build_in_a_proce
 from torch import Tensor, nn
 
 from vsr.backends import tensorrt_engine
-from vsr.backends.device_runner import Gpu
+from vsr.backends.cuda_runner import Gpu
 from vsr.backends.engine_store import EngineStore
-from vsr.backends.export import export_onnx
+from vsr.backends.onnx_export import export_onnx
 from vsr.backends.select import EngineMaker, Place
 from vsr.backends.tensorrt_engine import TensorRTEngine, make_tensorrt_engine
 from vsr.backends.torch_engine import TorchEngine
 from vsr.errors import EngineError
+from vsr.jobs.job import enhance_video
+from vsr.jobs.plan import JobOptions
 from vsr.models.cards import ModelCard
 from vsr.models.nets import LumaNet, SRResNet
-from vsr.pipeline.job import enhance_video
-from vsr.pipeline.plan import JobOptions
 from vsr.pipeline.tiles import TiledNetwork
 from vsr.pipeline.upscaler import Upscaler
 

@@ -10,8 +10,8 @@ import torch
 
 from vsr.bench.opencv_peer import load_opencv_peer
 from vsr.errors import ModelError
-from vsr.metrics import luma_bt601, psnr_db
-from vsr.pipeline.evaluate import StillsBenchmark, luma_psnr_db
+from vsr.quality.metrics import luma_bt601, psnr_db
+from vsr.quality.protocols import StillsBenchmark, luma_psnr_db
 
 _SCALE = 2
 

@@ -19,12 +19,14 @@ from vsr.bench.frames import truths
 from vsr.bench.quality import measure_quality
 from vsr.bench.report import table, write_report
 from vsr.bench.results import Report, clip_means, overall_means
+from vsr.color.resample import mod_crop, reduce_bicubic
 from vsr.errors import InputError, MissingExtraError, OptionError, OutputError
+from vsr.export.onnx import export_model
+from vsr.jobs.job import Progress
 from vsr.media.pictures import find_images, read_rgb
-from vsr.media.resample import mod_crop, reduce_bicubic
-from vsr.metrics import difference_psnr_db, flow_distance, luma_bt601, optical_flow, psnr_db, ssim
 from vsr.models.cards import SHIPPED, find_card
-from vsr.pipeline.evaluate import (
+from vsr.quality.metrics import difference_psnr_db, flow_distance, luma_bt601, optical_flow, psnr_db, ssim
+from vsr.quality.protocols import (
     Degradation,
     Measure,
     StillsBenchmark,
@@ -33,8 +35,6 @@ from vsr.pipeline.evaluate import (
     measure_pictures,
     upscale_bicubic,
 )
-from vsr.pipeline.exporting import export_model
-from vsr.pipeline.job import Progress
 
 
 def _measure(folder: Path, *models: str, **options: object) -> Report:
@@ -258,7 +258,7 @@ def test_without_matplotlib_it_is_said_before_anything_is_measured(
 ) -> None:
     from click.testing import CliRunner
 
-    from vsr.cli import cli
+    from vsr.cli.main import cli
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("vsr.bench.quality.measure_quality", lambda *_, **__: pytest.fail("measured"))
@@ -270,7 +270,7 @@ def test_without_matplotlib_it_is_said_before_anything_is_measured(
 def test_the_command_prints_a_table_and_writes_the_folder(clips: Path, tmp_path: Path) -> None:
     from click.testing import CliRunner
 
-    from vsr.cli import cli
+    from vsr.cli.main import cli
 
     out = tmp_path / "out"
     result = CliRunner().invoke(cli, ["benchmark", str(clips), "--out", str(out), "--quiet"], catch_exceptions=False)

@@ -17,7 +17,7 @@ import pytest
 
 from vsr.bench.video import compare_files, paired_frames
 from vsr.errors import InputError, OptionError
-from vsr.metrics import psnr_db
+from vsr.quality.metrics import psnr_db
 
 SIZE = (64, 48)
 
@@ -176,7 +176,7 @@ def test_nothing_is_left_of_a_clip_that_is_too_short(tmp_path: Path, write_clip:
 def test_a_failed_comparison_leaves_nothing(tmp_path: Path) -> None:
     from click.testing import CliRunner
 
-    from vsr.cli import cli
+    from vsr.cli.main import cli
 
     files = [_write(tmp_path / f"{count}.mkv", _pictures(count)) for count in (2, 3)]
     result = CliRunner().invoke(cli, ["benchmark", "video", *map(str, files), "--out", str(tmp_path / "out")])

@@ -17,9 +17,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from vsr.jobs.job import enhance_video
+from vsr.jobs.plan import JobOptions
 from vsr.models.cards import ModelCard
-from vsr.pipeline.job import enhance_video
-from vsr.pipeline.plan import JobOptions
 from vsr.pipeline.upscaler import Upscaler
 
 PATCH = 32  # pixels; chroma of 4:2:0 goes up and down by kernels that reach 5 of its 16 samples inwards

@@ -177,7 +177,7 @@ def test_ctrl_c_leaves_nothing_behind(
         seen.append(_left_behind(temporary_files))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vsr.bench.preview.write_comparison", interrupted)
+    monkeypatch.setattr("vsr.compare.preview.write_comparison", interrupted)
     ended = run("preview", small_clip, "--model", dark_model, "--quiet")
     assert ended.code == INTERRUPTED
     assert {path.name for path in seen[0]} >= {"before.mkv", "after.mkv"}

@@ -17,8 +17,8 @@ import pytest
 
 from vsr.bench.video import compare_files
 from vsr.errors import InputError, OptionError, OutputError
-from vsr.pipeline.job import JobReport, enhance_file
-from vsr.pipeline.plan import JobOptions
+from vsr.jobs.job import JobReport, enhance_file
+from vsr.jobs.plan import JobOptions
 
 LOSSLESS = {"preset": "ultrafast", "crf": "0"}
 SIZE = (64, 48)
@@ -197,7 +197,7 @@ def test_what_is_refused_before_any_work(
     source, reference = clips
     make_clip(tmp_path / "large.mp4", size=(128, 96))
     (tmp_path / "taken.json").write_text("{}")
-    monkeypatch.setattr("vsr.pipeline.job.run_stages", lambda *args: pytest.fail("work began"))
+    monkeypatch.setattr("vsr.jobs.job.run_stages", lambda *args: pytest.fail("work began"))
     output, report = tmp_path / "out.mp4", tmp_path / "r.json"
     for error, words, options in (
         (OptionError, "needs --report", {"reference": reference}),

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from vsr.errors import InputError, OptionError, OutputError
-from vsr.media.segments import decode_times
+from vsr.jobs import resume
+from vsr.jobs.job import JobReport, enhance_video
+from vsr.jobs.journal import work_folder
+from vsr.jobs.plan import JobOptions
+from vsr.media.write.segments import decode_times
 from vsr.models.cards import ModelCard
-from vsr.pipeline import resume
-from vsr.pipeline.job import JobReport, enhance_video
-from vsr.pipeline.journal import work_folder
-from vsr.pipeline.plan import JobOptions
 from vsr.pipeline.upscaler import Upscaler
 
 FRAMES_PER_SEGMENT = 8
@@ -309,7 +309,7 @@ def test_killed_after_the_output_was_put_in_place(
 ) -> None:
     output = tmp_path / "out.mp4"
     with monkeypatch.context() as patch:
-        patch.setattr("vsr.pipeline.journal.Journal.forget", lambda self: None)
+        patch.setattr("vsr.jobs.journal.Journal.forget", lambda self: None)
         _run(clip, output)
     assert work_folder(output).exists()
     data, notes, engine = output.read_bytes(), [], Identity()
@@ -377,7 +377,7 @@ def test_a_job_that_will_take_long_is_made_resumable_by_itself(
 _SCRIPT = """
 import sys
 from pathlib import Path
-from vsr.pipeline import resume
+from vsr.jobs import resume
 resume._FEWEST_FRAMES = resume._MOST_FRAMES = {frames}
 import vsr
 print("ready", flush=True)
@@ -412,7 +412,7 @@ def test_killed_at_random_moments(
 
 _COMMAND = """
 import resource, sys
-from vsr.pipeline import resume
+from vsr.jobs import resume
 resume._FEWEST_FRAMES = resume._MOST_FRAMES = {frames}
 limit = int(sys.argv.pop(1))
 if limit:

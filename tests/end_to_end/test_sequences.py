@@ -14,7 +14,7 @@ import pytest
 
 import vsr
 from vsr.errors import InputError, OptionError, OutputError, StrictError
-from vsr.media import picture_writer
+from vsr.media.write import image_writer
 
 Enhance = Callable[..., list[str]]
 
@@ -248,7 +248,7 @@ def test_a_damaged_picture(enhance: Enhance) -> None:
 
 def test_a_disk_that_fills_up_leaves_nothing(enhance: Enhance, monkeypatch: pytest.MonkeyPatch) -> None:
     _write("in", "%d.png", 8)
-    encode, count = picture_writer.encode_image, []
+    encode, count = image_writer.encode_image, []
 
     def failing(image: np.ndarray, path: Path) -> bytes:
         count.append(path)
@@ -256,7 +256,7 @@ def test_a_disk_that_fills_up_leaves_nothing(enhance: Enhance, monkeypatch: pyte
             raise OutputError(f"{path}: the disk is full")
         return encode(image, path)
 
-    monkeypatch.setattr(picture_writer, "encode_image", failing)
+    monkeypatch.setattr(image_writer, "encode_image", failing)
     with pytest.raises(OutputError, match="the disk is full"):
         enhance("in", "out")
     assert [path.name for path in Path().iterdir()] == ["in"]
@@ -268,7 +268,7 @@ def test_a_disk_that_fills_up_leaves_nothing(enhance: Enhance, monkeypatch: pyte
 
 
 def test_info_of_a_sequence(enhance: Enhance, capsys: pytest.CaptureFixture[str]) -> None:
-    from vsr.inspection import describe_file
+    from vsr.cli.info import describe_file
 
     _write("in", "%02d.png", 3)
     for name in ("in/%02d.png", "in/*.png", "in"):

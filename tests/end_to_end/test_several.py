@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from command_line import Run, is_refused
 
-import vsr.pipeline.job
-import vsr.pipeline.several
+import vsr.jobs.batch
+import vsr.jobs.job
 import vsr.pipeline.upscaler
 
 INPUT, OPTION, MODEL, INTERRUPTED = 2, 4, 5, 130
@@ -131,7 +131,7 @@ def test_the_model_stays_loaded_and_is_checked_for_every_file(
     sizes = {"a": (64, 48), "b": (64, 48), "c": (48, 32), "d": (64, 48), "e": (64, 48)}
     clips = [make_clip(tmp_path / f"{name}.mkv", pts=range(3), size=size) for name, size in sizes.items()]
     loaded, checked = [], []
-    load, gate = vsr.pipeline.several.load_upscaler, vsr.pipeline.upscaler.PrecisionGate
+    load, gate = vsr.jobs.batch.load_upscaler, vsr.pipeline.upscaler.PrecisionGate
 
     def counted_load(options: Any, width: int, height: int, *more: Any, **others: Any) -> Any:
         loaded.append((width, height))
@@ -141,7 +141,7 @@ def test_the_model_stays_loaded_and_is_checked_for_every_file(
         checked.append(arguments)
         return gate(*arguments)
 
-    monkeypatch.setattr(vsr.pipeline.several, "load_upscaler", counted_load)
+    monkeypatch.setattr(vsr.jobs.batch, "load_upscaler", counted_load)
     monkeypatch.setattr(vsr.pipeline.upscaler, "PrecisionGate", counted_gate)
     options = ["--model", "nano", "--precision", "bf16", "-crf", "0", "--quiet"]
     assert run("enhance", *clips, "--output-dir", out, *options).code == 0
@@ -212,7 +212,7 @@ def test_ctrl_c_stops_all(
     run: Run, clips: list[Path], out: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It arrives in the middle of the second file."""
-    enhance_file, seen = vsr.pipeline.job.enhance_file, []
+    enhance_file, seen = vsr.jobs.job.enhance_file, []
 
     def interrupted(source: Path, output: Path, options: Any, **hooks: Any) -> Any:
         seen.append(source)
@@ -223,7 +223,7 @@ def test_ctrl_c_stops_all(
     def _interrupt(progress: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(vsr.pipeline.job, "enhance_file", interrupted)
+    monkeypatch.setattr(vsr.jobs.job, "enhance_file", interrupted)
     ended = run("enhance", *clips, "--output-dir", out, "--model", tiny_model)
     assert ended.code == INTERRUPTED
     assert ended.lines[-1] == "vsr: interrupted"

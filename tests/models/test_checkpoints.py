@@ -20,9 +20,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vsr.color.resample import imresize
 from vsr.errors import MissingExtraError, ModelError
-from vsr.media.resample import imresize
-from vsr.metrics import luma_bt601, psnr_db
 from vsr.models import spandrel_net
 from vsr.models.cards import ModelCard, card_from_json
 from vsr.models.nets import EDSR, SRCNN, SRVGG, VDSR, LumaNet, MSRResNet, RRDBNet, SRResNet
@@ -30,6 +29,7 @@ from vsr.models.nets.bicubic import BicubicUp
 from vsr.models.weights import load_net, resolve
 from vsr.pipeline.tiles import TiledNetwork
 from vsr.pipeline.upscaler import load_model
+from vsr.quality.metrics import luma_bt601, psnr_db
 
 State = dict[str, Tensor]
 

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from vsr.backends.engine import PRECISIONS, Precision
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
-from vsr.media.pixels import FORMATS, allocate_planes
+from vsr.jobs.job import enhance_video
+from vsr.jobs.plan import JobOptions
+from vsr.media.av_frames import FORMATS, allocate_planes
 from vsr.models.cards import ModelCard
 from vsr.models.nets import LumaNet
-from vsr.pipeline.job import enhance_video
-from vsr.pipeline.plan import JobOptions
 from vsr.pipeline.reuse import FrameReuse, can_reuse
 from vsr.pipeline.upscaler import Target, Upscaler, load_model, upscaler_of_net
 

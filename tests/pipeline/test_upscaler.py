@@ -16,7 +16,7 @@ from vsr.backends.engine import PRECISIONS, Precision
 from vsr.backends.transfers import DirectTransfers, Planes
 from vsr.errors import EngineError, InputError
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
-from vsr.media.pixels import FORMATS, allocate_planes
+from vsr.media.av_frames import FORMATS, allocate_planes
 from vsr.models.cards import ModelCard
 from vsr.models.nets import LumaNet
 from vsr.pipeline.upscaler import Target, Upscaler, upscaler_of_net

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from vsr.models.quantized import QuantizedConv2d
+from vsr.models.quantization import QuantizedConv2d
 from vsr.models.weights import load_net, read_card, resolve
 from vsr.train.loop import Budget, _identity, train
 from vsr.train.recipes import RECIPES

@@ -6,8 +6,8 @@ import pytest
 
 from vsr.models.cards import shipped_cards
 from vsr.models.weights import resolve
-from vsr.pipeline.evaluate import StillsBenchmark
 from vsr.pipeline.upscaler import load_model
+from vsr.quality.protocols import StillsBenchmark
 
 
 @pytest.mark.parametrize("name", sorted(shipped_cards()))

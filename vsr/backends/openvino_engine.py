@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from vsr.backends.engine import PRECISIONS, Precision
 from vsr.backends.engine_store import engines_folder
-from vsr.backends.export import export_onnx, fingerprint
+from vsr.backends.onnx_export import export_onnx, fingerprint
+from vsr.backends.onnx_model import OnnxFile
 from vsr.errors import EngineError, MissingExtraError, OptionError
-from vsr.models.onnx_file import OnnxFile
-from vsr.models.quantized import QuantizedConv2d, is_quantized
+from vsr.models.quantization import QuantizedConv2d, is_quantized
 
 __all__ = [
     "OpenVINOEngine",

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from vsr.backends.compiled import Compiler, compile_for_gpu
 from vsr.backends.engine import Engine, Precision, choose_device, choose_precision, safer_precisions
+from vsr.backends.onnx_model import OnnxFile
 from vsr.backends.torch_engine import TorchEngine
 from vsr.errors import EngineError, MissingExtraError, OptionError
-from vsr.models.onnx_file import OnnxFile
-from vsr.models.quantized import is_quantized, without_quantization
+from vsr.models.quantization import is_quantized, without_quantization
 
 __all__ = ["Backend", "EngineMaker", "Place", "choose_place", "describe_auto", "describe_backends"]
 

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vsr.backends.device_runner import CudaRunner, DeviceRunner
+from vsr.backends.cuda_runner import CudaRunner, DeviceRunner
 from vsr.backends.engine import PRECISIONS, Precision
 from vsr.backends.engine_store import EngineKey, EngineStore, Target
-from vsr.backends.export import export_onnx, fingerprint
+from vsr.backends.onnx_export import export_onnx, fingerprint
 from vsr.errors import EngineError, MissingExtraError
 
 __all__ = ["INPUT", "OUTPUT", "TensorRTEngine", "load_tensorrt", "make_tensorrt_engine"]

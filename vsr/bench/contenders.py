@@ -13,8 +13,8 @@ from torch import Tensor
 
 from vsr.bench.opencv_peer import load_opencv_peer
 from vsr.errors import OptionError
-from vsr.pipeline.evaluate import Upscale, upscale_bicubic, upscale_with
 from vsr.pipeline.upscaler import load_model
+from vsr.quality.protocols import Upscale, upscale_bicubic, upscale_with
 
 __all__ = ["BICUBIC", "Contender", "contenders"]
 

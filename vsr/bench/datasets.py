@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vsr.errors import InputError, OptionError
-from vsr.media.sequence import is_image
+from vsr.media.images import is_image
 
 __all__ = ["Clip", "Dataset", "default_data_folder", "find_dataset", "pictures_in"]
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from vsr.bench.datasets import Clip
 from vsr.media.pictures import read_rgb
-from vsr.media.reader import VideoReader
-from vsr.pipeline.measured import Decoded, decoded_video
+from vsr.media.read.reader import VideoReader
+from vsr.quality.frames import Decoded, decoded_video
 
 __all__ = ["decoded_pictures", "num_frames", "truths"]
 

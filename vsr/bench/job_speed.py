@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from av.video.stream import VideoStream
 
-from vsr.pipeline.job import enhance_video
-from vsr.pipeline.plan import JobOptions
+from vsr.jobs.job import enhance_video
+from vsr.jobs.plan import JobOptions
 from vsr.pipeline.upscaler import Upscaler
 
 __all__ = ["job_fps", "make_clip"]

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vsr.errors import InputError
-from vsr.metrics import SSIM_SIDE, difference_psnr_db, flow_distance, optical_flow, psnr_db, ssim
-from vsr.models.features import load_lpips
-from vsr.pipeline.measured import Picture
+from vsr.models.perceptual import load_lpips
+from vsr.quality.frames import Picture
+from vsr.quality.metrics import SSIM_SIDE, difference_psnr_db, flow_distance, optical_flow, psnr_db, ssim
 
 __all__ = ["METRICS", "Lpips", "Meter", "Metric", "lpips_from"]
 
@@ -56,7 +56,7 @@ METRICS = (
 
 
 def lpips_from(path: Path) -> Lpips:
-    """LPIPS of two (1, 3, H, W) pictures in 0..255, by weights from a file (`vsr.models.features.load_lpips`)."""
+    """LPIPS of two (1, 3, H, W) pictures in 0..255, by weights from a file (`vsr.models.perceptual.load_lpips`)."""
     net = load_lpips(path)
 
     @torch.inference_mode()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vsr.errors import ModelError
-from vsr.pipeline.evaluate import Upscale
+from vsr.quality.protocols import Upscale
 
 __all__ = ["load_opencv_peer", "with_block_sizes"]
 

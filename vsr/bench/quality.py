@@ -18,12 +18,12 @@ from vsr.bench.meter import Lpips, Meter, lpips_from
 from vsr.bench.published import published_on
 from vsr.bench.results import Report, Row, Strip, clip_means, overall_means
 from vsr.bench.strips import crop_of, telling_corner
+from vsr.color.resample import mod_crop
 from vsr.errors import InputError, ModelError, OptionError
-from vsr.media.resample import mod_crop
-from vsr.pipeline.evaluate import Degradation, Protocol, check_gate, clip_protocol, stills_protocol
-from vsr.pipeline.job import Progress
-from vsr.pipeline.measured import Picture
-from vsr.pipeline.provenance import describe_run
+from vsr.jobs.job import Progress
+from vsr.quality.frames import Picture
+from vsr.quality.protocols import Degradation, Protocol, check_gate, clip_protocol, stills_protocol
+from vsr.quality.provenance import describe_run
 
 __all__ = ["measure_quality"]
 

@@ -31,8 +31,8 @@ from vsr.backends.engine import PRECISIONS, choose_precision
 from vsr.backends.select import EngineMaker, choose_place, describe_backends
 from vsr.bench.job_speed import job_fps
 from vsr.errors import EngineError, OptionError, VsrError
+from vsr.jobs.plan import JobOptions, choose_batch
 from vsr.models.weights import load_int8_net
-from vsr.pipeline.plan import JobOptions, choose_batch
 from vsr.pipeline.upscaler import Upscaler, load_card_and_net
 from vsr.version import __version__
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vsr.errors import OutputError
-from vsr.metrics import luma_bt601
+from vsr.quality.metrics import luma_bt601
 
 __all__ = ["Corner", "crop_of", "labelled", "png", "strip", "telling_corner"]
 

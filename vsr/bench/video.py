@@ -17,11 +17,11 @@ from vsr.bench.meter import Meter, lpips_from
 from vsr.bench.results import Report, Row, Strip
 from vsr.bench.strips import crop_of, telling_corner
 from vsr.errors import InputError, OptionError
-from vsr.media.reader import VideoReader
-from vsr.metrics import pooled_psnr_db
-from vsr.pipeline.job import Progress
-from vsr.pipeline.measured import LUMA, Decoded, Luma, Picture, as_measured, decoded_video
-from vsr.pipeline.provenance import describe_run
+from vsr.jobs.job import Progress
+from vsr.media.read.reader import VideoReader
+from vsr.quality.frames import LUMA, Decoded, Luma, Picture, as_measured, decoded_video
+from vsr.quality.metrics import pooled_psnr_db
+from vsr.quality.provenance import describe_run
 
 __all__ = ["Pair", "compare_files", "paired_frames"]
 

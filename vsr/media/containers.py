@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from vsr.media.reader import VideoInfo
-from vsr.media.remux import StreamPlan, carried_tags
+from vsr.media.read.reader import VideoInfo
+from vsr.media.write.remuxer import StreamPlan, carried_tags
 
 __all__ = ["container_losses"]
 

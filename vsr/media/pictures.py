@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vsr.errors import InputError
-from vsr.media.picture_sequence import IMAGE_SUFFIXES
+from vsr.media.image_sequence import IMAGE_SUFFIXES
 
 __all__ = ["find_images", "picture_size", "read_rgb"]
 

@@ -17,7 +17,7 @@ from vsr.models.cards import CARD_KEY, SHIPPED, ModelCard, card_from_json, find_
 from vsr.models.checkpoints import SUFFIXES, import_checkpoint, read_checkpoint, read_safetensors
 from vsr.models.layouts import fold_batch_norm
 from vsr.models.nets import NETS
-from vsr.models.quantized import quantized
+from vsr.models.quantization import quantized
 
 __all__ = [
     "build_net",

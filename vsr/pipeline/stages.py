@@ -15,11 +15,11 @@ from av.packet import Packet
 from vsr.backends.select import choose_place
 from vsr.errors import EngineError
 from vsr.frames import FrameBatch
-from vsr.media.reader import Chunk, VideoReader
-from vsr.pipeline.plan import JobOptions
-from vsr.pipeline.prefetch import Drain, Prefetch
-from vsr.pipeline.report import ReferenceMeter
+from vsr.jobs.plan import JobOptions
+from vsr.jobs.report import ReferenceMeter
+from vsr.media.read.reader import Chunk, VideoReader
 from vsr.pipeline.reuse import FrameReuse
+from vsr.pipeline.threads import Drain, Prefetch
 from vsr.pipeline.upscaler import Target, Upscaler
 
 __all__ = ["NetworkStage", "Progress", "Sink", "expected_frames", "failure_named", "open_source", "run_stages"]

@@ -14,19 +14,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vsr.backends.engine import Engine, Precision, safer_precisions
+from vsr.backends.onnx_model import ONNX_SUFFIX, OnnxFile, read_onnx
 from vsr.backends.select import EngineMaker, choose_place
 from vsr.backends.torch_engine import TorchEngine
 from vsr.backends.transfers import Planes, Transfers, make_transfers
+from vsr.color import conversion as convert
+from vsr.color.resample import resample
+from vsr.color.rgb import planes_of_rgb
 from vsr.errors import EngineError
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
-from vsr.media import color as convert
-from vsr.media.pixels import FORMATS, PixelFormat
-from vsr.media.resample import resample
-from vsr.media.rgb import planes_of_rgb
+from vsr.media.av_frames import FORMATS, PixelFormat
 from vsr.models.cards import ModelCard
-from vsr.models.onnx_file import ONNX_SUFFIX, OnnxFile, read_onnx
 from vsr.models.weights import load_int8_net, load_net, resolve
-from vsr.pipeline.gate import GATE_TOLERANCE, PrecisionGate
+from vsr.pipeline.precision_gate import GATE_TOLERANCE, PrecisionGate
 from vsr.pipeline.tiles import TiledNetwork, is_out_of_memory
 
 __all__ = ["Target", "Upscaler", "load_card_and_net", "load_model", "upscaler_of_net"]

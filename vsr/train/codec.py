@@ -13,9 +13,9 @@ from av.stream import Stream
 from av.video.codeccontext import VideoCodecContext
 from torch import Tensor
 
+from vsr.color import conversion as convert
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
-from vsr.media import color as convert
-from vsr.media.pixels import FORMATS, allocate_planes, load_planes, store_planes
+from vsr.media.av_frames import FORMATS, allocate_planes, load_planes, store_planes
 
 __all__ = ["SD_COLOR", "YUV420", "rgb_of_yuv420", "x264_rgb_round_trip", "x264_round_trip", "yuv420_of_rgb"]
 

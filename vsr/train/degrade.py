@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vsr.media.resample import reduce_bicubic
-from vsr.media.resample import reduce_gaussian as gaussian
+from vsr.color.resample import reduce_bicubic
+from vsr.color.resample import reduce_gaussian as gaussian
 from vsr.train.codec import x264_rgb_round_trip
 
 __all__ = ["DEGRADATIONS", "Degradation", "LowFrame", "VideoDegradation", "gaussian"]

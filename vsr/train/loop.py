@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from vsr.errors import InputError, ModelError, OptionError
 from vsr.media.pictures import find_images
-from vsr.metrics import luma_bt601
-from vsr.models.features import LPIPS
-from vsr.models.quantized import calibrate
+from vsr.models.perceptual import LPIPS
+from vsr.models.quantization import calibrate
 from vsr.models.weights import build_net, load_net, resolve, save_model_file
+from vsr.quality.metrics import luma_bt601
 from vsr.train.adversary import Adversary
 from vsr.train.data import PatchBank
 from vsr.train.objective import Objective, PerceptualFeatures

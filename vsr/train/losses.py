@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vsr.models.features import LPIPS, VGG19Features
+from vsr.models.perceptual import LPIPS, VGG19Features
 
 __all__ = [
     "PIXEL_LOSSES",

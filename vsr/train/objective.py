@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vsr.models.features import LPIPS, VGG19Features, load_lpips, load_vgg19
+from vsr.models.perceptual import LPIPS, VGG19Features, load_lpips, load_vgg19
 from vsr.train.adversary import Adversary
 from vsr.train.losses import PIXEL_LOSSES, artefact_map, lpips_loss, vgg_loss
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vsr.color.resample import mod_crop
 from vsr.errors import OptionError
 from vsr.media.pictures import read_rgb
-from vsr.media.resample import mod_crop
-from vsr.pipeline.prefetch import Prefetch
+from vsr.pipeline.threads import Prefetch
 from vsr.train.degrade import Degradation, LowFrame
 
 __all__ = ["ComingShard", "Patches", "Shard", "ShardMaker", "divide"]

@@ -1,0 +1,173 @@
+"""The CUDA side: on a GPU where there is one, and the order of its calls on a pretended `torch.cuda`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from vsr.backends import cuda_runner, transfers
+from vsr.backends.cuda_runner import CudaRunner
+from vsr.backends.transfers import DirectTransfers, PinnedTransfers, make_transfers
+from vsr.errors import EngineError
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+
+
+class Calls:
+    """A `torch.cuda` that writes down what is asked of its streams, events and graphs."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.current = self._stream("caller", 0)
+        self.num_made = 0
+
+    def _stream(self, name: str, handle: int) -> SimpleNamespace:
+        return SimpleNamespace(
+            name=name,
+            cuda_stream=handle,
+            wait_stream=lambda other: self.log.append(f"{name} waits for {other.name}"),
+            wait_event=lambda event: self.log.append(f"{name} waits for an event"),
+            synchronize=lambda: self.log.append(f"synchronize {name}"),
+        )
+
+    def module(self) -> SimpleNamespace:
+        def make_stream(device: torch.device) -> SimpleNamespace:
+            self.num_made += 1
+            return self._stream(f"stream {self.num_made}", 7 + self.num_made)
+
+        def make_event() -> SimpleNamespace:
+            def record(stream: Any) -> None:
+                self.log.append(f"event on {stream.name}")
+
+            return SimpleNamespace(record=record, synchronize=lambda: self.log.append("synchronize event"))
+
+        @contextmanager
+        def stream(chosen: Any) -> Iterator[None]:
+            before, self.current = self.current, chosen
+            yield
+            self.current = before
+
+        @contextmanager
+        def graph(made: Any, *, stream: Any, capture_error_mode: str) -> Iterator[None]:
+            self.log.append(f"capture on {stream.name}, {capture_error_mode}")
+            yield
+
+        return SimpleNamespace(
+            Stream=make_stream,
+            Event=make_event,
+            CUDAGraph=lambda: SimpleNamespace(replay=lambda: self.log.append("replay")),
+            stream=stream,
+            graph=graph,
+            current_stream=lambda device: self.current,
+            current_device=lambda: 0,
+            is_available=lambda: True,
+            get_device_capability=lambda device: (9, 0),
+            get_device_name=lambda device: "Pretended GPU",
+            empty_cache=lambda: self.log.append("empty cache"),
+        )
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    calls = Calls()
+    pretended = SimpleNamespace(**{name: getattr(torch, name) for name in ("device", "Tensor", "zeros", "dtype")})
+    pretended.cuda = calls.module()
+    pretended.empty_like = lambda x, **kwargs: torch.empty_like(x)
+    monkeypatch.setattr(cuda_runner, "torch", pretended)
+    monkeypatch.setattr(transfers, "torch", pretended)
+    return calls
+
+
+def test_a_device_that_is_no_cuda_gpu_is_refused() -> None:
+    with pytest.raises(EngineError, match=r"NVIDIA GPU.*'cpu'"):
+        CudaRunner(torch.device("cpu"))
+
+
+def test_a_turn_waits_for_the_caller_and_the_caller_for_the_turn(calls: Calls) -> None:
+    runner = CudaRunner(torch.device("cuda"))
+    assert runner.stream_handle != 0 and runner.device == torch.device("cuda", 0)
+    assert (runner.gpu.name, runner.gpu.compute_capability) == ("Pretended GPU", "9.0")
+    with runner.turn():
+        calls.log.append(f"work on {calls.current.name}")
+    copy = runner.copy_out(torch.ones(2))
+    assert torch.equal(copy, torch.ones(2))
+    assert calls.log == [
+        "stream 1 waits for caller",
+        "stream 1 waits for an event",
+        "work on stream 1",
+        "caller waits for stream 1",
+        "event on caller",
+    ]
+
+
+def test_the_caller_waits_also_when_the_turn_fails(calls: Calls) -> None:
+    runner = CudaRunner(torch.device("cuda"))
+    with pytest.raises(EngineError), runner.turn():
+        raise EngineError
+    assert calls.log[-1] == "caller waits for stream 1"
+
+
+def test_a_capture_is_of_this_thread_and_replays(calls: Calls) -> None:
+    runner = CudaRunner(torch.device("cuda"))
+    replay = runner.capture(lambda: calls.log.append("launch"))
+    replay()
+    assert calls.log == ["capture on stream 1, thread_local", "launch", "replay"]
+
+
+def test_planes_go_up_and_down_on_streams_of_their_own(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: x.clone())
+    used = lambda x, stream: calls.log.append(f"kept for {stream.name}")  # noqa: E731
+    monkeypatch.setattr(torch.Tensor, "record_stream", used)
+    planes = PinnedTransfers(torch.device("cpu"))
+    (moved,) = planes.upload((torch.arange(4, dtype=torch.uint8),))
+    fetch = planes.download((moved,))
+    assert "synchronize event" not in calls.log  # nobody has waited yet
+    assert torch.equal(fetch()[0], torch.arange(4, dtype=torch.uint8))
+    assert calls.log == [
+        "caller waits for stream 1",
+        "kept for caller",
+        "stream 2 waits for caller",
+        "kept for stream 2",
+        "event on stream 2",
+        "synchronize event",
+    ]
+
+
+def test_without_cuda_planes_are_handed_on_as_they_are() -> None:
+    plane = torch.arange(6)
+    direct = make_transfers(torch.device("cpu"))
+    assert isinstance(direct, DirectTransfers)
+    assert direct.upload((plane,))[0] is plane and direct.download((plane,))()[0] is plane
+
+
+@needs_cuda
+def test_on_a_gpu_a_graph_gives_what_the_first_run_gave() -> None:
+    runner = CudaRunner(torch.device("cuda"))
+    source, result = runner.zeros((1 << 20,), torch.float32), runner.zeros((1 << 20,), torch.float32)
+    outs, replay = [], None
+    for value in range(4):
+        with runner.turn():
+            source.fill_(value)
+            if value == 1:
+                replay = runner.capture(lambda: result.copy_(source * 2))
+            if replay is None:
+                result.copy_(source * 2)
+            else:
+                replay()
+        outs.append(runner.copy_out(result))
+    assert [out.unique().tolist() for out in outs] == [[0], [2], [4], [6]]
+    runner.wait()
+
+
+@needs_cuda
+def test_on_a_gpu_planes_come_back_as_they_went() -> None:
+    planes = tuple(torch.randint(0, 255, (2, 1, 64, 65), dtype=torch.uint8) for _ in range(3))
+    moving = make_transfers(torch.device("cuda"))
+    fetches = [moving.download(tuple(plane + 1 for plane in moving.upload(planes))) for _ in range(5)]
+    for fetch in fetches:
+        assert all(torch.equal(got, plane + 1) for got, plane in zip(fetch(), planes, strict=True))

@@ -1,0 +1,164 @@
+"""`vsr export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from vsr.cli.main import cli
+from vsr.errors import EngineError, InputError, ModelError, OptionError, OutputError
+from vsr.export import onnx as exporting
+from vsr.export.int8 import calibrated, check_drop, measure_drop
+from vsr.export.onnx import export_model
+from vsr.models.cards import find_card
+from vsr.models.quantization import is_quantized, quantized_layers
+from vsr.models.weights import load_int8_net, load_net, resolve
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+def test_a_shipped_model_runs_elsewhere(tmp_path: Path) -> None:
+    output = tmp_path / "fast.onnx"
+    result = CliRunner().invoke(cli, ["export", "fast", str(output)])
+    assert result.exit_code == 0 and "fast, fp32, 1 channels, any size" in result.stderr
+    x = torch.rand(2, 1, 14, 21)
+    session = onnxruntime.InferenceSession(str(output), providers=["CPUExecutionProvider"])
+    out = torch.from_numpy(session.run(["y"], {"x": x.numpy()})[0])
+    torch.testing.assert_close(out, load_net(*resolve("fast"))(x), rtol=0, atol=1e-4)
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_sizes_can_be_fixed(tmp_path: Path) -> None:
+    output = tmp_path / "fast.onnx"
+    arguments = ["export", "fast", str(output), "--size", "32x24", "--batch", "3", "--precision", "fp16"]
+    assert CliRunner().invoke(cli, arguments).exit_code == 0
+    (x,) = onnx.load(output).graph.input
+    assert [dim.dim_value for dim in x.type.tensor_type.shape.dim] == [3, 1, 24, 32]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"precision": "int4"}, "int4"),
+        ({"batch": 2}, "--size"),
+        ({"calibrate": Path()}, "--precision int8"),
+        ({"validation": Path(), "precision": "fp16"}, "--precision int8"),
+    ],
+)
+def test_options_that_do_not_fit_are_errors(tmp_path: Path, options: dict[str, Any], named: str) -> None:
+    with pytest.raises(OptionError, match=named):
+        export_model("fast", tmp_path / "fast.onnx", **options)
+
+
+def test_a_file_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    (tmp_path / "fast.onnx").write_bytes(b"mine")
+    with pytest.raises(OutputError, match="-y"):
+        export_model("fast", tmp_path / "fast.onnx")
+    assert (tmp_path / "fast.onnx").read_bytes() == b"mine"
+
+
+def test_a_folder_that_is_not_there_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written"):
+        export_model("fast", tmp_path / "none" / "fast.onnx")
+
+
+def test_a_size_that_is_none_is_a_usage_error(tmp_path: Path) -> None:
+    assert CliRunner().invoke(cli, ["export", "fast", str(tmp_path / "a.onnx"), "--size", "32"]).exit_code == 2
+
+
+# -- int8 ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of three small pictures."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for index in range(3):
+        picture = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (64, 48), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f"{index}.png"), picture)
+    return folder
+
+
+def _integer_weights(path: Path) -> list[str]:
+    tensors = onnx.load(path).graph.initializer
+    return sorted(t.name.removesuffix(".weight") for t in tensors if t.data_type == onnx.TensorProto.INT8 and t.dims)
+
+
+def test_a_model_that_has_weights_for_int8_needs_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VSR_DATA", str(tmp_path / "none"))
+    line = export_model("fast", tmp_path / "fast.onnx", precision="int8")
+    assert "fast, int8, 1 channels" in line
+    net = load_int8_net(find_card("fast"))
+    assert _integer_weights(tmp_path / "fast.onnx") == sorted(quantized_layers(load_net(*resolve("fast"))))
+    session = onnxruntime.InferenceSession(str(tmp_path / "fast.onnx"), providers=["CPUExecutionProvider"])
+    x = torch.nn.functional.interpolate(torch.rand(1, 1, 6, 7), (48, 56), mode="bicubic").clamp(0, 1)
+    difference = (torch.from_numpy(session.run(["y"], {"x": x.numpy()})[0]) - net(x)).abs()
+    assert difference.max() < 1 / 255 and difference.mean() < 0.1 / 255
+
+
+def test_others_are_calibrated_on_pictures(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[Any] = []
+
+    def measure(card: Any, plain: Any, integers: Any, validation: Any) -> float:
+        judged.append((card.name, is_quantized(plain), is_quantized(integers), validation))
+        return 0.02
+
+    monkeypatch.setattr(exporting, "measure_drop", measure)
+    options = {"calibrate": pictures, "validation": tmp_path}
+    export_model("nano", tmp_path / "nano.onnx", precision="int8", **options)  # type: ignore[arg-type]
+    assert judged == [("nano", False, True, tmp_path)]
+    assert _integer_weights(tmp_path / "nano.onnx") == sorted(quantized_layers(load_net(*resolve("nano"))))
+
+
+def test_what_costs_too_much_is_refused_and_not_written(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "measure_drop", lambda *arguments: 0.131)
+    with pytest.raises(EngineError, match=r"'fast' loses 0.13 dB on Set5.*vsr train"):
+        export_model("fast", tmp_path / "fast.onnx", precision="int8", calibrate=pictures)
+    assert not (tmp_path / "fast.onnx").exists()
+    check_drop(find_card("fast"), 0.1)
+    for drop_db in (0.101, float("nan")):
+        with pytest.raises(EngineError):
+            check_drop(find_card("fast"), drop_db)
+
+
+def test_a_model_without_weights_for_int8_names_the_way(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--calibrate FOLDER"):
+        export_model("srgan", tmp_path / "srgan.onnx", precision="int8")
+
+
+def test_without_set5_int8_is_not_judged(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--validation"):
+        export_model("nano", tmp_path / "a.onnx", precision="int8", calibrate=pictures, validation=tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no pictures"):
+        export_model("nano", tmp_path / "a.onnx", precision="int8", calibrate=tmp_path / "empty")
+
+
+def test_a_network_too_small_for_int8_is_a_model_error(pictures: Path) -> None:
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Conv2d(4, 1, 3))
+    with pytest.raises(ModelError, match="'fast' cannot run in int8"):
+        calibrated(find_card("fast"), net, pictures)
+
+
+def test_shipped_integers_lose_at_most_a_tenth_of_a_decibel_on_set5(data_folder: Path) -> None:
+    card, path = resolve("fast")
+    drop_db = measure_drop(card, load_net(card, path), load_int8_net(card), data_folder / "test")
+    assert drop_db <= 0.1
+    assert abs(drop_db - (card.figures["Set5"] - card.figures["Set5 int8"])) < 0.02
+
+
+def test_calibration_alone_serves_fast_as_well(data_folder: Path) -> None:
+    card, path = resolve("fast")
+    net = load_net(card, path)
+    assert measure_drop(card, net, calibrated(card, net, data_folder / "train" / "bsds400"), data_folder / "test") < 0.1

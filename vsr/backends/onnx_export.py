@@ -1,0 +1,167 @@
+"""Networks as ONNX, in the precision they are to run in."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import logging
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from vsr.backends.engine import PRECISIONS, Precision, converted
+from vsr.backends.onnx_qdq import insert_integers
+from vsr.errors import EngineError, MissingExtraError
+from vsr.models.quantization import QuantizedConv2d, without_quantization
+from vsr.version import __version__
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+__all__ = ["export_onnx", "fingerprint"]
+
+_OPSETS = {"int8": 20, "fp32": 20, "fp16": 20, "bf16": 22}  # 22: the first whose convolutions take bfloat16
+_EXAMPLE = (2, 48, 64)  # batch, height, width of what is traced where they stay open; 1 would be taken as fixed
+_LABELS = {"metadata_props", "doc_string", "producer_name", "producer_version", "value_info"}
+
+
+def export_onnx(
+    net: nn.Module, *, channels: int, shape: tuple[int, int, int] | None = None, precision: Precision = "fp32"
+) -> bytes:
+    """A network as one ONNX file: input "x" and output "y", both float32 (N, C, H, W).
+
+    channels: of the input.  shape: (batch, height, width) for fixed sizes; None leaves all three open.
+    precision: what the layers compute in, but for those the network keeps in float32; the types are in
+        the graph, with casts where they change. Layers of `QuantizedConv2d` compute in int8, by
+        QuantizeLinear and DequantizeLinear before them, under "int8", which takes such a network, and
+        "fp32", and with all others in float32; without their rounding under "bf16" and "fp16".
+    The same network and options give the same bytes: nothing is left in them of the machine or the versions
+    that made them. Raises MissingExtraError, and EngineError where the network cannot be exported.
+    """
+    if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript")):
+        raise MissingExtraError("the export to ONNX", "onnx")
+    batch, height, width = shape or _EXAMPLE
+    example = torch.zeros(batch, channels, height, width)
+    dynamic = None if shape else (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),)
+    integers: dict[str, QuantizedConv2d] = {}
+    if precision in ("int8", "fp32"):
+        integers = {name: layer for name, layer in net.named_modules() if isinstance(layer, QuantizedConv2d)}
+    if precision == "int8" and not integers:
+        raise EngineError(f"{type(net).__name__} cannot be exported in int8: it is not quantized")
+    dtype = torch.float32 if precision == "int8" else PRECISIONS[precision]
+    module = converted(without_quantization(net), torch.device("cpu"), dtype)
+    try:
+        with _silence(), torch.inference_mode(False):
+            program = torch.onnx.export(
+                module,
+                (example,),
+                input_names=["x"],
+                output_names=["y"],
+                opset_version=_OPSETS[precision],
+                dynamic_shapes=dynamic,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter raises what its parts raise
+        name = type(net).__name__
+        raise EngineError(f"{name} cannot be exported to ONNX ({type(error).__name__}: {_one_line(error)})") from error
+    if program is None:
+        raise EngineError(f"{type(net).__name__} cannot be exported to ONNX by this version of PyTorch")
+    return bytes(_clean(program.model_proto, integers).SerializeToString(deterministic=True))
+
+
+def fingerprint(net: nn.Module) -> str:
+    """A SHA-256 of all that an export depends on: weights, structure, the networks' source and versions.
+
+    Takes milliseconds where an export takes seconds: what was made of a network is found again by it.
+    """
+    digest = hashlib.sha256(f"{__version__} {torch.__version__} {net!r}".encode())
+    for name, module in net.named_modules():
+        plain = {key: value for key, value in vars(module).items() if isinstance(value, (int, float, str, tuple))}
+        plain.pop("training", None)
+        digest.update(f"{name} {sorted(plain.items())}".encode())
+    for path in sorted({_source_file(type(module)) for module in net.modules()} - {""}):
+        digest.update(Path(path).read_bytes())
+    for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _source_file(kind: type[nn.Module]) -> str:
+    """Where a network's class is written, "" for PyTorch's own and what has no file."""
+    if kind.__module__.startswith("torch."):
+        return ""
+    try:
+        return inspect.getfile(kind)
+    except (OSError, TypeError):
+        return ""
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Without the exporter's remarks on optional libraries and its own deprecations."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _clean(model: ModelProto, integers: Mapping[str, QuantizedConv2d]) -> ModelProto:
+    """The graph alone, checked, with the layers of integers, and readable names for the open sizes."""
+    import onnx
+
+    _name_by_layer(model)
+    _strip(model)
+    insert_integers(model, integers)
+    model.producer_name = "vsr"
+    (x,), (y,) = model.graph.input, model.graph.output
+    names = {}
+    for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
+        if symbol := x.type.tensor_type.shape.dim[axis].dim_param:
+            names[symbol] = name
+    for dim in (*x.type.tensor_type.shape.dim, *y.type.tensor_type.shape.dim):
+        if dim.dim_param:
+            dim.dim_param = re.sub(r"\w+", lambda match: names.get(match[0], match[0]), dim.dim_param)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _name_by_layer(model: ModelProto) -> None:
+    """Call the nodes after the layers they come from, "body.0/conv2d", so that engines can treat layers apart."""
+    taken: Counter[str] = Counter()
+    for node in model.graph.node:
+        scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]")
+        layer, function = ["", node.op_type, *ast.literal_eval(scopes)][-2:]
+        name = f"{layer}/{function}"
+        taken[name] += 1
+        node.name = name if taken[name] == 1 else f"{name}.{taken[name]}"
+
+
+def _strip(message: Any) -> None:
+    """Clear what says where and by whom the graph was made, in a protobuf message and all below it."""
+    for field, value in message.ListFields():
+        if field.name in _LABELS:
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for part in value if isinstance(value, (list, tuple)) or hasattr(value, "append") else (value,):
+                _strip(part)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,63 @@
+"""Layers of integers in ONNX: QuantizeLinear and DequantizeLinear around convolutions, as every runtime knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vsr.errors import EngineError
+from vsr.models.quantization import QuantizedConv2d
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto
+
+__all__ = ["insert_integers"]
+
+
+def insert_integers(model: ModelProto, layers: Mapping[str, QuantizedConv2d]) -> None:
+    """Make convolutions ones of integers, in place: each takes its input and its weights through int8.
+
+    layers: by name, which the names of the model's nodes begin with. Symmetric and explicit: runtimes fold the
+    pairs into convolutions of integers, and those that do not compute the same numbers in float32.
+    Raises EngineError where a layer is not a convolution in the model.
+    """
+    if not layers:
+        return
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    found, nodes = set(), []
+    for node in model.graph.node:
+        layer = node.name.rpartition("/")[0]
+        if node.op_type == "Conv" and layer in layers:
+            found.add(layer)
+            model.graph.initializer.remove(weights[node.input[1]])
+            before, tensors = _through_integers(node, layer, layers[layer])
+            nodes += before
+            model.graph.initializer.extend(tensors)
+        nodes.append(node)
+    if missing := layers.keys() - found:
+        raise EngineError(f"the ONNX has no convolution of its own for {', '.join(sorted(missing))}")
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _through_integers(node: NodeProto, name: str, layer: QuantizedConv2d) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Nodes to come before a convolution, whose inputs are changed to their outputs, and their constants."""
+    from onnx import helper, numpy_helper
+
+    scale, zero, scales, weight = (f"{name}.{part}" for part in ("input_scale", "zero", "weight_scale", "weight"))
+    integers, values, filters = (f"{name}/{part}" for part in ("integers", "values", "filters"))
+    tensors = [
+        numpy_helper.from_array(layer.input_scale.detach().cpu().numpy().astype(np.float32), scale),
+        numpy_helper.from_array(np.array(0, np.int8), zero),
+        numpy_helper.from_array(layer.weight_scales().cpu().numpy(), scales),
+        numpy_helper.from_array(layer.weight_integers().cpu().numpy(), weight),
+    ]
+    nodes = [
+        helper.make_node("QuantizeLinear", [node.input[0], scale, zero], [integers], name=f"{name}/quantize"),
+        helper.make_node("DequantizeLinear", [integers, scale, zero], [values], name=f"{name}/dequantize"),
+        helper.make_node("DequantizeLinear", [weight, scales], [filters], name=f"{name}/filters", axis=0),
+    ]
+    node.input[0], node.input[1] = values, filters
+    return nodes, tensors

@@ -1,0 +1,107 @@
+"""What `vsr info` and `vsr doctor` say."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import torch
+
+from vsr.backends.engine import choose_device, choose_precision
+from vsr.backends.select import describe_auto, describe_backends
+from vsr.jobs.plan import JobOptions, choose_model
+from vsr.media.image_sequence import is_one_picture
+from vsr.media.images import read_image
+from vsr.media.read.reader import VideoReader
+from vsr.media.write.remuxer import codec_name
+from vsr.version import __version__
+
+__all__ = ["describe_file", "describe_machine"]
+
+_ENCODERS = (
+    "libx264", "libx265", "libsvtav1", "libaom-av1", "libvpx-vp9", "prores_ks", "ffv1",
+    "h264_nvenc", "hevc_nvenc", "av1_nvenc", "h264_videotoolbox", "hevc_videotoolbox",
+)  # fmt: skip
+_EXTRAS = {"test": ("pytest", "the test suite")}
+
+
+def describe_file(path: Path) -> str:
+    """What the tool sees in a video or a picture, a line each. Raises InputError."""
+    if is_one_picture(path):
+        image = read_image(path)
+        channels = 1 if image.ndim == 2 else image.shape[2]
+        return f"{path}: picture, {image.shape[1]}x{image.shape[0]}, {channels} channels, {image.dtype}"
+    warnings: list[str] = []
+    with VideoReader(path, warn=warnings.append) as reader:
+        lines = [f"{path}: {reader.container.format.long_name}"]
+        lines += _video_lines(reader)
+        for stream in reader.other_streams:
+            codec = codec_name(stream) or "unknown codec"
+            language = f", {stream.language}" if stream.language else ""
+            lines.append(f"  stream {stream.index}: {stream.type}, {codec}{language}")
+        if chapters := reader.container.chapters():
+            lines.append(f"  {len(chapters)} chapters")
+        for key, value in reader.container.metadata.items():
+            lines.append(f"  {key}: {value}")
+    return "\n".join(lines + [f"  note: {line}" for line in warnings])
+
+
+def _video_lines(reader: VideoReader) -> list[str]:
+    info = reader.info
+    color = info.color
+    rate = f"{float(info.average_rate):.3f} fps on average" if info.average_rate else "frame rate unknown"
+    tagged = "assumed, untagged" if info.untagged else "tagged"
+    length = f"{info.duration_seconds:.3f} s" if info.duration_seconds is not None else "duration unknown"
+    lines = [
+        f"  stream {reader.stream.index}: video, {info.codec}, {info.width}x{info.height}, {info.source_pixel_format}, "
+        f"{rate}, {length}",
+        f"    colour ({tagged}): matrix {color.matrix.name}, primaries {color.primaries.name}, "
+        f"transfer {color.transfer.name}, {color.range.name.lower()} range, {color.bit_depth} bit, "
+        f"chroma {color.chroma_location.name.lower()}",
+        f"    time base {info.time_base} s, starts at {float(info.start_seconds or Fraction(0)):.6f} s"
+        + (f", {info.num_frames_from_header} frames by the header" if info.num_frames_from_header else ""),
+    ]
+    if info.sample_aspect_ratio not in (None, 1):
+        lines.append(f"    sample aspect ratio {info.sample_aspect_ratio}")
+    if info.rotation_degrees:
+        lines.append(f"    shown rotated by {info.rotation_degrees} degrees")
+    if info.interlaced:
+        lines.append("    interlaced")
+    if info.hdr.mastering_display or info.hdr.content_light:
+        lines.append("    HDR10 metadata: mastering display and content light level")
+    lines += [f"    carries {name}" for name in info.side_data_not_carried]
+    return lines
+
+
+def describe_machine() -> str:
+    """Versions, devices, encoders, missing extras, and what `auto` picks here."""
+    device = choose_device()
+    precision, runner = choose_precision(device), describe_auto(device)
+    lines = [
+        f"vsr {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}, "
+        f"{os.cpu_count()} cores",
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads",
+        f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}",
+    ]
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        lines.append(f"cuda:{index}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+    if not torch.cuda.is_available():
+        build = f" (this torch is built for CUDA {torch.version.cuda})" if torch.version.cuda else ""
+        lines.append("no CUDA GPU" + build)
+    if torch.backends.mps.is_available():
+        lines.append("mps: Metal GPU")
+    lines += describe_backends()
+    lines.append("encoders: " + ", ".join(name for name in _ENCODERS if name in av.codecs_available))
+    for extra, (module, purpose) in _EXTRAS.items():
+        if importlib.util.find_spec(module) is None:
+            lines.append(f"missing: {purpose}; pip install 'vsr[{extra}]'")
+    for subject, is_picture in (("video", False), ("a picture", True)):
+        for scale in (2.0, 4.0):
+            name, _ = choose_model(JobOptions(scale=scale), 640, 360, device, is_picture=is_picture)
+            lines.append(f"auto for {subject} at ×{scale:g}: model {name} on {runner}, {device}, {precision}")
+    return "\n".join(lines)

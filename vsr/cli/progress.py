@@ -1,0 +1,215 @@
+"""What a person, or a script, sees of a running job; everything goes to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TextIO
+
+import click
+
+from vsr.errors import OptionError, OutputError
+
+if TYPE_CHECKING:
+    from vsr.jobs.batch import Outcome
+    from vsr.jobs.job import JobReport, Progress
+
+__all__ = ["FfmpegProgress", "ProgressPrinter"]
+
+_REFRESH_SECONDS = 0.2
+_FFMPEG_REFRESH_SECONDS = 0.5  # ffmpeg's own -stats_period
+_BAR_WIDTH = 24
+
+
+class ProgressPrinter:
+    """Prints notes, progress and the summary.
+
+    style: "bar" for a line that is rewritten (a line now and then where stderr is no terminal),
+        "json" for one JSON object a line, "none" for notes and the summary alone.
+    ffmpeg: what also writes the progress, for a program that reads ffmpeg's.
+    """
+
+    def __init__(
+        self, style: Literal["bar", "json", "none"], quiet: bool, ffmpeg: FfmpegProgress | None = None
+    ) -> None:
+        self._style, self._quiet, self._ffmpeg = style, quiet, ffmpeg
+        self._is_terminal = sys.stderr.isatty()
+        self._last_shown = 0.0
+        self._is_open = False
+
+    def note(self, line: str) -> None:
+        if not self._quiet:
+            self._print_line("note", line)
+
+    def complain(self, line: str) -> None:
+        """Print an error that does not end the run; also where only errors are wanted."""
+        self._print_line("error", line)
+
+    def _print_line(self, event: str, line: str) -> None:
+        self.close()
+        if self._style == "json":
+            self._print_json({"event": event, "text": line})
+        else:
+            click.echo(f"vsr: {line}", err=True)
+
+    def update(self, progress: Progress) -> None:
+        if self._ffmpeg is not None:
+            self._ffmpeg.update(progress)
+        now = time.monotonic()
+        interval = _REFRESH_SECONDS if self._is_terminal or self._style == "json" else 10.0
+        if self._style == "none" or now - self._last_shown < interval:
+            return
+        self._last_shown = now
+        if self._style == "json":
+            self._print_json(
+                {
+                    "event": "progress",
+                    "frames": progress.num_frames,
+                    "frames_expected": progress.num_frames_expected,
+                    "fps": round(progress.frames_per_second, 3),
+                    "seconds": round(progress.seconds, 3),
+                    "seconds_left": None if progress.seconds_left is None else round(progress.seconds_left, 1),
+                }
+            )
+        elif self._is_terminal:
+            click.echo(f"\r\x1b[K{_bar(progress)}", err=True, nl=False)
+            self._is_open = True
+        else:
+            click.echo(_bar(progress), err=True)
+
+    def close(self) -> None:
+        """End a line that is being rewritten."""
+        if self._is_open:
+            click.echo("", err=True)
+            self._is_open = False
+
+    def summary(self, outcome: Outcome) -> None:
+        """What became of several files; also where only errors are wanted, if there are any."""
+        if self._style == "json":
+            self.close()
+            self._print_json({"event": "summary", **outcome.by_name()})
+        elif outcome.failed:
+            self.complain(outcome.summary())
+        else:
+            self.note(outcome.summary())
+
+    def end(self) -> None:
+        """After the last file, also where it failed."""
+        self.close()
+        if self._ffmpeg is not None:
+            self._ffmpeg.close()
+
+    def report(self, report: JobReport) -> None:
+        if self._quiet:
+            return
+        busy = sum(report.stage_seconds.values()) or 1.0
+        if self._style == "json":
+            self._print_json({"event": "done", **report.summary()})
+            return
+        shares = ", ".join(f"{name} {seconds / busy:.0%}" for name, seconds in report.stage_seconds.items())
+        fps = report.num_frames / report.seconds if report.seconds else 0.0
+        click.echo(
+            f"vsr: {report.output}: {report.num_frames} frame{'s' if report.num_frames != 1 else ''} at "
+            f"{report.width}x{report.height} in {report.seconds:.1f} s ({fps:.1f} fps)"
+            + (f"; time: {shares}" if shares else "")
+            + _reused(report)
+            + ("" if report.mean_psnr_db is None else f"; {report.mean_psnr_db:.2f} dB against the reference")
+            + f"; {report.model} on {report.engine}",
+            err=True,
+        )
+
+    def _print_json(self, values: dict[str, object]) -> None:
+        click.echo(json.dumps(values), err=True)
+
+
+class FfmpegProgress:
+    """Writes how far a job is as `ffmpeg -progress` does: blocks of key=value, each closed by progress=continue|end.
+
+    target: a file, "-" or "pipe:1" for stdout, "pipe:N" for another open file descriptor.
+    Raises OptionError for what is neither, OutputError where it cannot be written. A reader that goes away is no
+    error of the job: nothing more is written.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._stream: TextIO | None = _progress_stream(target)
+        self._last_written = 0.0
+        self._progress: Progress | None = None
+
+    def update(self, progress: Progress) -> None:
+        self._progress = progress
+        now = time.monotonic()
+        if now - self._last_written >= _FFMPEG_REFRESH_SECONDS:
+            self._last_written = now
+            self._write("continue")
+
+    def close(self) -> None:
+        """Write the last block, and close what was opened."""
+        self._write("end")
+        if self._stream is not None and self._stream not in (sys.stdout, sys.stderr):
+            self._stream.close()
+        self._stream = None
+
+    def _write(self, state: Literal["continue", "end"]) -> None:
+        if self._stream is None:
+            return
+        try:
+            self._stream.write(_ffmpeg_block(self._progress, state))
+            self._stream.flush()
+        except BrokenPipeError:
+            self._stream = None
+
+
+def _progress_stream(target: str) -> TextIO:
+    pipe = re.fullmatch(r"pipe:(\d*)", target)
+    if target == "-" or (pipe and pipe[1] in ("", "1")):
+        return sys.stdout
+    if pipe and pipe[1] == "2":
+        return sys.stderr
+    if re.match(r"[a-z]+://|(tcp|udp|unix|http):", target):
+        raise OptionError(f"-progress {target}: vsr writes it to a file, '-' or pipe:N")
+    try:
+        return os.fdopen(int(pipe[1]), "w") if pipe else Path(target.removeprefix("file:")).open("w", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"-progress {target}: cannot be written ({error.strerror})") from error
+
+
+def _ffmpeg_block(progress: Progress | None, state: str) -> str:
+    """One block, with the keys of ffmpeg that mean something here."""
+    frames = progress.num_frames if progress else 0
+    fps = progress.frames_per_second if progress else 0.0
+    shown = progress.out_seconds if progress else None
+    lines = [f"frame={frames}", f"fps={fps:.2f}"]
+    if shown is None:
+        lines += ["out_time_us=N/A", "out_time_ms=N/A", "out_time=N/A"]
+    else:
+        microseconds = round(shown * 1_000_000)
+        hours, rest = divmod(abs(microseconds), 3_600_000_000)
+        minutes, rest = divmod(rest, 60_000_000)
+        sign = "-" if microseconds < 0 else ""
+        text = f"{sign}{hours:02d}:{minutes:02d}:{rest // 1_000_000:02d}.{rest % 1_000_000:06d}"
+        lines += [f"out_time_us={microseconds}", f"out_time_ms={microseconds}", f"out_time={text}"]
+    # Of this run alone, where an earlier one has done a part of the frames.
+    speed = f"{shown / frames * fps:.3g}x" if shown is not None and frames else "N/A"
+    lines += ["dup_frames=0", "drop_frames=0", f"speed={speed}", f"progress={state}"]
+    return "\n".join(lines) + "\n"
+
+
+def _reused(report: JobReport) -> str:
+    if not report.reused_share:
+        return ""
+    return f"; reused {report.reused_share:.0%} of {report.num_frames:,} frames' pixels"
+
+
+def _bar(progress: Progress) -> str:
+    text = f"{progress.num_frames} frames  {progress.frames_per_second:.1f} fps"
+    if progress.num_frames_expected and progress.seconds_left is not None:
+        share = min(1.0, progress.num_frames / progress.num_frames_expected)
+        filled = round(share * _BAR_WIDTH)
+        minutes, seconds = divmod(round(progress.seconds_left), 60)
+        bar = "█" * filled + "░" * (_BAR_WIDTH - filled)
+        text = f"{bar} {share:4.0%}  {text} of {progress.num_frames_expected}  ETA {minutes}:{seconds:02d}"
+    return text

@@ -1,0 +1,1 @@
+"""Pixel maths on tensors, without PyAV."""

@@ -1,0 +1,39 @@
+"""Whole frames between native planes and RGB: every kind of pixel format, by the colour's own matrix and range."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vsr.color import conversion as convert
+from vsr.frames import Color, FrameBatch
+from vsr.media.av_frames import PixelFormat
+
+__all__ = ["planes_of_rgb", "rgb_of_batch"]
+
+
+def rgb_of_batch(batch: FrameBatch, format_: PixelFormat) -> Tensor:
+    """(N, 3, H, W) float32, 0 to 1 and unclamped, by the frames' own matrix, range and chroma location; no alpha.
+
+    Raises InputError for a matrix that has no way to RGB.
+    """
+    color = batch.color
+    main = convert.dequantize_luma(batch.planes[0], color)
+    if color.is_rgb:
+        return main
+    if format_.kind == "gray":
+        return main.repeat(1, 3, 1, 1)
+    chroma = convert.dequantize_chroma(batch.planes[1], color)
+    chroma = convert.upsample_chroma(chroma, color, format_.chroma_shift, (batch.height, batch.width))
+    return convert.ycbcr_to_rgb(main, chroma, color.matrix)
+
+
+def planes_of_rgb(rgb: Tensor, format_: PixelFormat, color: Color) -> tuple[Tensor, ...]:
+    """Planes of a pixel format, in the order of `FrameBatch` and without alpha, from (N, 3, H, W) floats, 0 to 1."""
+    if format_.kind == "rgb":
+        return (convert.quantize_luma(rgb, color),)
+    luma, chroma = convert.rgb_to_ycbcr(rgb, color.matrix)
+    if format_.kind == "gray":
+        return (convert.quantize_luma(luma, color),)
+    size = (int(rgb.shape[-2]), int(rgb.shape[-1]))
+    chroma = convert.resize_chroma(chroma, (color, (0, 0)), (color, format_.chroma_shift), (1, 1), size)
+    return convert.quantize_luma(luma, color), convert.quantize_chroma(chroma, color)

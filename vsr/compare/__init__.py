@@ -1,0 +1,1 @@
+"""Show videos or images beside each other."""

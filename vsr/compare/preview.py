@@ -1,0 +1,102 @@
+"""A few seconds of a video before and after, parted by a moving line: a look at a model before the long job."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+from vsr.compare.compare import Comparison, write_comparison
+from vsr.errors import OptionError
+from vsr.jobs.job import Progress, enhance_video
+from vsr.jobs.plan import JobOptions, choose_encoding
+from vsr.media.image_sequence import find_sequence, is_image, is_one_picture
+from vsr.media.pipe import is_pipe
+from vsr.media.write.container_writer import VideoWriter, check_target
+from vsr.media.write.encoder import VideoSettings
+from vsr.media.write.remuxer import plan_streams
+from vsr.pipeline.stages import open_source
+
+__all__ = ["preview_path", "write_preview"]
+
+Note = Callable[[str], None]
+_LOSSLESS = "ffv1"
+_BATCH = 4  # frames
+
+
+def preview_path(source: Path) -> Path:
+    """Where a preview of a video goes unless it is said: into the current folder, under its name or its folder's."""
+    is_pattern = not source.is_dir() and find_sequence(source) is not None
+    name = source.absolute().parent.name if is_pattern else source.stem
+    return Path(f"{name}_preview.mp4")
+
+
+def write_preview(
+    source: Path,
+    output: Path,
+    options: JobOptions,
+    *,
+    at_seconds: Fraction = Fraction(0),
+    duration_seconds: Fraction = Fraction(5),
+    note: Note = lambda line: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Comparison:
+    """Write a part of `source` as it is, enlarged bicubically, left of a moving line, and upscaled right of it.
+
+    options: model and size, and how the preview is encoded; its start and duration are not looked at.
+    Sound and clock are the source's. Both parts lie in lossless temporary files until then, which are removed
+    whatever happens. Raises the errors of `vsr.errors`.
+    """
+    if is_one_picture(source):
+        raise OptionError(f"{source}: is a picture; use vsr enhance, and vsr compare --layout split")
+    if is_pipe(source):
+        raise OptionError(f"{source}: a preview reads its input twice; name a file")
+    if is_image(output):
+        raise OptionError(f"{output}: a preview is a video; name one (.mp4, .mkv, .mov, .webm)")
+    check_target(output, options.overwrite, source)
+    part = replace(options, start_seconds=at_seconds, duration_seconds=duration_seconds, resume=False)
+    with tempfile.TemporaryDirectory(prefix="vsr-preview-") as folder:
+        before, after = Path(folder, "before.mkv"), Path(folder, "after.mkv")
+        lossless = replace(part, codec=_LOSSLESS, crf=None, preset=None, pix_fmt=None, encoder_options={}, format=None)
+        report = enhance_video(source, after, lossless, note=note, on_progress=on_progress)
+        _cut(source, before, lossless)
+        return write_comparison(
+            [before, after],
+            output,
+            layout="split",
+            labels=["bicubic", f"vsr {report.model}"],
+            codec=options.codec,
+            crf=options.crf,
+            preset=options.preset,
+            encoder_options=options.encoder_options,
+            overwrite=options.overwrite,
+            note=lambda line: note(line.replace(str(before), str(source)).replace(f"{folder}/", "")),
+        )
+
+
+def _cut(source: Path, path: Path, options: JobOptions) -> None:
+    """The part of a video that the options say, as it is, with its sound."""
+    with open_source(source, options) as reader:
+        info = reader.info
+        encoding = choose_encoding(info, path, options, min(info.width, info.height))
+        settings = VideoSettings(
+            encoding.codec,
+            encoding.pixel_format,
+            info.width,
+            info.height,
+            encoding.color,
+            info.sample_aspect_ratio,
+            encoding.options,
+        )
+        sound = {stream.index for stream in reader.other_streams if stream.type == "audio"} & reader.chosen_streams
+        plans = plan_streams(reader.other_streams, encoding.container, options.audio, False, sound)
+        writer = VideoWriter(path, reader, settings, plans)
+        try:
+            for chunk in reader.chunks(_BATCH):
+                writer.write(chunk)
+            writer.finish()
+            writer.commit()
+        finally:
+            writer.abort()

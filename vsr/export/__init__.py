@@ -1,0 +1,1 @@
+"""Write networks for other programs and engines."""

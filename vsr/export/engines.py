@@ -1,0 +1,107 @@
+"""What `vsr engine` does: build engines ahead of a job, list them, remove those that serve no more."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import torch
+
+from vsr.backends.cuda_runner import CudaRunner
+from vsr.backends.engine import choose_device, choose_precision
+from vsr.backends.engine_store import EngineEntry, EngineStore, Target
+from vsr.backends.tensorrt_engine import load_tensorrt, make_tensorrt_engine
+from vsr.errors import EngineError, MissingExtraError, OptionError, OutputError
+from vsr.jobs.plan import JobOptions, choose_batch
+from vsr.models.weights import load_int8_net, load_net, resolve
+
+__all__ = ["build_engine", "describe_engines", "prune_engines"]
+
+
+def build_engine(
+    model: str,
+    size: str,
+    *,
+    batch: int | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    note: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Build the TensorRT engine that a job on frames of `size`, "WIDTHxHEIGHT", will load.
+
+    batch: frames per batch; None for what a job would take. Raises MissingExtraError where TensorRT is not
+    installed, EngineError where it cannot be used, ModelError and OptionError.
+    """
+    match = re.fullmatch(r"([1-9]\d*)[x×:]([1-9]\d*)", size)
+    if match is None:
+        raise OptionError(f"--size {size}: give the input's WIDTHxHEIGHT")
+    width, height = int(match[1]), int(match[2])
+    card, path = resolve(model)
+    net = load_int8_net(card) if precision == "int8" and not card.quantized else load_net(card, path)
+    load_tensorrt()
+    chosen = choose_device(device)
+    engine = make_tensorrt_engine(
+        net,
+        channels=1 if card.color == "y" else 3,
+        precision=choose_precision(chosen, precision),
+        device=chosen,
+        note=note,
+        label=card.name,
+    )
+    frames = choose_batch(JobOptions(batch=batch), card, width, height, chosen)
+    sides = [side + -side % card.multiple_of for side in (height, width)]
+    try:
+        engine.prepare((frames, 1 if card.color == "y" else 3, sides[0], sides[1]))
+    except torch.OutOfMemoryError as error:
+        raise EngineError(f"out of memory on {chosen} for {frames} frames of {width}x{height}; give --batch") from error
+    note(f"{engine.name}: ready for {width}x{height}, batch {frames}")
+
+
+def describe_engines() -> str:
+    """The folder, and a line for each engine in it."""
+    store = EngineStore()
+    entries = store.entries()
+    if not entries:
+        return f"{store.folder}: no engines"
+    return "\n".join([f"{store.folder}:", *(_line(entry) for entry in entries)])
+
+
+def _line(entry: EngineEntry) -> str:
+    size = f"{entry.num_bytes / 2**20:.1f} MiB"
+    if entry.key is None:
+        return f"{entry.path.name}  {size}  {entry.problem}"
+    batch, _, height, width = entry.key.shape
+    target = entry.key.target
+    text = (
+        f"{entry.path.name}  {entry.label}, {width}x{height}, batch {batch}, {entry.key.precision}, "
+        f"TensorRT {target.tensorrt}, {target.gpu} ({target.compute_capability}), {size}, {entry.built}"
+    )
+    return f"{text}  {entry.problem}" if entry.problem else text
+
+
+def prune_engines(*, everything: bool = False) -> str:
+    """Remove damaged engines, those of another TensorRT or GPU, or all; says what went. Raises OutputError."""
+    store = EngineStore()
+    here = None if everything else _targets_here()
+
+    def is_wanted(target: Target) -> bool:
+        return not everything and (here is None or target in here)
+
+    try:
+        removed = store.prune(is_wanted) if store.folder.is_dir() else []
+    except OSError as error:
+        raise OutputError(f"{store.folder}: cannot be cleaned up ({error.strerror or error})") from error
+    lines = [f"removed {path.name}" for path in removed] or ["nothing to remove"]
+    if here is None and not everything:
+        lines.append("no TensorRT or GPU to compare with: only damaged files were looked for")
+    return "\n".join(lines)
+
+
+def _targets_here() -> set[Target] | None:
+    """What engines can run on here, or None where that cannot be known."""
+    try:
+        version = str(load_tensorrt().__version__)
+    except (MissingExtraError, EngineError):
+        return None
+    gpus = [CudaRunner(torch.device("cuda", index)).gpu for index in range(torch.cuda.device_count())]
+    return {Target(version, gpu.name, gpu.compute_capability) for gpu in gpus} or None

@@ -1,0 +1,77 @@
+"""What `vsr export` does: a model as an ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from vsr.backends.engine import PRECISIONS, Precision
+from vsr.backends.onnx_export import export_onnx
+from vsr.errors import OptionError, OutputError
+from vsr.export.int8 import GATE_SET, calibrated, check_drop, measure_drop
+from vsr.models.cards import ModelCard
+from vsr.models.quantization import without_quantization
+from vsr.models.weights import load_int8_net, load_net, resolve
+
+__all__ = ["export_model"]
+
+
+def export_model(
+    model: str,
+    output: Path,
+    *,
+    precision: Precision = "fp32",
+    size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    calibrate: Path | None = None,
+    validation: Path | None = None,
+    overwrite: bool = False,
+) -> str:
+    """Write a model as ONNX, input "x" and output "y", float32 (N, C, H, W); returns what was written, in a line.
+
+    size: (width, height) in pixels and, with it, batch (1 unless given) for fixed sizes; else all are open.
+    calibrate: a folder of pictures to be enlarged, by which int8 is set up; by default the weights that the
+        model has for int8 are taken.  validation: the folder that holds Set5, on which int8 must not lose
+        more than 0.1 dB; test/ of the data folder unless given.
+    Raises ModelError, OptionError, OutputError, MissingExtraError, and EngineError where it cannot be exported
+    or loses more.
+    """
+    if precision not in PRECISIONS:
+        raise OptionError(f"--precision {precision}: there are {', '.join(PRECISIONS)}")
+    if batch is not None and size is None:
+        raise OptionError("--batch: is fixed together with the size; add --size")
+    if precision != "int8" and (calibrate is not None or validation is not None):
+        raise OptionError("--calibrate, --validation: are for --precision int8")
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output}: exists already; -y replaces it")
+    card, path = resolve(model)
+    if size is not None and any(side % card.multiple_of for side in size):
+        raise OptionError(f"--size: '{card.name}' takes sides that are multiples of {card.multiple_of}")
+    channels = 1 if card.color == "y" else 3
+    shape = None if size is None else (batch or 1, size[1], size[0])
+    net = load_net(card, path)
+    if precision == "int8":
+        net = _integers(card, net, calibrate, validation)
+    data = export_onnx(net, channels=channels, shape=shape, precision=precision)
+    partial = output.with_name(output.name + ".part")
+    try:
+        partial.write_bytes(data)
+        partial.replace(output)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"{output}: cannot be written ({error.strerror or error})") from error
+    sizes = "any size" if shape is None else f"{shape[0]} frames of {shape[2]}x{shape[1]}"
+    return f"{output}: {card.name}, {precision}, {channels} channels, {sizes}, {len(data) / 2**20:.1f} MiB"
+
+
+def _integers(card: ModelCard, net: nn.Module, folder: Path | None, validation: Path | None) -> nn.Module:
+    """The network for int8, if it costs no more than it may."""
+    if folder is None and not card.quantized and {GATE_SET, f"{GATE_SET} int8"} <= card.figures.keys():
+        integers = load_int8_net(card)
+        drop_db = card.figures[GATE_SET] - card.figures[f"{GATE_SET} int8"]
+    else:
+        integers = calibrated(card, net, folder) if folder else net if card.quantized else load_int8_net(card)
+        drop_db = measure_drop(card, without_quantization(net), integers, validation)
+    check_drop(card, drop_db)
+    return integers

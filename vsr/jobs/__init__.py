@@ -1,0 +1,1 @@
+"""Plan and run a job, from its options to its output."""

@@ -1,0 +1,173 @@
+"""Many files, one after the other: what is done is skipped, what fails is named, and the rest goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vsr.errors import InputError, MissingExtraError, ModelError, OptionError, OutputError, VsrError
+from vsr.jobs.job import load_upscaler
+from vsr.jobs.plan import JobOptions
+from vsr.media.images import is_image
+from vsr.pipeline.upscaler import Upscaler
+
+__all__ = ["VIDEO_SUFFIXES", "KeptModel", "Outcome", "enhance_each", "make_folder", "name_outputs"]
+
+VIDEO_SUFFIXES = {
+    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".ivf", ".m1v", ".m2ts", ".m2v", ".m4v", ".mkv",
+    ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm",
+    ".wmv", ".y4m",
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of the files, each in its order.
+
+    failed: with the error of each.
+    """
+
+    done: list[Path] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)
+    failed: list[tuple[Path, VsrError]] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or that of the first error."""
+        return self.failed[0][1].exit_code if self.failed else 0
+
+    def by_name(self) -> dict[str, list[str]]:
+        """The files as JSON has them."""
+        failed = [path for path, _ in self.failed]
+        return {
+            name: [str(path) for path in paths]
+            for name, paths in (("done", self.done), ("skipped", self.skipped), ("failed", failed))
+        }
+
+    def summary(self) -> str:
+        """One line: how many were done, skipped and failed, and which failed."""
+        total = len(self.done) + len(self.skipped) + len(self.failed)
+        counts = [f"{len(self.done)} done", f"{len(self.skipped)} skipped", f"{len(self.failed)} failed"]
+        names = f" ({', '.join(path.name for path, _ in self.failed)})" if self.failed else ""
+        return f"{total} file{'s' if total != 1 else ''}: {', '.join(counts)}{names}"
+
+
+def name_outputs(
+    sources: Sequence[Path], folder: Path, suffix: str = "", container: str | None = None
+) -> list[tuple[Path, Path]]:
+    """Every input with its output in `folder`: the input's name, with `suffix` behind its stem.
+
+    sources: files, and folders, of which the videos and pictures are taken, in the order of their names; what lies
+        deeper is not, nor what is hidden.
+    container: suffix of the videos to write ("mkv"), instead of the input's own. Pictures stay what they are.
+
+    Raises OptionError where two inputs would get one name, or one that of an input, and InputError where there is
+    no file. Nothing is read or written.
+    """
+    files = [file for source in sources for file in (_files_in(source) if source.is_dir() else [source])]
+    named = [(file, folder / f"{file.stem}{suffix}{_type_of(file, container)}") for file in files]
+    inputs = {file.resolve() for file in files}
+    taken: dict[Path, Path] = {}
+    for file, output in named:
+        if output.resolve() in inputs:
+            raise OptionError(f"{output}: is one of the inputs; add --suffix, or choose another --output-dir")
+        first = taken.setdefault(output.resolve(), file)
+        if first is not file:
+            raise OptionError(f"{first} and {file} would both become {output}; rename one, or do them one by one")
+    return named
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed ({error.strerror})") from error
+    known = [path for path in files if is_image(path) or path.suffix.lower() in VIDEO_SUFFIXES]
+    if not known:
+        raise InputError(f"{folder}: holds no video and no picture")
+    return known
+
+
+def _type_of(file: Path, container: str | None) -> str:
+    return file.suffix if container is None or is_image(file) else f".{container.removeprefix('.')}"
+
+
+class KeptModel:
+    """Loads the models of jobs, and keeps the last one for the next job with frames of the same size.
+
+    Takes the place of `load_upscaler`. The precision is checked on the first batch of every job all the same.
+    """
+
+    def __init__(self) -> None:
+        self._upscaler: Upscaler | None = None
+        self._use: tuple[object, ...] = ()
+
+    def __call__(
+        self,
+        options: JobOptions,
+        width: int,
+        height: int,
+        note: Callable[[str], None],
+        *,
+        num_frames: int | None,
+        is_picture: bool = False,
+    ) -> Upscaler:
+        use = (width, height, is_picture)
+        if self._upscaler is not None and use == self._use:
+            self._upscaler.check_again()
+            return self._upscaler
+        self.forget()  # before the next one takes memory
+        self._use = use
+        self._upscaler = load_upscaler(options, width, height, note, num_frames=num_frames, is_picture=is_picture)
+        return self._upscaler
+
+    def forget(self) -> None:
+        """Load anew next time, as after an error that may be the engine's."""
+        self._upscaler = None
+
+
+def enhance_each(
+    named: Sequence[tuple[Path, Path]],
+    options: JobOptions,
+    enhance: Callable[[Path, Path, JobOptions], object],
+    kept: KeptModel,
+    *,
+    note: Callable[[str], None] = lambda line: None,
+    complain: Callable[[str], None] = lambda line: None,
+) -> Outcome:
+    """Enhance every file to its output; a file that fails does not keep the others from it.
+
+    named: inputs and outputs, as `name_outputs` gives them, in a folder that is there.
+    enhance: does one file, maybe with the model of the file before (`kept`), and raises the errors of `vsr.errors`.
+    note, complain: called with a line for what is skipped, and for what fails.
+
+    An output that exists is skipped unless `options.overwrite`. Raises what would fail every file alike: a model that
+    cannot be loaded, a part that is not installed.
+    """
+    outcome = Outcome()
+    for number, (source, output) in enumerate(named, 1):
+        if output.exists() and not options.overwrite:
+            note(f"{output}: exists already, {source.name} is skipped (-y does it again)")
+            outcome.skipped.append(source)
+            continue
+        note(f"[{number}/{len(named)}] {source}")
+        try:
+            enhance(source, output, options)
+        except (ModelError, MissingExtraError):
+            raise
+        except VsrError as error:
+            kept.forget()
+            complain(str(error))
+            outcome.failed.append((source, error))
+        else:
+            outcome.done.append(source)
+    return outcome
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for outputs, and those above it, where they are missing. Raises OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror})") from error

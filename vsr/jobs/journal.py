@@ -1,0 +1,202 @@
+"""What is done of a long job: a folder beside its output, with the finished segments and a journal of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from vsr.backends.engine import Precision
+from vsr.errors import OutputError
+from vsr.media.read.reader import FramePosition, reason
+from vsr.media.write.segments import Segment
+
+__all__ = ["Done", "Journal", "work_folder"]
+
+_JOURNAL, _LOCK = "journal.jsonl", "lock"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A finished segment, and where the job stood at its end.
+
+    last: the last frame of the source that is in it.  num_damaged: of the source's packets so far.
+    precision: what the network ran in.
+    """
+
+    segment: Segment
+    last: FramePosition
+    num_damaged: int
+    precision: Precision
+
+
+def work_folder(output: Path) -> Path:
+    """Where the segments of an output gather: hidden, beside it."""
+    return output.with_name(f".{output.name}.vsr-unfinished")
+
+
+class Journal:
+    """The folder of an unfinished job, held by one process at a time. Use as a context manager.
+
+    The journal has a JSON object a line: first what the job is, then its finished segments; a line is written when
+    the file that it speaks of is safe on the disk. A line that was cut short, by what ended the process, counts for
+    nothing. `num_frames_per_segment` is the journal's, as the cuts must fall where an unbroken job has them.
+    """
+
+    def __init__(self, output: Path, job: Mapping[str, Any], num_frames_per_segment: int) -> None:
+        """Open the folder, or make it.
+
+        job: all that the frames depend on, as JSON has it.
+        Raises OutputError where another process holds the folder, or where it belongs to another job.
+        """
+        self.output, self.folder = output, work_folder(output)
+        self.done: list[Done] = []
+        self.num_frames_per_segment = num_frames_per_segment
+        self._job = json.loads(json.dumps(job))
+        self._inode: int | None = None  # of the joined file
+        self.is_over = False
+        try:
+            self.folder.mkdir(exist_ok=True)
+            self._lock = FileLock(self.folder / _LOCK, timeout=0)
+            self._lock.acquire()
+        except Timeout as error:
+            raise OutputError(f"{output}: another process is at work on it") from error
+        except OSError as error:
+            raise OutputError(f"{self.folder}: cannot be made ({reason(error)})") from error
+        try:
+            self._read()
+            self._remove_strays()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Leaves the folder where it is of use to a later run."""
+        if self.is_over or not self.done:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.release()
+
+    @property
+    def num_frames(self) -> int:
+        return sum(done.segment.num_frames for done in self.done)
+
+    @property
+    def next_path(self) -> Path:
+        """The file of the next segment."""
+        return self.folder / f"{len(self.done):06}.mkv"
+
+    def add(self, done: Done) -> None:
+        """Record a segment that is in its place."""
+        segment = done.segment
+        line = {
+            "segment": segment.path.name,
+            "sha256": segment.sha256,
+            "pts": segment.pts,
+            "durations": segment.durations,
+            "last_pts": done.last.pts,
+            "last_sha256": done.last.sha256,
+            "num_damaged": done.num_damaged,
+            "precision": done.precision,
+        }
+        try:
+            _sync(segment.path)
+            if not self.done:
+                self._begin()
+            self._append(line)
+        except OSError as error:
+            raise OutputError(f"{self.folder}: writing failed ({reason(error)})") from error
+        self.done.append(done)
+
+    def add_joined(self, path: Path) -> None:
+        """Record the complete output, before it is moved to its place."""
+        try:
+            self._append({"inode": path.stat().st_ino})
+        except OSError as error:
+            raise OutputError(f"{self.folder}: writing failed ({reason(error)})") from error
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the output is there, made of these segments."""
+        return self._inode is not None and self.output.exists() and self.output.stat().st_ino == self._inode
+
+    def forget(self) -> None:
+        """The output is in its place: the folder is of no more use, and goes."""
+        self.is_over = True
+
+    # -- the file ----------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        (self.folder / _JOURNAL).unlink(missing_ok=True)
+        head = {"format": _FORMAT, "num_frames_per_segment": self.num_frames_per_segment, "job": self._job}
+        self._append(head)
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        with (self.folder / _JOURNAL).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        _sync(self.folder)
+
+    def _read(self) -> None:
+        """Take over what an earlier run of the same job has finished."""
+        try:
+            text = (self.folder / _JOURNAL).read_text("utf-8")
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{self.folder / _JOURNAL}: cannot be read ({reason(error)})") from error
+        whole, _, torn = text.rpartition("\n")
+        if torn:
+            (self.folder / _JOURNAL).write_text(whole + "\n" if whole else "", "utf-8")
+        if not whole:
+            return
+        try:
+            head, *lines = (json.loads(line) for line in whole.splitlines())
+            self._check_job(head)
+            self.num_frames_per_segment = head["num_frames_per_segment"]
+            self._inode = next((line["inode"] for line in lines if "inode" in line), None)
+            self.done = [self._done(line) for line in lines if "segment" in line]
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise OutputError(f"{self.folder / _JOURNAL}: is damaged; --no-resume starts anew") from error
+
+    def _check_job(self, head: Mapping[str, Any]) -> None:
+        before = head["job"] if head.get("format") == _FORMAT else {"version": "another"}
+        names = sorted(name for name in before.keys() | self._job.keys() if before.get(name) != self._job.get(name))
+        if names:
+            raise OutputError(
+                f"{self.output}: an unfinished job lies in {self.folder.name}, with another {', '.join(names)}; "
+                "give what it was begun with to go on, or --no-resume to start anew"
+            )
+
+    def _done(self, line: Mapping[str, Any]) -> Done:
+        path = self.folder / line["segment"]
+        segment = Segment(path, line["sha256"], tuple(line["pts"]), tuple(line["durations"]))
+        return Done(
+            segment, FramePosition(line["last_pts"], line["last_sha256"]), line["num_damaged"], line["precision"]
+        )
+
+    def _remove_strays(self) -> None:
+        """Files that were being written when a process was killed."""
+        known = {_JOURNAL, _LOCK} | {done.segment.path.name for done in self.done}
+        for path in self.folder.iterdir():
+            if path.name not in known:
+                path.unlink()
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,307 @@
+"""Long jobs that can be stopped and go on: frames go to segments, which are joined when all are done."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from vsr.errors import InputError, OptionError
+from vsr.jobs.journal import Done, Journal, work_folder
+from vsr.jobs.plan import JobOptions, VideoPlan, plan_video
+from vsr.media.pipe import is_pipe
+from vsr.media.read.reader import Chunk, FramePosition, VideoReader
+from vsr.media.write.container_writer import check_target
+from vsr.media.write.segments import JOINABLE_CONTAINERS, JoinedWriter, SegmentWriter, check_segment
+from vsr.pipeline.stages import Sink, expected_frames, open_source
+from vsr.pipeline.trial import seconds_per_frame
+from vsr.pipeline.upscaler import Target, Upscaler
+
+__all__ = ["SegmentedSink", "open_journal", "resumed", "target_of"]
+
+Note = Callable[[str], None]
+
+LONG_JOB_SECONDS = 600
+_MACS_PER_SEGMENT = 6e12  # about a minute on two cores: what a kill may cost
+_FEWEST_FRAMES, _MOST_FRAMES = 48, 240  # of a segment; encoders by themselves set a key frame every 250
+_MACS_NEVER_LONG = 1e12  # whole jobs, by weights and input pixels; no machine takes ten minutes for less
+
+
+def open_journal(
+    source: Path,
+    output: Path,
+    options: JobOptions,
+    reader: VideoReader,
+    upscaler: Upscaler,
+    plan: VideoPlan,
+    batch_size: int,
+    note: Note,
+) -> Journal | None:
+    """The journal of a job that is to be resumable; None for one that is not.
+
+    It is where that was asked for, where an unfinished job lies beside the output, or where the job will be long.
+    """
+    folder = work_folder(output)
+    if options.resume is False:
+        if folder.exists():
+            note(f"the unfinished job in {folder.name} is removed, as asked")
+            shutil.rmtree(folder, ignore_errors=True)
+        return None
+    obstacle = _obstacle(output, options, reader, plan)
+    if obstacle is not None:
+        if options.resume:
+            raise OptionError(f"--resume: {obstacle}")
+        return None
+    if not (options.resume or folder.exists() or _is_long(options, reader, upscaler, plan, batch_size, note)):
+        return None
+    job = _identity(source, reader, options, upscaler, plan, batch_size)
+    return Journal(output, job, _num_frames_per_segment(reader, upscaler, batch_size))
+
+
+def _obstacle(output: Path, options: JobOptions, reader: VideoReader, plan: VideoPlan) -> str | None:
+    if reader.pipe is not None or is_pipe(output):
+        return "what went through a pipe cannot be had again; name a file"
+    if options.reference is not None:
+        return "does not go with --reference, which needs all frames in one run"
+    if plan.container not in JOINABLE_CONTAINERS:
+        return f"segments cannot be joined in {plan.container}; use .mp4, .mkv, .mov, .webm or .ts"
+    return None
+
+
+def _identity(
+    source: Path, reader: VideoReader, options: JobOptions, upscaler: Upscaler, plan: VideoPlan, batch_size: int
+) -> dict[str, Any]:
+    """All that the frames depend on, by names that a message can use."""
+    card, settings = upscaler.card, plan.settings
+    statuses = [file.stat() for file in ([source] if reader.sequence is None else reader.sequence.files)]
+    return {
+        "input": [
+            *(str(source.absolute()), repr(options.source_format), len(statuses)),
+            *(sum(s.st_size for s in statuses), max(s.st_mtime_ns for s in statuses)),
+        ],
+        "model": [card.name, card.sha256, *_file_facts(options.model)],
+        "backend": options.backend,
+        "device": str(upscaler.device),
+        "precision": options.precision,
+        "batch": [batch_size, options.tile],
+        "part": [str(options.start_seconds), str(options.duration_seconds)],
+        "deinterlacing": options.deinterlace,
+        "encoder": [settings.codec, settings.options, settings.pixel_format.name, repr(settings.color)],
+        "size": [settings.width, settings.height, str(settings.sample_aspect_ratio)],
+        "streams": [f"{stream.title}: {stream.action}" for stream in plan.streams],
+    }
+
+
+def _file_facts(model: str) -> list[int]:
+    path = Path(model)
+    return [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else []
+
+
+def _num_frames_per_segment(reader: VideoReader, upscaler: Upscaler, batch_size: int) -> int:
+    """Whole batches, and the same number in every run, or segments would be cut elsewhere."""
+    macs = max(1.0, upscaler.card.num_parameters * reader.info.width * reader.info.height)
+    frames = min(max(_MACS_PER_SEGMENT / macs, _FEWEST_FRAMES), _MOST_FRAMES)
+    return max(1, round(frames / batch_size)) * batch_size
+
+
+def _is_long(
+    options: JobOptions, reader: VideoReader, upscaler: Upscaler, plan: VideoPlan, batch_size: int, note: Note
+) -> bool:
+    """Whether the job is predicted to take more than ten minutes, by a trial of the network on the first frame."""
+    num_frames, info = expected_frames(reader), reader.info
+    if num_frames is None:
+        return False
+    if num_frames * upscaler.card.num_parameters * info.width * info.height < _MACS_NEVER_LONG:
+        return False
+    seconds = num_frames * seconds_per_frame(upscaler, reader.first_batch(batch_size), target_of(plan))
+    if seconds <= LONG_JOB_SECONDS:
+        return False
+    note(
+        f"this will take about {seconds / 60:.0f} minutes; if it is stopped, the same command goes on where it was "
+        "(--no-resume: it does not)"
+    )
+    return True
+
+
+def target_of(plan: VideoPlan) -> Target:
+    """What the upscaler is to make of the frames."""
+    settings = plan.settings
+    return Target(settings.width, settings.height, settings.pixel_format, settings.color)
+
+
+@contextmanager
+def resumed(
+    journal: Journal,
+    source: Path,
+    options: JobOptions,
+    reader: VideoReader,
+    upscaler: Upscaler,
+    batch_size: int,
+    note: Note,
+) -> Iterator[tuple[Iterator[Chunk], Sink]]:
+    """Both ends of a job that can be stopped: the chunks that are not done yet, and where they go.
+
+    reader: of the source, of which nothing was read yet.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(journal)
+        if journal.is_in_place:
+            note("the output was complete already")
+            yield iter(()), _InPlace(journal)
+            return
+        check_target(journal.output, options.overwrite, source)
+        stack.callback(_say_what_is_kept, journal, note)
+        reader = stack.enter_context(_going_on(reader, journal, source, options, note))
+        sink = SegmentedSink(journal, source, options, reader, upscaler)
+        stack.callback(sink.abort)
+        yield sink.marked(reader.chunks(batch_size)), sink
+
+
+def _say_what_is_kept(journal: Journal, note: Note) -> None:
+    if journal.done and not journal.is_over:
+        note(f"{journal.num_frames} frames are done and kept; the same command goes on from there")
+
+
+def _going_on(reader: VideoReader, journal: Journal, source: Path, options: JobOptions, note: Note) -> VideoReader:
+    """A reader that hands out the frames after those that are done: `reader`, or where it cannot, another.
+
+    Raises InputError where the last frame that is done is not found again.
+    """
+    if not journal.done:
+        return reader
+    for done in journal.done:
+        check_segment(done.segment)
+    last = journal.done[-1]
+    note(f"going on after {journal.num_frames} frames that are done")
+    if not last.num_damaged and reader.skip_through(last.last, search=True):
+        return reader
+    note("the place cannot be searched for: decoding from the start")
+    again = open_source(source, options)
+    if again.skip_through(last.last, search=False):
+        return again
+    again.close()
+    raise InputError(f"{source}: does not have the frames that the unfinished job began with; --no-resume starts anew")
+
+
+class _InPlace:
+    """The sink of a job of which nothing is left to do but to clear away."""
+
+    num_damaged = num_damaged_audio = num_lost_chapters = 0
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal, self.num_frames = journal, journal.num_frames
+
+    def write(self, chunk: Chunk) -> None:
+        raise AssertionError("there is nothing to write")
+
+    def finish(self) -> None: ...
+
+    def verify(self) -> None: ...
+
+    def commit(self) -> None:
+        self._journal.forget()
+
+    def abort(self) -> None: ...
+
+
+class SegmentedSink:
+    """Encodes frames to segments, records them, and joins them with the other streams of the source."""
+
+    def __init__(
+        self, journal: Journal, source: Path, options: JobOptions, reader: VideoReader, upscaler: Upscaler
+    ) -> None:
+        """reader: stands after the frames that are done."""
+        self._journal, self._source, self._options = journal, source, options
+        self._reader, self._upscaler = reader, upscaler
+        self._settings = self._plan(reader).settings
+        self._num_damaged_before = journal.done[-1].num_damaged if journal.done else 0
+        self._pts_before = sorted(pts for done in journal.done for pts in done.segment.pts)
+        self._marks: dict[int, tuple[FramePosition, int]] = {}  # by the number of frames up to there
+        self._segment: SegmentWriter | None = None
+        self._joined: JoinedWriter | None = None
+        self._joining: VideoReader | None = None
+        if journal.done:
+            upscaler.go_on_in(journal.done[-1].precision)
+
+    def _plan(self, reader: VideoReader) -> VideoPlan:
+        return plan_video(reader, self._journal.output, self._options, self._upscaler.card)
+
+    @property
+    def num_frames(self) -> int:
+        return self._journal.num_frames + (self._segment.num_frames if self._segment else 0)
+
+    @property
+    def num_damaged(self) -> int:
+        """Damaged packets of the source, in all runs."""
+        return self._num_damaged_before + self._reader.num_damaged
+
+    @property
+    def num_damaged_audio(self) -> int:
+        return self._joined.num_damaged_audio if self._joined else 0
+
+    @property
+    def num_lost_chapters(self) -> int:
+        return self._joined.num_lost_chapters if self._joined else 0
+
+    def marked(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        """The chunks as they are; takes down by what the last frame of each segment can be found again."""
+        num_frames, last = self._journal.num_frames, None
+        for chunk in chunks:
+            if chunk.batch is not None:
+                last = chunk.batch
+                num_frames += last.num_frames
+                if num_frames % self._journal.num_frames_per_segment == 0:
+                    self._marks[num_frames] = (FramePosition.of_last(last), self.num_damaged)
+            yield chunk
+        if last is not None:
+            self._marks[num_frames] = (FramePosition.of_last(last), self.num_damaged)
+
+    def write(self, chunk: Chunk) -> None:
+        """Encode a chunk's frames; its packets wait for the last pass."""
+        if chunk.batch is None:
+            return
+        if self._segment is None:
+            self._segment = SegmentWriter(self._journal.next_path, self._settings, self._reader.info)
+        self._segment.encode(chunk.batch)
+        if self._segment.num_frames >= self._journal.num_frames_per_segment:
+            self._finish_segment(self._segment)
+
+    def _finish_segment(self, writer: SegmentWriter) -> None:
+        last, num_damaged = self._marks.pop(self.num_frames)
+        segment = writer.finish()
+        self._segment = None
+        self._journal.add(Done(segment, last, num_damaged, self._upscaler.precision))
+
+    def finish(self) -> None:
+        """Finish the last segment; join all, in a pass over the source for the packets of its other streams."""
+        if self._segment is not None:
+            self._finish_segment(self._segment)
+        output = self._journal.output
+        self._joining = reader = open_source(self._source, self._options)
+        plan, segments = self._plan(reader), [done.segment for done in self._journal.done]
+        partial = self._journal.folder / f"joined{output.suffix}"
+        self._joined = JoinedWriter(output, reader, plan.settings, plan.streams, segments, partial, plan.container)
+        self._joined.write_all(reader)
+
+    def verify(self) -> None:
+        """Read the joined file back, against the frames that were handed out in all runs, and the source's packets."""
+        assert self._joined is not None and self._joining is not None
+        self._joined.check([*self._pts_before, *self._reader.pts], self._reader.info.time_base, self._joining)
+
+    def commit(self) -> None:
+        """Put the joined file in its place. Killed on the way, the job is found complete by the next run."""
+        assert self._joined is not None
+        self._journal.add_joined(self._joined.partial)
+        self._joined.commit()
+        self._journal.forget()
+
+    def abort(self) -> None:
+        """Remove what is not complete; the segments that are stay."""
+        if self._segment is not None:
+            self._segment.abort()
+        if self._joined is not None:
+            self._joined.abort()
+        if self._joining is not None:
+            self._joining.close()

@@ -1,0 +1,147 @@
+"""Single pictures in and out: PNG, JPEG, WebP, BMP and TIFF through OpenCV, 8 and 16 bit, with alpha."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from vsr.errors import InputError, OutputError
+from vsr.media.image_sequence import IMAGE_SUFFIXES, is_image
+from vsr.media.pipe import PipeReader, apart
+from vsr.media.read.opening import check_source, reason
+from vsr.media.write.container_writer import partial_path
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "decode_image",
+    "encode_image",
+    "holds_16_bit",
+    "holds_alpha",
+    "is_image",
+    "lost_in",
+    "read_image",
+    "read_piped_image",
+    "write_image",
+]
+
+_NO_ALPHA = {".jpg", ".jpeg", ".bmp"}
+_QUALITY = {
+    ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
+    ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, 95],
+    ".webp": [cv2.IMWRITE_WEBP_QUALITY, 95],
+}
+_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"II*\0", b"MM\0*")  # of PNG, JPEG, WebP, BMP and TIFF
+_NUM_MAGIC_BYTES = 4
+_8_BIT_ONLY = {".jpg", ".jpeg", ".webp", ".bmp"}
+
+
+def read_image(path: Path) -> np.ndarray:
+    """A picture as (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) gray, uint8 or uint16, turned upright by its EXIF tag."""
+    check_source(path)
+    return decode_image(np.fromfile(path, np.uint8), path)
+
+
+def read_piped_image() -> np.ndarray:
+    """A picture as `read_image` gives it, from stdin."""
+    pipe = PipeReader()
+    try:
+        return apart(lambda: decode_image(np.frombuffer(_piped(pipe), np.uint8), Path(pipe.name)), pipe.interrupt)
+    finally:
+        pipe.close()
+
+
+def _piped(pipe: PipeReader) -> bytes:
+    """All of it, if it begins as a picture does: a video may be longer than memory."""
+    data = bytearray()
+    while chunk := pipe.read(2**20):
+        data += chunk
+        if len(data) >= _NUM_MAGIC_BYTES and not data.startswith(_MAGIC):
+            raise InputError(
+                f"{pipe.name}: is no picture; for a video name a video to come out, or pictures (%06d.png)"
+            )
+    if not data:
+        raise InputError(f"{pipe.name}: nothing came from it (0 bytes); did the program before vsr fail?")
+    return bytes(data)
+
+
+def decode_image(data: np.ndarray, path: Path) -> np.ndarray:
+    """A picture as `read_image` gives it, from the bytes of its file; path: its name in messages."""
+    image = _decoded(data, cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise InputError(f"{path}: not a picture that OpenCV can read")
+    if image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2] == 3):
+        # Only these modes turn the picture as its EXIF tag asks.
+        upright = _decoded(data, cv2.IMREAD_GRAYSCALE if image.ndim == 2 else cv2.IMREAD_COLOR)
+        image = image if upright is None else upright
+    if image.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"{path}: {image.dtype} samples are not supported; convert the picture to 8 or 16 bit")
+    if image.ndim == 3 and image.shape[2] == 2:
+        raise InputError(f"{path}: gray with alpha is not supported; convert the picture to RGBA")
+    if image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
+    return np.ascontiguousarray(image)
+
+
+def _decoded(data: np.ndarray, mode: int) -> np.ndarray | None:
+    """What OpenCV makes of a file's bytes, or None. What it would write to stderr besides is not asked for."""
+    logging = cv2.utils.logging
+    before = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        return cv2.imdecode(data, mode)
+    except cv2.error:  # a picture that claims to be larger than OpenCV allows
+        return None
+    finally:
+        logging.setLogLevel(before)
+
+
+def holds_alpha(suffix: str) -> bool:
+    """Whether a kind of picture file has a place for alpha."""
+    return suffix.lower() not in _NO_ALPHA
+
+
+def holds_16_bit(suffix: str) -> bool:
+    """Whether a kind of picture file holds 16 bit samples as they are."""
+    return suffix.lower() not in _8_BIT_ONLY
+
+
+def lost_in(path: Path, image: np.ndarray) -> list[str]:
+    """What a picture has that the file type of `path` cannot hold."""
+    suffix, losses = path.suffix.lower(), []
+    if image.ndim == 3 and image.shape[2] == 4 and not holds_alpha(suffix):
+        losses.append(f"alpha is left out: {suffix} has none")
+    if image.dtype == np.uint16 and not holds_16_bit(suffix):
+        losses.append(f"16 bit samples become 8 bit: {suffix} has no more")
+    return losses
+
+
+def encode_image(image: np.ndarray, path: Path) -> bytes:
+    """The file that `write_image` writes. Raises OutputError where OpenCV cannot."""
+    suffix = path.suffix.lower()
+    if image.dtype == np.uint16 and not holds_16_bit(suffix):
+        image = ((image.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    if image.ndim == 3:
+        if image.shape[2] == 4 and not holds_alpha(suffix):
+            image = image[..., :3]
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
+    try:
+        done, data = cv2.imencode(suffix, image, _QUALITY.get(suffix, []))
+    except cv2.error as error:
+        raise OutputError(f"{path}: writing failed ({reason(error)})") from error
+    if not done:
+        raise OutputError(f"{path}: OpenCV cannot write this picture as {suffix}")
+    return bytes(data.data)
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write a picture as `read_image` gives it, whole or not at all; JPEG and WebP at quality 95."""
+    data, partial = encode_image(image, path), partial_path(path)
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: writing failed ({reason(error)})") from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""From a file, a pipe or images to frames and packets."""

@@ -1,0 +1,221 @@
+"""Colour tags, display matrix and HDR side data: from PyAV's frames, and made explicit."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeVar
+
+import av
+from av.container import InputContainer
+from av.sidedata.sidedata import SideData, Type
+
+from vsr.frames import ChromaLocation, Color, Matrix, Primaries, Range, Transfer
+from vsr.media.av_frames import PixelFormat
+
+__all__ = [
+    "ContentLight",
+    "HdrMetadata",
+    "MasteringDisplay",
+    "chroma_location_of_stream",
+    "color_of_frame",
+    "color_of_rgb_as_video",
+    "display_matrix_of_frame",
+    "hdr_of_frame",
+    "num_streams_by_now",
+    "side_data_not_carried",
+]
+
+_Tag = TypeVar("_Tag", Matrix, Primaries, Transfer)
+
+# Standard-definition video has at most this many lines; untagged, it is BT.601, and above BT.709.
+SD_MAX_LINES = 576
+
+# Codecs whose 4:2:0 chroma lies in the middle of its four luma samples, as in JPEG and MPEG-1.
+_CENTERED_CHROMA = {"mjpeg", "mpeg1video", "h261", "h263", "h263p", "flv", "vp6", "vp8"}
+
+
+def _type_of_number(kind: type[Type], number: int) -> Type:
+    """A member for a type of side data that FFmpeg has and PyAV does not know: else no frame with it can be read."""
+    member = object.__new__(kind)
+    member._name_ = f"TYPE_{number}"
+    object.__setattr__(member, "_value_", number)
+    kind._value2member_map_[number] = member
+    return member
+
+
+if "_missing_" not in vars(Type):  # PyAV 18 lacks the newest of FFmpeg 8
+    Type._missing_ = classmethod(_type_of_number)  # type: ignore[assignment]
+
+_EXIF = Type(31)  # AV_FRAME_DATA_EXIF
+
+# Codecs whose standards make gray limited in range where nothing is said; FFmpeg takes all other gray for full.
+_LIMITED_GRAY = {"h264", "hevc", "vvc", "av1", "libdav1d", "libaom-av1", "mpeg2video", "mpeg4"}
+
+# Side data of frames that PyAV gives no way to hand to an encoder: named, never dropped in silence.
+_NOT_CARRIED = {
+    Type.A53_CC: "closed captions (CEA-608/708)",
+    Type.DOVI_RPU_BUFFER: "Dolby Vision metadata",
+    Type.DYNAMIC_HDR_PLUS: "HDR10+ dynamic metadata",
+    Type.DYNAMIC_HDR_VIVID: "HDR Vivid dynamic metadata",
+    Type.SPHERICAL: "360° projection",
+    Type.STEREO3D: "stereo 3D layout",
+    Type.S12M_TIMECODE: "SMPTE 12-1 timecode",
+    Type.ICC_PROFILE: "ICC profile",
+    _EXIF: "EXIF metadata",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MasteringDisplay:
+    """SMPTE ST 2086: CIE xy of red, green, blue and white, and luminances in cd/m²; None where absent."""
+
+    primaries: tuple[tuple[Fraction, Fraction], ...] | None
+    white_point: tuple[Fraction, Fraction] | None
+    luminance_cd_m2: tuple[Fraction, Fraction] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ContentLight:
+    """CTA-861.3: the brightest pixel and the brightest frame average, in cd/m²."""
+
+    max_cll_cd_m2: int
+    max_fall_cd_m2: int
+
+
+@dataclass(frozen=True, slots=True)
+class HdrMetadata:
+    mastering_display: MasteringDisplay | None = None
+    content_light: ContentLight | None = None
+
+
+def color_of_frame(
+    frame: av.VideoFrame, format_: PixelFormat, codec: str, chroma_location: ChromaLocation | None = None
+) -> tuple[Color, bool]:
+    """The explicit colour of a decoded frame, and whether its matrix had to be assumed.
+
+    chroma_location: what the stream says of it; otherwise that of its codec.
+
+    An untagged stream is BT.601 up to 576 lines and BT.709 above, limited range, as players assume; RGB is full
+    range, and so is gray, except where a codec's standard says otherwise.
+    """
+    is_sd = frame.height <= SD_MAX_LINES
+    if format_.kind == "rgb":
+        matrix: Matrix | None = Matrix.RGB
+    else:
+        matrix = _member(Matrix, frame.colorspace)
+        matrix = None if matrix is Matrix.RGB else matrix
+    untagged = matrix is None
+    matrix = matrix or (Matrix.SMPTE170M if is_sd else Matrix.BT709) if untagged else matrix
+    assert matrix is not None
+    full = frame.color_range == Range.FULL or frame.format.name.startswith("yuvj")
+    if frame.color_range not in (Range.LIMITED, Range.FULL):
+        full = full or format_.kind == "rgb" or (format_.kind == "gray" and codec not in _LIMITED_GRAY)
+    primaries = _member(Primaries, frame.color_primaries) or _usual_primaries(matrix, frame.height)
+    transfer = _member(Transfer, frame.color_trc) or _usual_transfer(matrix, format_.bit_depth)
+    location = chroma_location or (ChromaLocation.CENTER if codec in _CENTERED_CHROMA else ChromaLocation.LEFT)
+    color_range = Range.FULL if full else Range.LIMITED
+    return Color(matrix, primaries, transfer, color_range, location, format_.bit_depth), untagged
+
+
+def chroma_location_of_stream(container: InputContainer, index: int) -> ChromaLocation | None:
+    """Where a stream's chroma samples lie, or None where it does not say.
+
+    PyAV has no name for it. FFmpeg's description of a file has.
+    """
+    names = "|".join(location.name.lower() for location in ChromaLocation)
+    match = re.search(rf"Stream #0:{index}\b.*[(,] ?({names})\)", _description(container))
+    return None if match is None else ChromaLocation[match[1].upper()]
+
+
+def num_streams_by_now(container: InputContainer) -> int:
+    """How many streams FFmpeg knows; PyAV knows those that there were when the file was opened."""
+    return len(set(re.findall(r"^\s*Stream #0:(\d+)", _description(container), re.MULTILINE)))
+
+
+def _description(container: InputContainer) -> str:
+    """What FFmpeg says of a file to those who ask for more. Not while other threads decode."""
+    before = av.logging.get_level()
+    av.logging.set_level(av.logging.VERBOSE)
+    av.logging.set_libav_level(av.logging.VERBOSE)
+    try:
+        with av.logging.Capture(local=False):  # what other threads say meanwhile
+            return str(container.dumps_format())  # type: ignore[attr-defined]  # which its stub lacks
+    finally:
+        av.logging.set_libav_level(av.logging.INFO)  # FFmpeg's own
+        av.logging.set_level(before)
+
+
+def color_of_rgb_as_video(color: Color, height: int) -> Color:
+    """What an RGB source is encoded as where the codec wants Y'CbCr: limited range, matrix by size."""
+    matrix = Matrix.SMPTE170M if height <= SD_MAX_LINES else Matrix.BT709
+    return Color(matrix, color.primaries, color.transfer, Range.LIMITED, ChromaLocation.LEFT, color.bit_depth)
+
+
+def _member(kind: type[_Tag], value: int) -> _Tag | None:
+    """The enumeration's member, or None for "unspecified", reserved and unknown numbers."""
+    return kind(value) if value in kind._value2member_map_ else None
+
+
+def _usual_primaries(matrix: Matrix, height: int) -> Primaries:
+    if matrix in (Matrix.BT2020_NCL, Matrix.BT2020_CL, Matrix.ICTCP):
+        return Primaries.BT2020
+    if matrix is Matrix.BT470BG or (matrix is Matrix.SMPTE170M and height == SD_MAX_LINES):
+        return Primaries.BT470BG
+    if matrix in (Matrix.SMPTE170M, Matrix.SMPTE240M):
+        return Primaries.SMPTE170M
+    return Primaries.BT709
+
+
+def _usual_transfer(matrix: Matrix, bit_depth: int) -> Transfer:
+    if matrix is Matrix.RGB:
+        return Transfer.SRGB
+    if matrix in (Matrix.BT2020_NCL, Matrix.BT2020_CL):
+        return Transfer.BT2020_12 if bit_depth >= 12 else Transfer.BT2020_10
+    if matrix in (Matrix.SMPTE170M, Matrix.BT470BG):
+        return Transfer.SMPTE170M
+    return Transfer.BT709
+
+
+def display_matrix_of_frame(frame: av.VideoFrame) -> tuple[int, ...] | None:
+    """The nine numbers of the display matrix, or None where the picture is shown as it is stored."""
+    data = _side_data(frame, Type.DISPLAYMATRIX)
+    return None if data is None or len(data) < 36 else struct.unpack("<9i", data[:36])
+
+
+def hdr_of_frame(frame: av.VideoFrame) -> HdrMetadata:
+    """Mastering display (ST 2086) and content light level of a frame."""
+    light = _side_data(frame, Type.CONTENT_LIGHT_LEVEL)
+    display = _side_data(frame, Type.MASTERING_DISPLAY_METADATA)
+    return HdrMetadata(
+        None if display is None else _mastering_display(display),
+        None if light is None else ContentLight(*struct.unpack("<2I", light[:8])),
+    )
+
+
+def side_data_not_carried(frame: av.VideoFrame, codec: str) -> tuple[str, ...]:
+    """Names of the side data of a frame that the output will lack."""
+    kinds = {data.type for data in frame.side_data}  # type: ignore[attr-defined]
+    if codec == "tiff":
+        kinds.discard(_EXIF)  # all of a TIFF's own fields count as such
+    return tuple(name for kind, name in _NOT_CARRIED.items() if kind in kinds)
+
+
+def _mastering_display(data: bytes) -> MasteringDisplay:
+    """AVMasteringDisplayMetadata: 3×2 + 2 + 2 rationals of two ints, then two flags."""
+    numbers = struct.unpack("<20i2i", data[:88])
+    ratios = [Fraction(n, d) if d else Fraction(0) for n, d in zip(numbers[0:20:2], numbers[1:20:2], strict=True)]
+    has_primaries, has_luminance = numbers[20], numbers[21]
+    return MasteringDisplay(
+        ((ratios[0], ratios[1]), (ratios[2], ratios[3]), (ratios[4], ratios[5])) if has_primaries else None,
+        (ratios[6], ratios[7]) if has_primaries else None,
+        (ratios[8], ratios[9]) if has_luminance else None,
+    )
+
+
+def _side_data(frame: av.VideoFrame, kind: Type) -> bytes | None:
+    items: Iterable[SideData] = frame.side_data  # type: ignore[assignment]  # a sequence, whatever its stub says
+    return next((bytes(data) for data in items if data.type == kind), None)

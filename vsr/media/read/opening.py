@@ -1,0 +1,179 @@
+"""How FFmpeg opens an input: a file, a pipe or a sequence of pictures."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.codec.hwaccel import HWAccel
+from av.container import InputContainer
+
+from vsr.errors import InputError, OptionError
+from vsr.media.image_sequence import PictureSequence
+from vsr.media.pipe import PipeReader
+
+__all__ = [
+    "DEFAULT_FRAMERATE",
+    "InputFormat",
+    "check_source",
+    "open_input",
+    "open_pipe",
+    "open_sequence",
+    "reason",
+]
+
+DEFAULT_FRAMERATE = Fraction(25)  # of what has no times of its own, as in FFmpeg
+GEN_PTS = 1  # AVFMT_FLAG_GENPTS
+PIPE_BUFFER_BYTES = 2**18
+
+# Demuxers of what has no times of its own.
+_TIMELESS = {"rawvideo", "image2", "image2pipe", "h264", "hevc", "vvc", "obu", "m4v", "mjpeg", "mpegvideo", "vc1"}
+
+
+@dataclass(frozen=True, slots=True)
+class InputFormat:
+    """What FFmpeg cannot see of an input, in FFmpeg's words.
+
+    name: of the demuxer, instead of what the data look like.
+    video_size: "WIDTHxHEIGHT" in pixels, and pixel_format: of raw video.
+    framerate: frames a second of raw video, pictures, and whatever else has no times of its own.
+    """
+
+    name: str | None = None
+    video_size: str | None = None
+    pixel_format: str | None = None
+    framerate: Fraction | None = None
+
+    def __post_init__(self) -> None:
+        """Raises OptionError where something is missing, wrong, or does not belong there."""
+        options = {"--video-size": self.video_size, "--pixel-format": self.pixel_format}
+        if self.name == "rawvideo":
+            missing = [name for name, value in {**options, "--framerate": self.framerate}.items() if value is None]
+            if missing:
+                raise OptionError(f"--input-format rawvideo: add {', '.join(missing)}, which raw video does not hold")
+        else:
+            given = [name for name, value in options.items() if value is not None]
+            if given:
+                raise OptionError(f"{', '.join(given)}: of raw video only; add --input-format rawvideo")
+        if self.name is not None:
+            try:
+                av.ContainerFormat(self.name, "r")
+            except ValueError as error:
+                raise OptionError(f"--input-format {self.name}: this FFmpeg reads no such format") from error
+        if self.video_size is not None and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", self.video_size):
+            raise OptionError(f"--video-size {self.video_size}: give WIDTHxHEIGHT")
+        if self.framerate is not None and self.framerate <= 0:
+            raise OptionError("--framerate: must be greater than zero")
+
+    @property
+    def options(self) -> dict[str, str]:
+        """As the demuxer takes them."""
+        values = {
+            "video_size": self.video_size,
+            "pixel_format": self.pixel_format,
+            "framerate": None if self.framerate is None else f"{self.framerate.numerator}/{self.framerate.denominator}",
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def reason(error: BaseException) -> str:
+    """What FFmpeg or the system said, without the numbers and names around it."""
+    return str(getattr(error, "strerror", None) or error)
+
+
+def check_source(path: Path) -> None:
+    """Refuse what cannot be a video or a picture, before anyone tries to read it."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file in it")
+    if path.is_file() and path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty (0 bytes)")
+
+
+def open_input(path: Path, hwaccel: HWAccel | None = None, format_: InputFormat | None = None) -> InputContainer:
+    """Open a media file, or say in one line why that is not possible.
+
+    hwaccel: the device to decode on. Where there is none, what FFmpeg raises comes out as it is.
+    """
+    check_source(path)
+    format_ = format_ or InputFormat()
+    try:
+        # Names like "-x.mp4" or "a:b.mp4" would read as options or protocols; file: makes them plain files.
+        container = av.open(
+            f"file:{path}",
+            mode="r",
+            format=format_.name,
+            options=format_.options,
+            metadata_errors="replace",
+            hwaccel=hwaccel,
+        )
+    except PermissionError as error:
+        if hwaccel is not None:
+            raise
+        raise InputError(f"{path}: no permission to read it") from error
+    except (av.FFmpegError, OSError, ValueError) as error:
+        if hwaccel is not None:
+            raise
+        raise InputError(f"{path}: {_unreadable(format_, error)}") from error
+    return _checked(container, path, format_)
+
+
+def open_pipe(pipe: PipeReader, name: Path, format_: InputFormat) -> InputContainer:
+    """Open what comes from a pipe, or say in one line why that is not possible.
+
+    name: of the pipe, for messages.
+    """
+    try:
+        container = av.open(
+            pipe,
+            mode="r",
+            format=format_.name,
+            options=format_.options,
+            metadata_errors="replace",
+            buffer_size=PIPE_BUFFER_BYTES,
+        )
+    except (av.FFmpegError, OSError, ValueError) as error:
+        if not pipe.seekable() and not pipe.num_bytes:
+            raise InputError(f"{name}: nothing came from it (0 bytes); did the program before vsr fail?") from error
+        remedy = "" if format_.name else "; --input-format names what it is, say rawvideo"
+        raise InputError(f"{name}: {_unreadable(format_, error)}{remedy}") from error
+    return _checked(container, name, format_)
+
+
+def _unreadable(format_: InputFormat, error: BaseException) -> str:
+    what = f"not {format_.name}" if format_.name else "not a media file that FFmpeg can read"
+    return f"{what} ({reason(error)})"
+
+
+def _checked(container: InputContainer, name: Path, format_: InputFormat) -> InputContainer:
+    """An opened container, without what PyAV adds. Raises OptionError where its frame rate is not to be given."""
+    # PyAV asks FFmpeg to invent missing timestamps, which shifts H.264 in AVI; ffmpeg itself does not.
+    container.flags &= ~GEN_PTS
+    timeless = container.format.name in _TIMELESS or container.format.name.endswith("_pipe")
+    if format_.framerate is not None and not timeless:
+        container.close()
+        raise OptionError(f"--framerate: {name} has times of its own ({container.format.name}), which are kept")
+    return container
+
+
+def open_sequence(sequence: PictureSequence, name: Path, format_: InputFormat) -> InputContainer:
+    """Open pictures as a video; name: for messages. Raises OptionError for another demuxer than that of pictures."""
+    if format_.name not in (None, "image2"):
+        raise OptionError(f"--input-format {format_.name}: {name} stands for pictures; leave it out")
+    options = InputFormat(framerate=format_.framerate or DEFAULT_FRAMERATE).options
+    options["pattern_type"] = sequence.pattern_type
+    if sequence.pattern_type == "sequence":
+        options["start_number"] = str(sequence.start_number)
+    try:
+        container = av.open(sequence.pattern, mode="r", format="image2", options=options, metadata_errors="replace")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise InputError(f"{name}: {sequence.files[0].name} is no picture that FFmpeg can read") from error
+    found = container.streams.video[0].duration if container.streams.video else 0
+    if found != len(sequence.files):  # never seen: two readings of one pattern
+        container.close()
+        raise InputError(f"{name}: FFmpeg finds {found} pictures where there are {len(sequence.files)}")
+    return container

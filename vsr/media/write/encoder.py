@@ -1,0 +1,202 @@
+"""From batches of planes to packets: a video stream of a container and the encoder that feeds it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import OutputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from vsr.errors import OptionError, OutputError
+from vsr.frames import ChromaLocation, Color, FrameBatch
+from vsr.media.av_frames import PixelFormat, store_planes
+from vsr.media.read.color_tags import HdrMetadata
+from vsr.media.read.reader import VideoInfo, reason
+
+__all__ = ["VideoEncoder", "VideoSettings", "encoder_threads", "scaled_matrix"]
+
+SMALL_MACHINE_CORES = 4
+_INSTEAD_OF_NVENC = {"h264_nvenc": "libx264", "hevc_nvenc": "libx265", "av1_nvenc": "libsvtav1"}
+
+_CHROMA_LOCATION_NAMES = {
+    ChromaLocation.LEFT: "left",
+    ChromaLocation.CENTER: "center",
+    ChromaLocation.TOPLEFT: "topleft",
+    ChromaLocation.TOP: "top",
+    ChromaLocation.BOTTOMLEFT: "bottomleft",
+    ChromaLocation.BOTTOM: "bottom",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VideoSettings:
+    """How the upscaled frames are encoded.
+
+    options: passed to the encoder as they are, like ffmpeg's -crf or -x264-params.
+    """
+
+    codec: str
+    pixel_format: PixelFormat
+    width: int
+    height: int
+    color: Color
+    sample_aspect_ratio: Fraction | None = None
+    options: dict[str, str] = field(default_factory=dict)
+
+
+class VideoEncoder:
+    """A video stream of an output, encoded from planes with the timestamps that they bring.
+
+    time_base: of the packets, in seconds; the source's, but for containers that count frames.
+    """
+
+    def __init__(self, output: OutputContainer, name: Path, settings: VideoSettings, info: VideoInfo) -> None:
+        """Adds the stream; `open` opens the encoder, once all streams are there.
+
+        info: what holds of the frames to be written: clock, rate, rotation, HDR.  name: for messages.
+        """
+        self.settings, self.time_base, self._info, self._name = settings, info.time_base, info, name
+        self.num_frames = 0
+        self._durations: dict[int, int] = {}
+        rate = info.average_rate or Fraction(25)
+        try:
+            stream = output.add_stream(settings.codec, rate=rate)
+        except ValueError as error:
+            raise OutputError(
+                f"{name}: {output.format.name} does not hold {settings.codec}; "
+                f"choose another --codec or another file suffix"
+            ) from error
+        assert isinstance(stream, VideoStream)
+        self.stream = stream
+        self._begins_at_zero = output.format.name == "avi"
+        self._first_ticks = 0
+        if output.format.name in ("avi", "yuv4mpegpipe"):  # count frames
+            self.time_base = 1 / rate
+        if output.format.name in ("avi", "flv", "nut"):  # cannot store frames out of order from time zero on
+            stream.codec_context.max_b_frames = 0
+        self._describe_frames()
+        if info.display_matrix:
+            stream.set_display_matrix(scaled_matrix(info.display_matrix, settings.width / info.width))
+
+    def _describe_frames(self) -> None:
+        context, settings = self.stream.codec_context, self.settings
+        context.width, context.height = settings.width, settings.height
+        context.pix_fmt = settings.pixel_format.name
+        context.time_base = self.stream.time_base = self.time_base
+        context.thread_count = encoder_threads(settings.codec)
+        context.thread_type = "AUTO"
+        if settings.sample_aspect_ratio:
+            context.sample_aspect_ratio = settings.sample_aspect_ratio
+        context.colorspace = settings.color.matrix
+        context.color_primaries = settings.color.primaries
+        context.color_trc = settings.color.transfer
+        context.color_range = settings.color.range
+
+    def open(self) -> None:
+        """Raises OptionError and OutputError where the encoder cannot be had as it is asked for."""
+        context, settings = self.stream.codec_context, self.settings
+        options = {"chroma_sample_location": _CHROMA_LOCATION_NAMES[settings.color.chroma_location]}
+        options |= settings.options | _hdr_options(settings.codec, self._info.hdr, settings.options)
+        context.options = options
+        try:
+            context.open()
+        except (av.FFmpegError, OSError, ValueError) as error:
+            asked = " ".join(f"{k}={v}" for k, v in settings.options.items())
+            problem = (
+                f"the encoder {settings.codec} does not open at {settings.width}x{settings.height} "
+                f"{settings.pixel_format.name} with {asked or 'its defaults'} ({reason(error)})"
+            )
+            if settings.codec in _INSTEAD_OF_NVENC:
+                remedy = f"it needs an NVIDIA GPU that has it; or use --codec {_INSTEAD_OF_NVENC[settings.codec]}"
+                raise OptionError(f"--codec {settings.codec}: {problem}; {remedy}") from error
+            raise OutputError(f"{self._name}: {problem}") from error
+        unused = set(settings.options) & set(context.options)
+        if unused:
+            raise OptionError(f"the encoder {settings.codec} has no option {', '.join(sorted(unused))}")
+
+    def encode(self, batch: FrameBatch) -> Iterator[Packet[Any]]:
+        """The packets that are complete once the frames of a batch are given to the encoder."""
+        ticks = batch.time_base / self.time_base
+        for position, (pts, duration) in enumerate(zip(batch.pts, batch.durations, strict=True)):
+            frame = store_planes(batch, position, self.settings.pixel_format)
+            if self._begins_at_zero and not self.num_frames:
+                self._first_ticks = pts
+            frame.pts, frame.time_base = round((pts - self._first_ticks) * ticks), self.time_base
+            frame.colorspace, frame.color_range = batch.color.matrix, batch.color.range
+            frame.color_primaries, frame.color_trc = batch.color.primaries, batch.color.transfer
+            if duration:
+                self._durations[frame.pts] = round(duration * ticks)
+            self.num_frames += 1
+            yield from self._packets(frame)
+
+    def flush(self) -> Iterator[Packet[Any]]:
+        """The packets that were waiting for more frames."""
+        yield from self._packets(None)
+
+    def _packets(self, frame: av.VideoFrame | None) -> Iterator[Packet[Any]]:
+        for packet in self.stream.encode(frame):
+            duration = self._durations.pop(packet.pts, None) if packet.pts is not None else None
+            if duration is not None:
+                packet.duration = duration
+            yield packet
+
+
+def encoder_threads(codec: str) -> int:
+    """0 for the encoder's own choice; twice the cores for x264 on a small machine.
+
+    x264's own 1.5 threads a core leave two cores idle for a tenth of the time, as frame threads wait for
+    one another (benchmarks/overlap.py).
+    """
+    cores = os.cpu_count() or 1
+    return 2 * cores if codec == "libx264" and cores <= SMALL_MACHINE_CORES else 0
+
+
+def scaled_matrix(matrix: tuple[int, ...], scale: float) -> tuple[int, ...]:
+    """A display matrix for a larger picture: its translation is in pixels."""
+    limit = 2**31 - 1
+    moved = tuple(max(-limit, min(limit, round(value * scale))) for value in matrix[6:8])
+    return (*matrix[:6], *moved, matrix[8])
+
+
+def _hdr_options(codec: str, hdr: HdrMetadata, given: dict[str, str]) -> dict[str, str]:
+    """HDR10 side data as parameters of the encoders that write it into the bitstream."""
+    key = {"libx265": "x265-params", "libx264": "x264-params", "libsvtav1": "svtav1-params"}.get(codec)
+    display, light = hdr.mastering_display, hdr.content_light
+    if key is None or (display is None and light is None):
+        return {}
+    params = [given[key]] if given.get(key) else []
+    if display is not None and display.primaries and display.white_point and display.luminance_cd_m2:
+        params.append(_mastering_text(codec, display.primaries, display.white_point, display.luminance_cd_m2))
+    if light is not None:
+        values = f"{light.max_cll_cd_m2},{light.max_fall_cd_m2}"
+        params.append({"libx265": "max-cll=", "libx264": "cll=", "libsvtav1": "content-light="}[codec] + values)
+    return {key: ":".join(params)}
+
+
+def _mastering_text(
+    codec: str,
+    primaries: tuple[tuple[Fraction, Fraction], ...],
+    white: tuple[Fraction, Fraction],
+    luminance: tuple[Fraction, Fraction],
+) -> str:
+    """ST 2086 as x264 and x265 take it (1/50000 and 1/10000 cd/m²), or SVT-AV1 (plain decimals)."""
+    if codec == "libsvtav1":
+        points = [f"{name}({float(x):.5f},{float(y):.5f})" for name, (x, y) in _named(primaries, white)]
+        return "mastering-display=" + "".join(points) + f"L({float(luminance[1]):.4f},{float(luminance[0]):.4f})"
+    points = [f"{name}({round(x * 50000)},{round(y * 50000)})" for name, (x, y) in _named(primaries, white)]
+    key = "master-display" if codec == "libx265" else "mastering-display"
+    return f"{key}=" + "".join(points) + f"L({round(luminance[1] * 10000)},{round(luminance[0] * 10000)})"
+
+
+def _named(
+    primaries: tuple[tuple[Fraction, Fraction], ...], white: tuple[Fraction, Fraction]
+) -> list[tuple[str, tuple[Fraction, Fraction]]]:
+    red, green, blue = primaries
+    return [("G", green), ("B", blue), ("R", red), ("WP", white)]

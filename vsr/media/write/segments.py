@@ -1,0 +1,214 @@
+"""Parts of a video that are encoded closed, each to a file of its own, and joined in the end."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.packet import Packet
+from av.stream import Stream
+from av.video.stream import VideoStream
+
+from vsr.errors import InputError, OutputError
+from vsr.frames import FrameBatch
+from vsr.media.read.opening import DEFAULT_FRAMERATE
+from vsr.media.read.reader import VideoInfo, VideoReader, open_input, reason
+from vsr.media.write.container_writer import OutputFile, partial_path
+from vsr.media.write.encoder import VideoEncoder, VideoSettings, scaled_matrix
+from vsr.media.write.remuxer import StreamPlan
+
+__all__ = ["JOINABLE_CONTAINERS", "JoinedWriter", "Segment", "SegmentWriter", "check_segment", "decode_times"]
+
+# Containers with timestamps, into which packets go as any encoder gives them.
+JOINABLE_CONTAINERS = {"mp4", "mov", "ipod", "matroska", "webm", "mpegts"}
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A Matroska file with some frames of the video, the first of them a key frame.
+
+    pts, durations: of its packets, in the order of decoding, on the clock of the source, in ticks; Matroska's own
+        ticks are too long for them. A duration of 0 is unknown.
+    sha256: of the file.
+    """
+
+    path: Path
+    sha256: str
+    pts: tuple[int, ...]
+    durations: tuple[int, ...]
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.pts)
+
+
+class SegmentWriter:
+    """Encode a segment. The file is there, and checked, when `finish` returns."""
+
+    def __init__(self, path: Path, settings: VideoSettings, info: VideoInfo) -> None:
+        """Raises OutputError also where Matroska does not hold the codec."""
+        self._path, self._partial = path, partial_path(path)
+        self._pts: list[int] = []
+        self._durations: list[int] = []
+        try:
+            self._container = av.open(f"file:{self._partial}", "w", format="matroska")
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise OutputError(f"{path}: cannot be created ({reason(error)})") from error
+        try:
+            self._encoder = VideoEncoder(self._container, path, settings, info)
+            self._encoder.open()
+            with self._writing():
+                self._container.start_encoding()
+        except BaseException:
+            self.abort()
+            raise
+
+    @property
+    def num_frames(self) -> int:
+        return self._encoder.num_frames
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise OutputError(f"{self._path}: writing failed ({reason(error)})") from error
+
+    def encode(self, batch: FrameBatch) -> None:
+        with self._writing():
+            self._mux(self._encoder.encode(batch))
+
+    def _mux(self, packets: Iterator[Packet[Any]]) -> None:
+        for packet in packets:
+            assert packet.pts is not None
+            self._pts.append(packet.pts)
+            self._durations.append(packet.duration or 0)
+            self._container.mux(packet)
+
+    def finish(self) -> Segment:
+        """Drain the encoder, complete the file, check it and put it in place."""
+        with self._writing():
+            self._mux(self._encoder.flush())
+            self._container.close()
+        segment = Segment(self._partial, _sha256(self._partial), tuple(self._pts), tuple(self._durations))
+        check_segment(segment)
+        with self._writing():
+            self._partial.replace(self._path)
+        return Segment(self._path, segment.sha256, segment.pts, segment.durations)
+
+    def abort(self) -> None:
+        """Close without completing, and remove the file."""
+        with contextlib.suppress(av.FFmpegError, OSError, ValueError):
+            self._container.close()
+        self._partial.unlink(missing_ok=True)
+
+
+def check_segment(segment: Segment) -> None:
+    """Raises OutputError where the file is not as it was written, or does not begin a new group of pictures."""
+    try:
+        if _sha256(segment.path) != segment.sha256:
+            raise OutputError(f"{segment.path}: is damaged")
+        with open_input(segment.path) as container:
+            packets = [packet.is_keyframe for packet in container.demux(video=0) if packet.size]
+    except (OSError, InputError, av.FFmpegError) as error:
+        raise OutputError(f"{segment.path}: cannot be read back ({reason(error)})") from error
+    if len(packets) != segment.num_frames:
+        raise OutputError(f"{segment.path}: {segment.num_frames} frames went in and {len(packets)} came out")
+    if not packets[0]:
+        raise OutputError(f"{segment.path}: does not begin with a key frame")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class JoinedWriter(OutputFile):
+    """Put segments in one file, packet by packet, beside the other streams of the source."""
+
+    def __init__(
+        self,
+        path: Path,
+        reader: VideoReader,
+        settings: VideoSettings,
+        plans: Sequence[StreamPlan],
+        segments: Sequence[Segment],
+        partial: Path,
+        container: str,
+    ) -> None:
+        """segments: at least one, in the order of time.  reader: of the source, freshly opened."""
+        self._settings, self._info, self._segments = settings, reader.info, segments
+        super().__init__(path, plans, reader.info.time_base, partial, container)
+        try:
+            with open_input(segments[0].path) as self._first:
+                self._add_streams(reader)
+                self._write_header()
+        except BaseException:
+            self.abort()
+            raise
+
+    def _add_video(self) -> Stream:
+        template = self._first.streams.video[0]
+        stream: VideoStream = self.container.add_stream_from_template(template, opaque=True)  # needs no encoder
+        stream.time_base = self._info.time_base
+        stream.codec_context.framerate = self._info.average_rate or DEFAULT_FRAMERATE
+        if self._info.display_matrix:
+            stretch = self._settings.width / self._info.width
+            stream.set_display_matrix(scaled_matrix(self._info.display_matrix, stretch))
+        self._stream = stream
+        return stream
+
+    def write_all(self, reader: VideoReader) -> None:
+        """Interleave the segments with the packets of the source's other streams, and complete the partial file."""
+        with self._writing():
+            video = self._video_packets()
+            upcoming = next(video, None)
+            for packet in reader.other_packets():
+                time = packet.dts if packet.dts is not None else packet.pts
+                while upcoming is not None and time is not None and _seconds(upcoming) <= time * packet.time_base:
+                    self.container.mux(upcoming)
+                    upcoming = next(video, None)
+                self._remuxer.mux(packet)
+            while upcoming is not None:
+                self.container.mux(upcoming)
+                upcoming = next(video, None)
+            self._complete()
+
+    def _video_packets(self) -> Iterator[Packet[Any]]:
+        pts = [pts for segment in self._segments for pts in segment.pts]
+        times = iter(decode_times(pts))
+        for segment in self._segments:
+            with open_input(segment.path) as container:
+                packets = (packet for packet in container.demux(video=0) if packet.size)
+                for packet, pts_ticks, duration in zip(packets, segment.pts, segment.durations, strict=True):
+                    packet.time_base = self._info.time_base
+                    packet.pts, packet.dts, packet.duration = pts_ticks, next(times), duration
+                    packet.stream = self._stream
+                    yield packet
+
+
+def _seconds(packet: Packet[Any]) -> Fraction:
+    assert packet.dts is not None
+    return packet.dts * packet.time_base
+
+
+def decode_times(pts: Sequence[int]) -> list[int]:
+    """DTS for packets in the order of decoding: strictly increasing, and never after the packet's PTS.
+
+    They are the PTS in their own order, later by as many packets as the deepest reordering asks for; before the
+    first PTS they go back by the mean distance of those packets. `pts` must not hold a value twice.
+    """
+    shown = sorted(pts)
+    # A packet that n others precede in decoding must not wait for a PTS later than its own.
+    delay = max((index - (bisect_right(shown, value) - 1) for index, value in enumerate(pts)), default=0)
+    if not delay:
+        return shown
+    step = max(1, (shown[min(delay, len(shown) - 1)] - shown[0]) // delay)
+    return [shown[0] - step * (delay - index) for index in range(min(delay, len(shown)))] + shown[: len(shown) - delay]

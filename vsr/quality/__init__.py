@@ -1,0 +1,1 @@
+"""Measure images and videos: metrics, protocols, references."""
