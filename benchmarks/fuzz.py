@@ -41,7 +41,7 @@ from machine import describe_run
 import vsr
 from vsr.cli.info import describe_file
 from vsr.errors import StrictError, VsrError
-from vsr.media.images import is_image
+from vsr.media.image_sequence import is_image
 from vsr.models.cards import ModelCard
 from vsr.models.weights import build_net, save_model_file
 

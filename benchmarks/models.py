@@ -26,8 +26,8 @@ from machine import describe_run
 
 from vsr.bench.published import PUBLISHED, Published
 from vsr.models.cards import ModelCard, shipped_cards
-from vsr.models.perceptual import LPIPS, load_lpips
-from vsr.pipeline.upscaler import load_model
+from vsr.pipeline.loading import load_model
+from vsr.quality.lpips import LPIPS, load_lpips
 from vsr.quality.protocols import (
     Measure,
     StillsBenchmark,

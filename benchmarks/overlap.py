@@ -27,10 +27,12 @@ from machine import describe_run
 from torch import Tensor
 
 from vsr.jobs.job import enhance_video
-from vsr.jobs.plan import JobOptions, choose_batch
+from vsr.jobs.options import JobOptions
+from vsr.jobs.plan import choose_batch
 from vsr.media.read.reader import VideoReader
 from vsr.media.write.encoder import encoder_threads
-from vsr.pipeline.upscaler import Upscaler, load_model
+from vsr.pipeline.loading import load_model
+from vsr.pipeline.upscaler import Upscaler
 
 HERE = Path(__file__).parent
 

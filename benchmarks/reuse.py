@@ -27,8 +27,9 @@ import numpy as np
 from machine import describe_run
 
 from vsr.jobs.job import enhance_video
-from vsr.jobs.plan import JobOptions
-from vsr.pipeline.upscaler import Upscaler, load_model
+from vsr.jobs.options import JobOptions
+from vsr.pipeline.loading import load_model
+from vsr.pipeline.upscaler import Upscaler
 
 HERE = Path(__file__).parent
 WIDTH, HEIGHT, FPS = 640, 360, 25

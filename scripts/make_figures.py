@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 import vsr
-from vsr.bench.strips import labelled
+from vsr.compare.labels import labelled
 
 ROOT = Path(__file__).parent.parent
 CROPS = ((690, 80, 480, 230), (200, 10, 480, 230), (560, 400, 480, 230))  # x, y, width, height at x4

@@ -18,9 +18,9 @@ import numpy as np
 
 from vsr.bench.strips import crop_of, png, strip, telling_corner
 from vsr.color.resample import mod_crop, reduce_bicubic
-from vsr.media.pictures import find_images, read_rgb
+from vsr.media.images import find_images, read_rgb
 from vsr.models.cards import shipped_cards
-from vsr.pipeline.upscaler import load_model
+from vsr.pipeline.loading import load_model
 from vsr.quality.protocols import (
     Upscale,
     luma_psnr_db,

@@ -23,8 +23,10 @@ from torch import Tensor
 
 from vsr.color.resample import imresize, mod_crop, reduce_bicubic
 from vsr.frames import FrameBatch
-from vsr.media.pictures import find_images, read_rgb
-from vsr.pipeline.upscaler import Target, Upscaler, load_model
+from vsr.media.images import find_images, read_rgb
+from vsr.pipeline.color_path import Target
+from vsr.pipeline.loading import load_model
+from vsr.pipeline.upscaler import Upscaler
 from vsr.quality.metrics import luma_bt601, psnr_db
 from vsr.train.codec import SD_COLOR, YUV420, x264_round_trip, yuv420_of_rgb
 from vsr.version import __version__

@@ -20,7 +20,7 @@ from vsr.export.int8 import GATE_SET, calibrated, check_drop
 from vsr.models.cards import SHIPPED, ModelCard, find_card
 from vsr.models.quantization import QuantizedConv2d
 from vsr.models.weights import load_net, read_card, save_model_file
-from vsr.pipeline.upscaler import upscaler_of_net
+from vsr.pipeline.loading import upscaler_of_net
 from vsr.quality.protocols import StillsBenchmark
 
 

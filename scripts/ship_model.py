@@ -17,7 +17,7 @@ import click
 
 from vsr.models.cards import SHIPPED, ModelCard
 from vsr.models.weights import load_net, read_card, save_model_file
-from vsr.pipeline.upscaler import upscaler_of_net
+from vsr.pipeline.loading import upscaler_of_net
 from vsr.quality.protocols import StillsBenchmark, upscale_with, vid4_bi
 
 FP16_COST_DB = 0.01  # weights are stored in fp16 where that costs less

@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from vsr.jobs.job import JobReport, Progress, enhance_file
-from vsr.jobs.plan import JobOptions
-from vsr.pipeline.upscaler import Upscaler, load_model
+from vsr.events import Progress
+from vsr.jobs.job import enhance_file
+from vsr.jobs.options import JobOptions
+from vsr.jobs.report import JobReport
+from vsr.pipeline.loading import load_model
+from vsr.pipeline.upscaler import Upscaler
 
 __all__ = ["enhance", "load_model", "upscale_image"]
 

@@ -29,6 +29,7 @@ __all__ = [
     "StrictError",
     "VerificationError",
     "VsrError",
+    "reason",
 ]
 
 
@@ -88,3 +89,8 @@ class MissingExtraError(VsrError):
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs an optional part: pip install 'vsr[{extra}]'")
         self.extra = extra
+
+
+def reason(error: BaseException) -> str:
+    """What FFmpeg or the system said, without the numbers and names around it."""
+    return str(getattr(error, "strerror", None) or error)

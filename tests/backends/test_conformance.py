@@ -14,15 +14,16 @@ from torch import nn
 from vsr.backends.engine import Engine, Precision, choose_device, choose_precision, safer_precisions
 from vsr.backends.select import EngineMaker, Place
 from vsr.backends.torch_engine import TorchEngine
+from vsr.color.pixel_formats import FORMATS, allocate_planes
 from vsr.errors import OptionError
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
-from vsr.media.av_frames import FORMATS, allocate_planes
 from vsr.models.cards import ModelCard
 from vsr.models.nets import LumaNet, SRResNet
 from vsr.models.quantization import calibrate, quantized
 from vsr.models.weights import load_int8_net, load_net, resolve
+from vsr.pipeline.color_path import Target
 from vsr.pipeline.tiles import TiledNetwork
-from vsr.pipeline.upscaler import Target, Upscaler
+from vsr.pipeline.upscaler import Upscaler
 
 
 def _places() -> dict[str, Place]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from vsr.backends.onnx_model import read_onnx
 from vsr.errors import MissingExtraError, ModelError, OptionError
-from vsr.pipeline.upscaler import load_model
+from vsr.pipeline.loading import load_model
 
 onnx = pytest.importorskip("onnx")
 openvino = pytest.importorskip("openvino")

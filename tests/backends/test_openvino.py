@@ -17,7 +17,7 @@ from vsr.backends.onnx_export import fingerprint
 from vsr.backends.openvino_engine import OpenVINOEngine, is_prepared, make_openvino_engine, openvino_device
 from vsr.errors import EngineError, MissingExtraError, OptionError
 from vsr.jobs.job import enhance_image
-from vsr.jobs.plan import JobOptions
+from vsr.jobs.options import JobOptions
 from vsr.media.images import read_image, write_image
 from vsr.models.nets import NETS, LumaNet
 

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from vsr.backends import openvino_engine, select
 from vsr.backends.engine import PRECISIONS, Precision
+from vsr.backends.installed import describe_auto, describe_backends
 from vsr.backends.onnx_model import OnnxFile
-from vsr.backends.select import EngineMaker, Place, choose_place, describe_auto, describe_backends
+from vsr.backends.select import EngineMaker, Place, choose_place
 from vsr.backends.torch_engine import TorchEngine
 from vsr.errors import EngineError, MissingExtraError, OptionError
 from vsr.models.cards import ModelCard

@@ -35,7 +35,7 @@ from vsr.backends.tensorrt_engine import TensorRTEngine, make_tensorrt_engine
 from vsr.backends.torch_engine import TorchEngine
 from vsr.errors import EngineError
 from vsr.jobs.job import enhance_video
-from vsr.jobs.plan import JobOptions
+from vsr.jobs.options import JobOptions
 from vsr.models.cards import ModelCard
 from vsr.models.nets import LumaNet, SRResNet
 from vsr.pipeline.tiles import TiledNetwork

@@ -14,16 +14,15 @@ import pytest
 import torch
 
 from vsr.bench.contenders import contenders
-from vsr.bench.datasets import find_dataset
-from vsr.bench.frames import truths
+from vsr.bench.datasets import find_dataset, truths
 from vsr.bench.quality import measure_quality
 from vsr.bench.report import table, write_report
 from vsr.bench.results import Report, clip_means, overall_means
 from vsr.color.resample import mod_crop, reduce_bicubic
 from vsr.errors import InputError, MissingExtraError, OptionError, OutputError
+from vsr.events import Progress
 from vsr.export.onnx import export_model
-from vsr.jobs.job import Progress
-from vsr.media.pictures import find_images, read_rgb
+from vsr.media.images import find_images, read_rgb
 from vsr.models.cards import SHIPPED, find_card
 from vsr.quality.metrics import difference_psnr_db, flow_distance, luma_bt601, optical_flow, psnr_db, ssim
 from vsr.quality.protocols import (

@@ -10,8 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from vsr.bench.job_speed import make_clip
-from vsr.bench.speed import Case, cases, measure, table, to_json
+from vsr.bench.speed import Case, cases, make_clip, measure, table, to_json
 from vsr.errors import MissingExtraError, ModelError, OptionError, VsrError
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vsr.jobs.job import enhance_video
-from vsr.jobs.plan import JobOptions
+from vsr.jobs.options import JobOptions
 from vsr.models.cards import ModelCard
 from vsr.pipeline.upscaler import Upscaler
 

@@ -29,7 +29,7 @@ from vsr.backends.transfers import DirectTransfers, Planes
 from vsr.cli import main
 from vsr.errors import EngineError, InputError, OptionError, OutputError, StrictError, VerificationError
 from vsr.jobs.job import enhance_video
-from vsr.jobs.plan import JobOptions
+from vsr.jobs.options import JobOptions
 from vsr.media.read.reader import Chunk, VideoReader
 from vsr.media.write.container_writer import VideoWriter
 from vsr.models.cards import ModelCard
@@ -449,7 +449,7 @@ def test_the_command_line_says_in_one_line_that_a_device_is_lost(
         raise RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be")
 
     upscaler = _dilating([Dilation(before=lose)], [], TRANSFERS[0])
-    monkeypatch.setattr("vsr.jobs.batch.load_upscaler", lambda *args, **kwargs: upscaler)
+    monkeypatch.setattr("vsr.jobs.model_cache.load_upscaler", lambda *args, **kwargs: upscaler)
     monkeypatch.setattr(sys, "argv", ["vsr", "enhance", str(moving_clip), str(tmp_path / "out.mkv"), "--quiet"])
     handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
     try:

@@ -17,8 +17,9 @@ import pytest
 
 from vsr.bench.video import compare_files
 from vsr.errors import InputError, OptionError, OutputError
-from vsr.jobs.job import JobReport, enhance_file
-from vsr.jobs.plan import JobOptions
+from vsr.jobs.job import enhance_file
+from vsr.jobs.options import JobOptions
+from vsr.jobs.report import JobReport
 
 LOSSLESS = {"preset": "ultrafast", "crf": "0"}
 SIZE = (64, 48)

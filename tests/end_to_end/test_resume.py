@@ -22,9 +22,10 @@ from torch import Tensor
 
 from vsr.errors import InputError, OptionError, OutputError
 from vsr.jobs import resume
-from vsr.jobs.job import JobReport, enhance_video
+from vsr.jobs.job import enhance_video
 from vsr.jobs.journal import work_folder
-from vsr.jobs.plan import JobOptions
+from vsr.jobs.options import JobOptions
+from vsr.jobs.report import JobReport
 from vsr.media.write.segments import decode_times
 from vsr.models.cards import ModelCard
 from vsr.pipeline.upscaler import Upscaler

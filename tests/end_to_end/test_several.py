@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from command_line import Run, is_refused
 
-import vsr.jobs.batch
 import vsr.jobs.job
+import vsr.jobs.model_cache
 import vsr.pipeline.upscaler
 
 INPUT, OPTION, MODEL, INTERRUPTED = 2, 4, 5, 130
@@ -131,7 +131,7 @@ def test_the_model_stays_loaded_and_is_checked_for_every_file(
     sizes = {"a": (64, 48), "b": (64, 48), "c": (48, 32), "d": (64, 48), "e": (64, 48)}
     clips = [make_clip(tmp_path / f"{name}.mkv", pts=range(3), size=size) for name, size in sizes.items()]
     loaded, checked = [], []
-    load, gate = vsr.jobs.batch.load_upscaler, vsr.pipeline.upscaler.PrecisionGate
+    load, gate = vsr.jobs.model_cache.load_upscaler, vsr.pipeline.upscaler.PrecisionGate
 
     def counted_load(options: Any, width: int, height: int, *more: Any, **others: Any) -> Any:
         loaded.append((width, height))
@@ -141,7 +141,7 @@ def test_the_model_stays_loaded_and_is_checked_for_every_file(
         checked.append(arguments)
         return gate(*arguments)
 
-    monkeypatch.setattr(vsr.jobs.batch, "load_upscaler", counted_load)
+    monkeypatch.setattr(vsr.jobs.model_cache, "load_upscaler", counted_load)
     monkeypatch.setattr(vsr.pipeline.upscaler, "PrecisionGate", counted_gate)
     options = ["--model", "nano", "--precision", "bf16", "-crf", "0", "--quiet"]
     assert run("enhance", *clips, "--output-dir", out, *options).code == 0

@@ -7,18 +7,12 @@ import av
 import pytest
 import torch
 
+from vsr.color.pixel_formats import FORMATS
 from vsr.errors import OptionError
 from vsr.frames import Range
-from vsr.jobs.plan import (
-    JobOptions,
-    _choose_pixel_format,
-    _encoder_options,
-    _loss,
-    choose_batch,
-    choose_model,
-    choose_size,
-)
-from vsr.media.av_frames import FORMATS
+from vsr.jobs.encoding import _choose_pixel_format, _encoder_options, _loss
+from vsr.jobs.options import JobOptions
+from vsr.jobs.plan import choose_batch, choose_model, choose_size
 from vsr.models.cards import find_card
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

@@ -9,8 +9,9 @@ import pytest
 import torch
 from av.video.format import names as FFMPEG_NAMES  # type: ignore[attr-defined]
 
+from vsr.color.pixel_formats import FORMATS, PixelFormat, allocate_planes
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
-from vsr.media.av_frames import FORMATS, PixelFormat, allocate_planes, closest_native, load_planes, store_planes
+from vsr.media.av_frames import closest_native, load_planes, store_planes
 
 SIZES = [(16, 32), (17, 33)]  # (height, width)
 

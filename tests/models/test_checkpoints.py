@@ -27,8 +27,8 @@ from vsr.models.cards import ModelCard, card_from_json
 from vsr.models.nets import EDSR, SRCNN, SRVGG, VDSR, LumaNet, MSRResNet, RRDBNet, SRResNet
 from vsr.models.nets.bicubic import BicubicUp
 from vsr.models.weights import load_net, resolve
+from vsr.pipeline.loading import load_model
 from vsr.pipeline.tiles import TiledNetwork
-from vsr.pipeline.upscaler import load_model
 from vsr.quality.metrics import luma_bt601, psnr_db
 
 State = dict[str, Tensor]

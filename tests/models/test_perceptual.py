@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vsr.errors import ModelError
-from vsr.models.perceptual import LPIPS, SqueezeNetFeatures, VGG19Features, load_lpips, load_squeezenet, load_vgg19
+from vsr.models.perceptual import SqueezeNetFeatures, VGG19Features, load_squeezenet, load_vgg19
+from vsr.quality.lpips import LPIPS, load_lpips
 
 
 def _picture(height: int = 67, width: int = 83, seed: int = 1) -> Tensor:

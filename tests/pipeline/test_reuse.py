@@ -16,14 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vsr.backends.engine import PRECISIONS, Precision
+from vsr.color.pixel_formats import FORMATS, allocate_planes
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
 from vsr.jobs.job import enhance_video
-from vsr.jobs.plan import JobOptions
-from vsr.media.av_frames import FORMATS, allocate_planes
+from vsr.jobs.options import JobOptions
 from vsr.models.cards import ModelCard
 from vsr.models.nets import LumaNet
+from vsr.pipeline.color_path import Target
+from vsr.pipeline.loading import load_model, upscaler_of_net
 from vsr.pipeline.reuse import FrameReuse, can_reuse
-from vsr.pipeline.upscaler import Target, Upscaler, load_model, upscaler_of_net
+from vsr.pipeline.upscaler import Upscaler
 
 HALO = 2
 Frame = tuple[Tensor, ...]
@@ -264,7 +266,7 @@ def test_changes_at_the_borders_of_windows(column: int) -> None:
 
 
 def test_a_halo_too_small_would_be_seen_by_these_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vsr.pipeline.reuse import TileReuse
+    from vsr.pipeline.tile_reuse import TileReuse
 
     monkeypatch.setattr(TileReuse, "_gives_the_same", lambda *args: True)
     still = _noise("gray", 48, 96)

@@ -14,12 +14,14 @@ from torch import Tensor
 
 from vsr.backends.engine import PRECISIONS, Precision
 from vsr.backends.transfers import DirectTransfers, Planes
+from vsr.color.pixel_formats import FORMATS, allocate_planes
 from vsr.errors import EngineError, InputError
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
-from vsr.media.av_frames import FORMATS, allocate_planes
 from vsr.models.cards import ModelCard
 from vsr.models.nets import LumaNet
-from vsr.pipeline.upscaler import Target, Upscaler, upscaler_of_net
+from vsr.pipeline.color_path import Target
+from vsr.pipeline.loading import upscaler_of_net
+from vsr.pipeline.upscaler import Upscaler
 
 Function = Callable[[Tensor], Tensor]
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from vsr.color.resample import mod_crop, reduce_bicubic
 from vsr.errors import InputError, OptionError
-from vsr.media.pictures import find_images, read_rgb
+from vsr.media.images import find_images, read_rgb
 from vsr.models.weights import resolve
-from vsr.pipeline.upscaler import load_model
+from vsr.pipeline.loading import load_model
 from vsr.quality.protocols import (
     Degradation,
     StillsBenchmark,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vsr.color.resample import reduce_bicubic
 from vsr.errors import InputError, OptionError
-from vsr.media.pictures import find_images, picture_size, read_rgb
+from vsr.media.images import find_images, picture_size, read_rgb
 from vsr.quality.metrics import luma_bt601
 from vsr.train import data
 from vsr.train.data import PatchBank

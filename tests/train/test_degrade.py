@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vsr.color.resample import imresize, mod_crop, reduce_bicubic
-from vsr.media.pictures import find_images, read_rgb
+from vsr.media.images import find_images, read_rgb
 from vsr.quality.metrics import luma_bt601, psnr_db
 from vsr.train.codec import SD_COLOR, rgb_of_yuv420, x264_rgb_round_trip, x264_round_trip, yuv420_of_rgb
 from vsr.train.degrade import DEGRADATIONS, LowFrame, VideoDegradation, gaussian

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from vsr.errors import InputError, ModelError, OptionError
-from vsr.media.pictures import find_images
+from vsr.media.images import find_images
 from vsr.models.weights import load_net, resolve
 from vsr.train.command import run_training
 from vsr.train.data import PatchBank

@@ -6,7 +6,7 @@ import pytest
 
 from vsr.models.cards import shipped_cards
 from vsr.models.weights import resolve
-from vsr.pipeline.upscaler import load_model
+from vsr.pipeline.loading import load_model
 from vsr.quality.protocols import StillsBenchmark
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vsr.events import Note
+
 __all__ = ["CompiledNet", "Compiler", "compile_for_gpu"]
 
-Note = Callable[[str], None]
 Function = Callable[..., Any]  # of tensors, as the network
 Compiler = Callable[[nn.Module], Function]
 LONGEST_REASON = 200  # characters

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeGuard, get_args
+from typing import TypeGuard, get_args
 
 import torch
 from torch import Tensor, nn
 
 from vsr.backends.compiled import Compiler, compile_for_gpu
 from vsr.backends.engine import Engine, Precision, choose_device, choose_precision, safer_precisions
+from vsr.backends.installed import FASTEST, PACKAGES, Backend, is_installed
 from vsr.backends.onnx_model import OnnxFile
 from vsr.backends.torch_engine import TorchEngine
 from vsr.errors import EngineError, MissingExtraError, OptionError
+from vsr.events import Note
 from vsr.models.quantization import is_quantized, without_quantization
 
-__all__ = ["Backend", "EngineMaker", "Place", "choose_place", "describe_auto", "describe_backends"]
-
-Backend = Literal["auto", "tensorrt", "openvino", "pytorch"]
-Note = Callable[[str], None]
-
-_PACKAGES = {"tensorrt": ("TensorRT", "tensorrt"), "openvino": ("OpenVINO", "cpu")}  # title, extra
-
-_FASTEST: dict[str, Backend] = {"cuda": "tensorrt", "cpu": "openvino"}  # by kind of device
+__all__ = ["EngineMaker", "Place", "choose_place"]
 
 # A job that PyTorch has done in less is not worth another backend's start. OpenVINO saves a tenth of the time
 # on the lightest networks and half on others; it takes half a second to load, compile and check, and five to
@@ -54,8 +46,8 @@ def choose_place(device: str = "auto", backend: str = "auto") -> Place:
     if backend not in get_args(Backend):
         raise OptionError(f"unknown backend '{backend}'; there are {', '.join(get_args(Backend))}")
     kind: Backend = backend  # type: ignore[assignment]
-    if kind in _PACKAGES and not _is_installed(kind):
-        raise MissingExtraError(*_PACKAGES[kind])
+    if kind in PACKAGES and not is_installed(kind):
+        raise MissingExtraError(*PACKAGES[kind])
     if device.partition(":")[0] == "gpu":
         if kind != "openvino":
             raise OptionError(f"device '{device}' is an Intel GPU by OpenVINO: add --backend openvino, or try cuda")
@@ -155,15 +147,15 @@ class EngineMaker:
         self._integers()
         if self._has_integers():
             return True
-        name = _FASTEST.get(self.place.device.type)
-        remedy = f"pip install 'vsr[{_PACKAGES[name][1]}]'" if name else "try --device cpu"
+        name = FASTEST.get(self.place.device.type)
+        remedy = f"pip install 'vsr[{PACKAGES[name][1]}]'" if name else "try --device cpu"
         self._note(f"PyTorch has no engine for int8 ({remedy}): going on in the precision of 'auto'")
         return False
 
     def _has_integers(self) -> bool:
         """Whether the backend computes integers, if all goes well."""
-        backend = _FASTEST.get(self.place.device.type, "pytorch") if self._backend == "auto" else self._backend
-        return backend != "pytorch" and _is_installed(backend)
+        backend = FASTEST.get(self.place.device.type, "pytorch") if self._backend == "auto" else self._backend
+        return backend != "pytorch" and is_installed(backend)
 
     def _integers(self) -> nn.Module:
         """The network for int8. Raises OptionError where there is none."""
@@ -192,11 +184,11 @@ class EngineMaker:
         return "openvino"
 
     def _fastest(self, precision: Precision) -> Backend:
-        name = _FASTEST.get(self.place.device.type, "pytorch")
+        name = FASTEST.get(self.place.device.type, "pytorch")
         if name == "pytorch":
             return name
-        if not _is_installed(name):
-            title, extra = _PACKAGES[name]
+        if not is_installed(name):
+            title, extra = PACKAGES[name]
             self._give_up(f"{title} is not installed (pip install 'vsr[{extra}]')")
             return "pytorch"
         is_short = name == "openvino" and precision != "int8" and self._is_short(precision)
@@ -264,46 +256,3 @@ class _Fallback:
 
 def _is_quantized(net: nn.Module | OnnxFile) -> TypeGuard[nn.Module]:
     return isinstance(net, nn.Module) and is_quantized(net)
-
-
-def _is_installed(package: str) -> bool:
-    if package in sys.modules:
-        return sys.modules[package] is not None
-    return importlib.util.find_spec(package) is not None
-
-
-def describe_backends() -> list[str]:
-    """A line for each backend: its version, or how it is installed."""
-    lines = [f"backend pytorch: {torch.__version__}"]
-    for name, (title, extra) in _PACKAGES.items():
-        if not _is_installed(name):
-            lines.append(f"backend {name}: {title} is not installed; pip install 'vsr[{extra}]'")
-        else:
-            lines.append(f"backend {name}: {_version(name)}{_openvino_devices() if name == 'openvino' else ''}")
-    return lines
-
-
-def describe_auto(device: torch.device) -> str:
-    """What "auto" takes on a device, if that can run the network."""
-    name = _FASTEST.get(device.type, "pytorch")
-    if name == "pytorch" or not _is_installed(name):
-        return "PyTorch"
-    return "TensorRT" if name == "tensorrt" else "OpenVINO (short jobs: PyTorch)"
-
-
-def _version(package: str) -> str:
-    for distribution in importlib.metadata.packages_distributions().get(package, [package]):
-        try:
-            return importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "of unknown version"
-
-
-def _openvino_devices() -> str:
-    from vsr.backends.openvino_engine import list_devices
-
-    try:
-        return f", devices {', '.join(list_devices())}"
-    except EngineError as error:
-        return f", {error}"

@@ -23,6 +23,7 @@ from vsr.backends.engine import PRECISIONS, Precision
 from vsr.backends.engine_store import EngineKey, EngineStore, Target
 from vsr.backends.onnx_export import export_onnx, fingerprint
 from vsr.errors import EngineError, MissingExtraError
+from vsr.events import Note
 
 __all__ = ["INPUT", "OUTPUT", "TensorRTEngine", "load_tensorrt", "make_tensorrt_engine"]
 
@@ -31,7 +32,6 @@ SUPPORTED_MAJORS = (10, 11)
 OPTIMIZATION_LEVEL = 3  # of 0 to 5: above, builds take several times as long for a few per cent
 LONGEST_REASON = 200  # characters
 
-Note = Callable[[str], None]
 Shape = tuple[int, int, int, int]  # (N, C, H, W)
 
 

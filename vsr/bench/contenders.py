@@ -13,15 +13,14 @@ from torch import Tensor
 
 from vsr.bench.opencv_peer import load_opencv_peer
 from vsr.errors import OptionError
-from vsr.pipeline.upscaler import load_model
+from vsr.events import Note
+from vsr.pipeline.loading import load_model
 from vsr.quality.protocols import Upscale, upscale_bicubic, upscale_with
 
 __all__ = ["BICUBIC", "Contender", "contenders"]
 
 BICUBIC = "bicubic"  # on which the gates stand
 _DEFAULT_SCALE = 4
-
-Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

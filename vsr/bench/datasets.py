@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vsr.errors import InputError, OptionError
-from vsr.media.images import is_image
+import torch
+from torch import Tensor
 
-__all__ = ["Clip", "Dataset", "default_data_folder", "find_dataset", "pictures_in"]
+from vsr.errors import InputError, OptionError
+from vsr.events import Note
+from vsr.media.image_sequence import is_image
+from vsr.media.images import read_rgb
+from vsr.media.read.reader import VideoReader
+from vsr.quality.frames import Decoded, decoded_video
+
+__all__ = [
+    "Clip",
+    "Dataset",
+    "decoded_pictures",
+    "default_data_folder",
+    "find_dataset",
+    "num_frames",
+    "pictures_in",
+    "truths",
+]
 
 _VIDEO_SUFFIXES = {
     ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mxf", ".ts", ".webm", ".wmv", ".y4m",
@@ -121,3 +137,27 @@ def pictures_in(folder: Path) -> tuple[Path, ...]:
     if not folder.is_dir():
         return ()
     return tuple(sorted(path for path in folder.iterdir() if path.is_file() and is_image(path)))
+
+
+def truths(clip: Clip, note: Note) -> Iterator[tuple[str, Tensor]]:
+    """Name and (3, H, W) uint8 RGB of every picture of a clip. note: called with what is odd about a video."""
+    if clip.is_video:
+        for index, frame in enumerate(decoded_video(clip.paths[0], note)):
+            yield str(index), frame.rgb.add(0.5).to(torch.uint8)[0]
+    else:
+        for path in clip.paths:
+            yield path.name, read_rgb(path)
+
+
+def num_frames(clip: Clip) -> int | None:
+    """How many pictures a clip has; of a video what its header says, which may be nothing."""
+    if not clip.is_video:
+        return len(clip.paths)
+    with VideoReader(clip.paths[0]) as reader:
+        return reader.info.num_frames_from_header
+
+
+def decoded_pictures(paths: tuple[Path, ...]) -> Iterator[Decoded]:
+    """Files of pictures as 8 bit RGB."""
+    for path in paths:
+        yield Decoded(path.name, read_rgb(path)[None])

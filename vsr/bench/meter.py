@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from vsr.errors import InputError
-from vsr.models.perceptual import load_lpips
 from vsr.quality.frames import Picture
+from vsr.quality.lpips import load_lpips
 from vsr.quality.metrics import SSIM_SIDE, difference_psnr_db, flow_distance, optical_flow, psnr_db, ssim
 
 __all__ = ["METRICS", "Lpips", "Meter", "Metric", "lpips_from"]

@@ -12,15 +12,14 @@ import torch
 from torch import Tensor
 
 from vsr.bench.contenders import BICUBIC, Contender, contenders
-from vsr.bench.datasets import Clip, Dataset, find_dataset
-from vsr.bench.frames import num_frames, truths
+from vsr.bench.datasets import Clip, Dataset, find_dataset, num_frames, truths
 from vsr.bench.meter import Lpips, Meter, lpips_from
 from vsr.bench.published import published_on
 from vsr.bench.results import Report, Row, Strip, clip_means, overall_means
 from vsr.bench.strips import crop_of, telling_corner
 from vsr.color.resample import mod_crop
 from vsr.errors import InputError, ModelError, OptionError
-from vsr.jobs.job import Progress
+from vsr.events import Note, Progress
 from vsr.quality.frames import Picture
 from vsr.quality.protocols import Degradation, Protocol, check_gate, clip_protocol, stills_protocol
 from vsr.quality.provenance import describe_run
@@ -30,7 +29,6 @@ __all__ = ["measure_quality"]
 _NUM_STILLS_SHOWN = 4
 
 OnProgress = Callable[[Progress], None]
-Note = Callable[[str], None]
 
 
 def measure_quality(

@@ -13,37 +13,50 @@ import multiprocessing
 import os
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from itertools import product
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import av
+import cv2
+import numpy as np
 import torch
+from av.video.stream import VideoStream
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vsr.backends.engine import PRECISIONS, choose_precision
-from vsr.backends.select import EngineMaker, choose_place, describe_backends
-from vsr.bench.job_speed import job_fps
+from vsr.backends.installed import describe_backends
+from vsr.backends.select import EngineMaker, choose_place
 from vsr.errors import EngineError, OptionError, VsrError
-from vsr.jobs.plan import JobOptions, choose_batch
+from vsr.events import Note
+from vsr.jobs.job import enhance_video
+from vsr.jobs.options import JobOptions
+from vsr.jobs.plan import choose_batch
 from vsr.models.weights import load_int8_net
-from vsr.pipeline.upscaler import Upscaler, load_card_and_net
+from vsr.pipeline.loading import load_card_and_net
+from vsr.pipeline.upscaler import Upscaler
 from vsr.version import __version__
 
-__all__ = ["Case", "Speed", "cases", "measure", "table", "to_json"]
+__all__ = ["Case", "Speed", "cases", "job_fps", "make_clip", "measure", "table", "to_json"]
 
 ROUNDS = 5
 ROUND_SECONDS = 0.5  # of one engine in one round, at least
 _FLOPS_SIDE = 48  # of the picture on which operations are counted
 _CEILING_SIDE = {"cpu": 1024, "cuda": 8192, "mps": 4096}  # of the matrices
 
-Note = Callable[[str], None]
+
+FEWEST_BATCHES = 8  # of a job; fewer would measure how it starts and ends
+_RATE = 30
+_BLUR_SIGMA, _CONTRAST = 1.5, 40.0  # of the picture that moves, in pixels and code values
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,3 +354,34 @@ def to_json(speeds: list[Speed]) -> str:
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
     return json.dumps({"machine": machine, "speeds": [asdict(speed) for speed in speeds]}, indent=2) + "\n"
+
+
+def make_clip(path: Path, width: int, height: int, num_frames: int) -> None:
+    """A clip in H.264: soft noise that glides by a pixel a frame, which no frame repeats. Of even or odd size."""
+    random = np.random.default_rng(0)
+    noise = cv2.GaussianBlur(random.standard_normal((height, width + num_frames)), (0, 0), _BLUR_SIGMA)
+    plane = np.clip(128 + noise * (_CONTRAST / noise.std()), 0, 255).astype(np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=_RATE, options={"preset": "veryfast", "crf": "23"})
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
+        for index in range(num_frames):
+            view = np.ascontiguousarray(plane[:, index : index + width])
+            frame = av.VideoFrame.from_ndarray(view, "gray").reformat(format=stream.pix_fmt, threads=1)
+            frame.pts, frame.time_base = index, Fraction(1, _RATE)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def job_fps(upscaler: Upscaler, width: int, height: int, batch: int, network_fps: float, seconds: float) -> float:
+    """Frames per second of a job: decoding, network, x264 as by default, and the check of the output.
+
+    width, height: of the input.  seconds: that it is to take, about, at the pace of the network alone.
+    """
+    num_frames = max(FEWEST_BATCHES * batch, math.ceil(network_fps * seconds))
+    with tempfile.TemporaryDirectory() as name:
+        clip, output = Path(name, "in.mp4"), Path(name, "out.mp4")
+        make_clip(clip, width, height, num_frames)
+        report = enhance_video(clip, output, JobOptions(batch=batch, resume=False), upscaler=upscaler)
+    return report.num_frames / report.seconds

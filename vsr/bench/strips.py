@@ -9,10 +9,11 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from vsr.compare.labels import labelled
 from vsr.errors import OutputError
 from vsr.quality.metrics import luma_bt601
 
-__all__ = ["Corner", "crop_of", "labelled", "png", "strip", "telling_corner"]
+__all__ = ["Corner", "crop_of", "png", "strip", "telling_corner"]
 
 Corner = tuple[int, int]  # x, y
 
@@ -62,19 +63,6 @@ def strip(columns: Iterable[tuple[str, np.ndarray]]) -> np.ndarray:
         y, x = step_y * (index // num_columns), step_x * (index % num_columns)
         canvas[y : y + height, x : x + width] = cell
     return canvas
-
-
-def labelled(picture: np.ndarray, text: str) -> np.ndarray:
-    """(H, W, 3) uint8 RGB with a line of text in the corner, shortened to fit. OpenCV's font has ASCII alone."""
-    picture, font = np.ascontiguousarray(picture), cv2.FONT_HERSHEY_SIMPLEX
-    scale = 0.55
-    (width, height), _ = cv2.getTextSize(text, font, scale, 1)
-    if width + 12 > picture.shape[1]:
-        scale *= max(0.5, (picture.shape[1] - 12) / width)
-        (width, height), _ = cv2.getTextSize(text, font, scale, 1)
-    cv2.rectangle(picture, (0, 0), (width + 12, height + 14), (24, 24, 24), cv2.FILLED)
-    cv2.putText(picture, text, (6, height + 6), font, scale, (255, 255, 255), 1, cv2.LINE_AA)
-    return picture
 
 
 def png(picture: np.ndarray) -> bytes:

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import torch
 
-from vsr.bench.datasets import pictures_in
-from vsr.bench.frames import decoded_pictures
+from vsr.bench.datasets import decoded_pictures, pictures_in
 from vsr.bench.meter import Meter, lpips_from
 from vsr.bench.results import Report, Row, Strip
 from vsr.bench.strips import crop_of, telling_corner
 from vsr.errors import InputError, OptionError
-from vsr.jobs.job import Progress
+from vsr.events import Note, Progress
 from vsr.media.read.reader import VideoReader
 from vsr.quality.frames import LUMA, Decoded, Luma, Picture, as_measured, decoded_video
 from vsr.quality.metrics import pooled_psnr_db
@@ -26,7 +25,6 @@ from vsr.quality.provenance import describe_run
 __all__ = ["Pair", "compare_files", "paired_frames"]
 
 OnProgress = Callable[[Progress], None]
-Note = Callable[[str], None]
 
 
 def compare_files(

@@ -1,4 +1,4 @@
-"""The commands that enhance."""
+"""The command that enhances."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from vsr.cli.signals import stop_if_interrupted
 from vsr.errors import OptionError
 
 if TYPE_CHECKING:
-    from vsr.jobs.batch import KeptModel
-    from vsr.jobs.plan import JobOptions
+    from vsr.jobs.model_cache import KeptModel
+    from vsr.jobs.options import JobOptions
 
-__all__ = ["enhance", "preview"]
+__all__ = ["enhance"]
 
 _AUDIO = ["copy", "aac", "opus", "none"]
 _STDOUT = ("-", "pipe:", "pipe:1")
@@ -76,8 +76,9 @@ def enhance(
     A line of ffmpeg's works with its verb changed, where vsr does the same: -i, -c:v, -c:a, -an, -sn, -map, -ss, -to,
     -t, -f, -r, -tune, -b:v, -loglevel, -progress and others. What vsr does not do is refused.
     """
-    from vsr.jobs.batch import KeptModel, enhance_each, make_folder, name_outputs
+    from vsr.jobs.batch import enhance_each, make_folder, name_outputs
     from vsr.jobs.dry_run import describe_job
+    from vsr.jobs.model_cache import KeptModel
 
     stop_if_interrupted()
     _check_files(files, output_dir, suffix, container)
@@ -113,44 +114,6 @@ def _enhance_one(printer: ProgressPrinter, load: KeptModel, source: Path, output
     printer.report(report)
 
 
-@click.command(cls=FfmpegCommand, no_args_is_help=True)
-@click.argument("source", metavar="INPUT", type=FILE)
-@click.argument("output", required=False, type=FILE)
-@click.option("--at", "--start", "-ss", type=Seconds(), default=Fraction(0), help="Where to look.")
-@click.option("--duration", "-t", type=Seconds(), default=Fraction(5), help="How much of it.  [default: 5 seconds]")
-@click.option("--framerate", "-framerate", "-r", type=Rate(), help="Of pictures: 24, 30000/1001 ...")
-@model_options
-@encoder_options
-@click.option("--overwrite/--no-overwrite", "-y/-n", default=False, help="Replace OUTPUT if it exists.  [default: no]")
-@click.option("--quiet", is_flag=True, help="Print errors only.")
-def preview(source: Path, output: Path | None, quiet: bool, **values: Any) -> None:
-    """Show a few seconds of INPUT before and after, left and right of a moving line.
-
-    Left lies INPUT, enlarged bicubically, and right what vsr makes of it. OUTPUT is INPUT's name with _preview.mp4
-    behind it, in the current folder, unless it is given.
-    """
-    from vsr.compare.preview import preview_path, write_preview
-    from vsr.jobs.plan import JobOptions
-
-    stop_if_interrupted()
-    at, duration, encoder = values.pop("at"), values.pop("duration"), values.pop("encoder_option")
-    options = JobOptions(encoder_options=encoder, **values)
-    printer = ProgressPrinter("none" if quiet else "bar", quiet)
-    try:
-        done = write_preview(
-            source,
-            output or preview_path(source),
-            options,
-            at_seconds=at,
-            duration_seconds=duration,
-            note=printer.note,
-            on_progress=printer.update,
-        )
-    finally:
-        printer.close()
-    printer.note(f"{done.output}: {done.num_frames} frames at {done.width}x{done.height}")
-
-
 def _check_files(files: Sequence[Path], output_dir: Path | None, suffix: str | None, container: str | None) -> None:
     if output_dir is not None:
         if not files:
@@ -175,7 +138,7 @@ def _printer(values: dict[str, Any], files: Sequence[Path]) -> ProgressPrinter:
 
 def _job_options(values: dict[str, Any]) -> JobOptions:
     """The options of the command line, under the names that a job has for them."""
-    from vsr.jobs.plan import JobOptions
+    from vsr.jobs.options import JobOptions
 
     start, duration, end = values.pop("start"), values.pop("duration"), values.pop("to")
     if duration is None and end is not None:

@@ -12,12 +12,13 @@ import av
 import torch
 
 from vsr.backends.engine import choose_device, choose_precision
-from vsr.backends.select import describe_auto, describe_backends
-from vsr.jobs.plan import JobOptions, choose_model
+from vsr.backends.installed import describe_auto, describe_backends
+from vsr.jobs.options import JobOptions
+from vsr.jobs.plan import choose_model
 from vsr.media.image_sequence import is_one_picture
 from vsr.media.images import read_image
 from vsr.media.read.reader import VideoReader
-from vsr.media.write.remuxer import codec_name
+from vsr.media.write.stream_plan import codec_name
 from vsr.version import __version__
 
 __all__ = ["describe_file", "describe_machine"]

@@ -15,8 +15,9 @@ import click
 from vsr.errors import OptionError, OutputError
 
 if TYPE_CHECKING:
+    from vsr.events import Progress
     from vsr.jobs.batch import Outcome
-    from vsr.jobs.job import JobReport, Progress
+    from vsr.jobs.report import JobReport
 
 __all__ = ["FfmpegProgress", "ProgressPrinter"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from vsr.color import conversion as convert
+from vsr.color.pixel_formats import PixelFormat
 from vsr.frames import Color, FrameBatch
-from vsr.media.av_frames import PixelFormat
 
 __all__ = ["planes_of_rgb", "rgb_of_batch"]
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vsr.bench.strips import labelled
+from vsr.color.pixel_formats import PixelFormat
 from vsr.color.rgb import planes_of_rgb
+from vsr.compare.labels import labelled
 from vsr.frames import Color
-from vsr.media.av_frames import PixelFormat
 
 __all__ = ["Canvas", "Layout", "Planes"]
 

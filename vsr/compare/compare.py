@@ -2,51 +2,36 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from av.packet import Packet
 
-from vsr.color.resample import resample
-from vsr.color.rgb import planes_of_rgb, rgb_of_batch
+from vsr.color.pixel_formats import PixelFormat
 from vsr.compare.canvas import Canvas, Layout, Planes
+from vsr.compare.images import write_images
+from vsr.compare.views import Comparison, View, info_of_output, views_of
 from vsr.errors import OptionError
-from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
-from vsr.jobs.job import Progress
-from vsr.jobs.plan import JobOptions, choose_encoding, sample_losses
-from vsr.media.av_frames import FORMATS, PixelFormat
-from vsr.media.images import is_image, lost_in, read_image, write_image
-from vsr.media.read.reader import Chunk, VideoInfo, VideoReader
+from vsr.events import Note, Progress
+from vsr.frames import Color, FrameBatch
+from vsr.jobs.encoding import choose_encoding
+from vsr.jobs.omissions import sample_losses
+from vsr.jobs.options import JobOptions
+from vsr.media.image_sequence import is_image
+from vsr.media.read.reader import Chunk, VideoReader
+from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.container_writer import VideoWriter, check_target
 from vsr.media.write.encoder import VideoSettings
-from vsr.media.write.remuxer import StreamPlan, plan_streams
+from vsr.media.write.stream_plan import StreamPlan, plan_streams
 from vsr.pipeline.threads import Prefetch
 from vsr.quality.frames import is_same_moment
 
-__all__ = ["Comparison", "write_comparison"]
-
-Note = Callable[[str], None]
-_FINEST_TICK = Fraction(1, 10_000_000)  # seconds; containers hold the denominator in 32 bits
-_USUAL_TICK = Fraction(1, 90_000)
-_SAME_SHAPE = 0.01  # part of the width by which pictures may differ that lie over each other
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What was written; num_frames is 1 for a picture."""
-
-    output: Path
-    num_frames: int
-    width: int
-    height: int
+__all__ = ["write_comparison"]
 
 
 def write_comparison(
@@ -78,7 +63,7 @@ def write_comparison(
     _check(sources, output, layout, labels, overwrite)
     labels = list(labels) or _names(sources)
     if is_image(output):
-        return _write_picture(sources, output, layout, labels, note)
+        return write_images(sources, output, layout, labels, note)
     options = JobOptions(codec=codec, crf=crf, preset=preset, encoder_options=encoder_options or {})
     return _write_video(sources, output, options, layout, labels, note, on_progress)
 
@@ -102,105 +87,13 @@ def _names(sources: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [f"{s.absolute().parent.name}/{s.name}" for s in sources]
 
 
-# -- size and samples --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    """How the frames of one source are shown.
-
-    quarter_turns: counter-clockwise, that make them upright.  size: (width, height) when they are.
-    """
-
-    format_: PixelFormat
-    quarter_turns: int
-    size: tuple[int, int]
-
-    def fitted(self, batch: FrameBatch, format_: PixelFormat, color: Color) -> Planes:
-        """A frame in the samples of the output; its own planes where they are that already."""
-        is_whole = self.quarter_turns == 0 and (batch.width, batch.height) == self.size
-        if is_whole and _means_the_same(batch.color, color) and _is_stored_alike(self.format_, format_):
-            return batch.planes[:2] if format_.kind == "yuv" else batch.planes[:1]
-        rgb = torch.rot90(rgb_of_batch(batch, self.format_), self.quarter_turns, (-2, -1))
-        return planes_of_rgb(resample(rgb, self.size[::-1]).clamp_(0, 1), format_, color)
-
-
-def _means_the_same(a: Color, b: Color) -> bool:
-    fields = ("matrix", "range", "chroma_location", "bit_depth")
-    return all(getattr(a, name) == getattr(b, name) for name in fields)
-
-
-def _is_stored_alike(a: PixelFormat, b: PixelFormat) -> bool:
-    return a.kind == b.kind and a.chroma_shift == b.chroma_shift
-
-
-def _common_sizes(names: Sequence[Path], shown: Sequence[tuple[float, int]], layout: Layout) -> list[tuple[int, int]]:
-    """(width, height) of every picture at the height of the tallest. shown: as they are, upright, of square pixels."""
-    tallest = max(height for _, height in shown)
-    sizes = [(max(1, round(width * tallest / height)), tallest) for width, height in shown]
-    if layout == "side":
-        return sizes
-    largest = sizes[[height for _, height in shown].index(tallest)]
-    for name, size in zip(names, sizes, strict=True):
-        if abs(size[0] - largest[0]) > max(2, _SAME_SHAPE * largest[0]):
-            raise OptionError(
-                f"{name}: is {size[0]}x{size[1]} beside {largest[0]}x{largest[1]}; pictures of different shape "
-                "do not lie over each other; use --layout side"
-            )
-    return [largest] * len(sizes)
-
-
-def _note_scaling(note: Note, name: Path, size: tuple[int, int], fitted: tuple[int, int]) -> None:
-    if size != fitted:
-        note(f"{name}: scaled from {size[0]}x{size[1]} to {fitted[0]}x{fitted[1]} (bicubic)")
-
-
-# -- pictures ----------------------------------------------------------------------------------------------------
-
-
-def _write_picture(
-    sources: Sequence[Path], output: Path, layout: Layout, labels: Sequence[str], note: Note
-) -> Comparison:
-    images = [read_image(source) for source in sources]
-    depth = 16 if any(image.dtype == np.uint16 for image in images) else 8
-    format_, color = _rgb_format(depth), _rgb_color(depth)
-    sizes = _common_sizes(sources, [(image.shape[1], image.shape[0]) for image in images], layout)
-    canvas = Canvas(sizes, labels, layout, format_, color)
-    planes: list[Planes] = []
-    for source, image, size in zip(sources, images, sizes, strict=True):
-        _note_scaling(note, source, (image.shape[1], image.shape[0]), size)
-        if image.ndim == 3 and image.shape[2] == 4:
-            note(f"{source}: alpha is left out")
-        batch = _batch_of_picture(image)
-        planes.append(_View(_rgb_format(batch.color.bit_depth), 0, size).fitted(batch, format_, color))
-    picture = canvas.compose(planes)[0][0].permute(1, 2, 0).contiguous().numpy()
-    for line in lost_in(output, picture):
-        note(line)
-    write_image(output, picture)
-    return Comparison(output, 1, canvas.width, canvas.height)
-
-
-def _batch_of_picture(image: np.ndarray) -> FrameBatch:
-    pixels = np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image[..., :3]
-    plane = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None]
-    return FrameBatch((plane,), (0,), (0,), Fraction(1), _rgb_color(8 if image.dtype == np.uint8 else 16))
-
-
-def _rgb_format(depth: int) -> PixelFormat:
-    return FORMATS["gbrp" if depth == 8 else f"gbrp{depth}le"]
-
-
-def _rgb_color(depth: int) -> Color:
-    return Color(Matrix.RGB, Primaries.BT709, Transfer.SRGB, Range.FULL, ChromaLocation.LEFT, depth)
-
-
-# -- videos ------------------------------------------------------------------------------------------------------
+# -- videos --------------------------------------------------------------------------------------------------------
 
 
 class _Source:
     """One of the videos: the frame that it shows, and the one to come."""
 
-    def __init__(self, reader: VideoReader, view: _View, format_: PixelFormat, color: Color) -> None:
+    def __init__(self, reader: VideoReader, view: View, format_: PixelFormat, color: Color) -> None:
         self.reader, self._view, self._format, self._color = reader, view, format_, color
         self.shown: Planes | None = None
         self.shown_seconds = Fraction(0)  # how long the frame lasts by itself; 0 where it does not say
@@ -244,8 +137,8 @@ def _write_video(
     begun = time.perf_counter()
     with ExitStack() as stack:
         readers = [stack.enter_context(VideoReader(path, warn=note)) for path in paths]
-        views = _views(readers, layout, note)
-        info = _info_of_output([reader.info for reader in readers], [view.size for view in views])
+        views = views_of(readers, layout, note)
+        info = info_of_output([reader.info for reader in readers], [view.size for view in views])
         encoding = choose_encoding(info, output, options, min(info.width, info.height))
         _note_conversions(note, readers, encoding.pixel_format, encoding.color, encoding.codec)
         canvas = Canvas([view.size for view in views], labels, layout, encoding.pixel_format, encoding.color)
@@ -270,50 +163,6 @@ def _write_video(
         writer.check(pts, info.time_base, readers[0])
         writer.commit()
     return Comparison(output, len(pts), canvas.width, canvas.height)
-
-
-def _views(readers: Sequence[VideoReader], layout: Layout, note: Note) -> list[_View]:
-    turns, shown = [], []
-    for reader in readers:
-        info = reader.info
-        if info.rotation_degrees % 90:
-            note(f"{reader.path}: its rotation by {info.rotation_degrees} degrees is left out")
-        turns.append(info.rotation_degrees // 90 % 4 if info.rotation_degrees % 90 == 0 else 0)
-        width, height = info.width * float(info.sample_aspect_ratio or 1), float(info.height)
-        if turns[-1] % 2:  # the stored lines stand upright, so their spacing is that of the columns
-            width, height = info.height * float(1 / (info.sample_aspect_ratio or 1)), float(info.width)
-        shown.append((width, round(height)))
-    sizes = _common_sizes([reader.path for reader in readers], shown, layout)
-    for reader, (width, height), size in zip(readers, shown, sizes, strict=True):
-        _note_scaling(note, reader.path, (round(width), height), size)
-    return [_View(r.info.pixel_format, t, size) for r, t, size in zip(readers, turns, sizes, strict=True)]
-
-
-def _info_of_output(infos: Sequence[VideoInfo], sizes: Sequence[tuple[int, int]]) -> VideoInfo:
-    """The first source's, as it holds of the frames to be written: upright, opaque, on a clock that suits all.
-
-    A gray one must not take the colour from the others: samples are then those of the first that has colour.
-    """
-    rates = [info.average_rate for info in infos if info.average_rate]
-    formats = [info.pixel_format for info in infos]
-    format_ = next((f for f in formats if f.kind != "gray"), formats[0])
-    return replace(
-        infos[0],
-        width=sum(width for width, _ in sizes),
-        height=sizes[0][1],
-        pixel_format=replace(format_, alpha=False),
-        time_base=_common_tick([info.time_base for info in infos]),
-        average_rate=max(rates) if rates else None,
-        sample_aspect_ratio=None,
-        display_matrix=None,
-        rotation_degrees=0,
-    )
-
-
-def _common_tick(ticks: Sequence[Fraction]) -> Fraction:
-    """Seconds of the longest tick of which all are multiples; a fine one where that would be too short."""
-    common = Fraction(math.gcd(*(t.numerator for t in ticks)), math.lcm(*(t.denominator for t in ticks)))
-    return common if common >= _FINEST_TICK else _USUAL_TICK
 
 
 def _composed(sources: Sequence[_Source], canvas: Canvas, tick: Fraction) -> Iterator[Chunk]:

@@ -8,20 +8,22 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from vsr.compare.compare import Comparison, write_comparison
+from vsr.compare.compare import write_comparison
+from vsr.compare.views import Comparison
 from vsr.errors import OptionError
-from vsr.jobs.job import Progress, enhance_video
-from vsr.jobs.plan import JobOptions, choose_encoding
+from vsr.events import Note, Progress
+from vsr.jobs.encoding import choose_encoding
+from vsr.jobs.job import enhance_video
+from vsr.jobs.options import JobOptions
+from vsr.jobs.source import open_source
 from vsr.media.image_sequence import find_sequence, is_image, is_one_picture
 from vsr.media.pipe import is_pipe
 from vsr.media.write.container_writer import VideoWriter, check_target
 from vsr.media.write.encoder import VideoSettings
-from vsr.media.write.remuxer import plan_streams
-from vsr.pipeline.stages import open_source
+from vsr.media.write.stream_plan import plan_streams
 
 __all__ = ["preview_path", "write_preview"]
 
-Note = Callable[[str], None]
 _LOSSLESS = "ffv1"
 _BATCH = 4  # frames
 

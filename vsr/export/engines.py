@@ -12,7 +12,8 @@ from vsr.backends.engine import choose_device, choose_precision
 from vsr.backends.engine_store import EngineEntry, EngineStore, Target
 from vsr.backends.tensorrt_engine import load_tensorrt, make_tensorrt_engine
 from vsr.errors import EngineError, MissingExtraError, OptionError, OutputError
-from vsr.jobs.plan import JobOptions, choose_batch
+from vsr.jobs.options import JobOptions
+from vsr.jobs.plan import choose_batch
 from vsr.models.weights import load_int8_net, load_net, resolve
 
 __all__ = ["build_engine", "describe_engines", "prune_engines"]

@@ -9,10 +9,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from vsr.errors import EngineError, ModelError, OptionError
-from vsr.media.pictures import find_images, read_rgb
+from vsr.media.images import find_images, read_rgb
 from vsr.models.cards import ModelCard
 from vsr.models.quantization import calibrate, quantized, without_quantization
-from vsr.pipeline.upscaler import upscaler_of_net
+from vsr.pipeline.loading import upscaler_of_net
 from vsr.quality.metrics import luma_bt601
 from vsr.quality.protocols import StillsBenchmark
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vsr.errors import InputError, MissingExtraError, ModelError, OptionError, OutputError, VsrError
-from vsr.jobs.job import load_upscaler
-from vsr.jobs.plan import JobOptions
-from vsr.media.images import is_image
-from vsr.pipeline.upscaler import Upscaler
+from vsr.jobs.model_cache import KeptModel
+from vsr.jobs.options import JobOptions
+from vsr.media.image_sequence import is_image
 
-__all__ = ["VIDEO_SUFFIXES", "KeptModel", "Outcome", "enhance_each", "make_folder", "name_outputs"]
+__all__ = ["VIDEO_SUFFIXES", "Outcome", "enhance_each", "make_folder", "name_outputs"]
 
 VIDEO_SUFFIXES = {
     ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".ivf", ".m1v", ".m2ts", ".m2v", ".m4v", ".mkv",
@@ -91,40 +90,6 @@ def _files_in(folder: Path) -> list[Path]:
 
 def _type_of(file: Path, container: str | None) -> str:
     return file.suffix if container is None or is_image(file) else f".{container.removeprefix('.')}"
-
-
-class KeptModel:
-    """Loads the models of jobs, and keeps the last one for the next job with frames of the same size.
-
-    Takes the place of `load_upscaler`. The precision is checked on the first batch of every job all the same.
-    """
-
-    def __init__(self) -> None:
-        self._upscaler: Upscaler | None = None
-        self._use: tuple[object, ...] = ()
-
-    def __call__(
-        self,
-        options: JobOptions,
-        width: int,
-        height: int,
-        note: Callable[[str], None],
-        *,
-        num_frames: int | None,
-        is_picture: bool = False,
-    ) -> Upscaler:
-        use = (width, height, is_picture)
-        if self._upscaler is not None and use == self._use:
-            self._upscaler.check_again()
-            return self._upscaler
-        self.forget()  # before the next one takes memory
-        self._use = use
-        self._upscaler = load_upscaler(options, width, height, note, num_frames=num_frames, is_picture=is_picture)
-        return self._upscaler
-
-    def forget(self) -> None:
-        """Load anew next time, as after an error that may be the engine's."""
-        self._upscaler = None
 
 
 def enhance_each(

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+from vsr.color.pixel_formats import FORMATS, PixelFormat
 from vsr.errors import OptionError
 from vsr.frames import ChromaLocation, Color, Matrix, Range, Transfer
-from vsr.jobs.plan import (
-    JobOptions,
-    VideoPlan,
-    choose_size,
-    file_losses,
-    left_out_streams,
-    output_aspect,
-    sample_losses,
-)
-from vsr.media.av_frames import FORMATS, PixelFormat
+from vsr.jobs.omissions import file_losses, left_out_streams, output_aspect, sample_losses
+from vsr.jobs.options import JobOptions
+from vsr.jobs.plan import VideoPlan, choose_size
 from vsr.media.images import holds_16_bit, holds_alpha
-from vsr.media.read.reader import VideoInfo, VideoReader
+from vsr.media.read.reader import VideoReader
+from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.encoder import VideoSettings
 from vsr.media.write.image_writer import PictureTarget, is_right_angled
 from vsr.models.cards import ModelCard

@@ -2,102 +2,35 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
-from torch import nn
-
-from vsr.backends.onnx_model import OnnxFile
-from vsr.backends.select import choose_place
-from vsr.errors import OptionError, StrictError
+from vsr.errors import OptionError
+from vsr.events import Note, Progress
 from vsr.jobs.journal import work_folder
-from vsr.jobs.plan import JobOptions, VideoPlan, choose_batch, choose_model, choose_size
-from vsr.jobs.report import (
-    FrameQuality,
-    ReferenceMeter,
-    check_report,
-    picture_quality,
-    read_reference,
-    write_job_report,
-)
+from vsr.jobs.model_cache import LoadUpscaler, load_upscaler
+from vsr.jobs.omissions import name_or_refuse
+from vsr.jobs.options import JobOptions
+from vsr.jobs.plan import VideoPlan, choose_batch, choose_size
+from vsr.jobs.report import JobReport, check_report, reported
 from vsr.jobs.resume import open_journal, resumed, target_of
 from vsr.jobs.sinks import check_output, open_sink, plan_output
-from vsr.media.image_sequence import is_one_picture
-from vsr.media.images import is_image, lost_in, read_image, read_piped_image, write_image
+from vsr.jobs.source import expected_frames, open_source
+from vsr.media.image_sequence import is_image, is_one_picture
+from vsr.media.images import lost_in, read_image, read_piped_image, write_image
 from vsr.media.pipe import PipeWriter, is_pipe, standard_output
 from vsr.media.read.reader import Chunk, VideoReader
 from vsr.media.write.container_writer import check_target
 from vsr.media.write.image_writer import PictureWriter
 from vsr.media.write.y4m_writer import Y4mWriter
-from vsr.models.cards import ModelCard
-from vsr.models.fidelity import load_between
 from vsr.pipeline.reuse import FrameReuse, can_reuse
-from vsr.pipeline.stages import (
-    NetworkStage,
-    Progress,
-    Sink,
-    expected_frames,
-    failure_named,
-    open_source,
-    run_stages,
-)
-from vsr.pipeline.upscaler import Upscaler, load_card_and_net, upscaler_of_net
+from vsr.pipeline.stages import NetworkStage, Sink, failure_named, run_stages
+from vsr.pipeline.upscaler import Upscaler
+from vsr.quality.reference import ReferenceMeter, picture_quality, read_reference
 
-__all__ = [
-    "JobReport",
-    "LoadUpscaler",
-    "Progress",
-    "enhance_file",
-    "enhance_image",
-    "enhance_video",
-    "load_upscaler",
-]
-
-Note = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class JobReport:
-    """What a finished job did.
-
-    stage_seconds: busy time of each stage; they overlap, so their sum can exceed `seconds`.
-    reused_share: the part of all frames' pixels, 0 to 1, that the network did not compute anew; None where
-        reuse is off.
-    mean_psnr_db: the mean over the frames of their luma PSNR against the reference; None where there is none.
-    num_frames_before: of num_frames, those that an earlier run of the same job has done.
-    """
-
-    output: Path
-    model: str
-    engine: str
-    num_frames: int
-    width: int
-    height: int
-    seconds: float
-    stage_seconds: dict[str, float] = field(default_factory=dict)
-    reused_share: float | None = None
-    mean_psnr_db: float | None = None
-    num_frames_before: int = 0
-
-    def summary(self) -> dict[str, object]:
-        """As JSON has it: the last line of --progress json, and the head of a report."""
-        return {
-            "output": str(self.output),
-            "model": self.model,
-            "engine": self.engine,
-            "frames": self.num_frames,
-            "frames_before": self.num_frames_before,
-            "width": self.width,
-            "height": self.height,
-            "seconds": round(self.seconds, 3),
-            "stage_seconds": {name: round(seconds, 3) for name, seconds in self.stage_seconds.items()},
-            "reused_share": None if self.reused_share is None else round(self.reused_share, 4),
-        }
+__all__ = ["enhance_file", "enhance_image", "enhance_video"]
 
 
 def enhance_file(
@@ -119,15 +52,6 @@ def enhance_file(
     return enhance_video(source, output, options, note=note, on_progress=on_progress, load=load)
 
 
-def _reported(report: JobReport, quality: FrameQuality | None, source: Path, options: JobOptions) -> JobReport:
-    """The report with what was measured in it, also in the file that was asked for."""
-    if quality is not None:
-        report = replace(report, mean_psnr_db=quality.mean_psnr_db)
-    if options.report is not None:
-        write_job_report(options.report, source, report.summary(), quality)
-    return report
-
-
 def enhance_image(
     source: Path,
     output: Path,
@@ -143,7 +67,7 @@ def enhance_image(
     image = read_piped_image() if is_pipe(source) else read_image(source)
     check_target(output, options.overwrite, source)
     check_report(options, source, output)
-    _strict(options, source, lost_in(output, image), note)
+    name_or_refuse(options, source, lost_in(output, image), note)
     height, width = image.shape[:2]
     upscaler = (load or load_upscaler)(options, width, height, note, num_frames=1, is_picture=True)
     size = choose_size(options, upscaler.card, width, height, (False, False))
@@ -155,7 +79,7 @@ def enhance_image(
         quality = picture_quality(options.reference, truth, upscaled)
     write_image(output, upscaled)
     report = JobReport(output, upscaler.card.name, upscaler.engine.name, 1, *size, time.perf_counter() - started)
-    return _reported(report, quality, source, options)
+    return reported(report, quality, source, options)
 
 
 def enhance_video(
@@ -184,7 +108,7 @@ def enhance_video(
         plan = plan_output(reader, output, options, upscaler.card)
         for line in plan.notes:
             note(line)
-        _strict(options, reader.path, list(plan.losses), note)
+        name_or_refuse(options, reader.path, list(plan.losses), note)
         chunks, sink = stack.enter_context(_ends(source, output, pipe, options, reader, upscaler, plan, note))
         meter = stack.enter_context(_meter(options, reader, plan, note))
         reuse = FrameReuse(upscaler, note) if options.reuse and can_reuse(upscaler.card) else None
@@ -214,7 +138,7 @@ def enhance_video(
         reused_share=None if reuse is None else reuse.reused_share,
         num_frames_before=num_before,
     )
-    return _reported(report, None if meter is None else meter.quality, source, options)
+    return reported(report, None if meter is None else meter.quality, source, options)
 
 
 @contextmanager
@@ -243,69 +167,17 @@ def _ends(
 def _check(options: JobOptions, sink: Sink, source: Path, plan: VideoPlan, note: Note) -> None:
     """Under --strict, refuse what was lost on the way; else name it. And read back what was written."""
     if sink.num_damaged:  # the reader has said so
-        _strict(options, source, [f"{sink.num_damaged} damaged packets"], lambda line: None)
+        name_or_refuse(options, source, [f"{sink.num_damaged} damaged packets"], lambda line: None)
     if sink.num_damaged_audio:
-        _strict(options, source, [f"{sink.num_damaged_audio} damaged audio or subtitle packets left out"], note)
+        name_or_refuse(options, source, [f"{sink.num_damaged_audio} damaged audio or subtitle packets left out"], note)
     if sink.num_lost_chapters:
-        _strict(options, source, [f"{sink.num_lost_chapters} chapters: {plan.container} holds none"], note)
+        name_or_refuse(options, source, [f"{sink.num_lost_chapters} chapters: {plan.container} holds none"], note)
     if isinstance(sink, Y4mWriter):
-        _strict(options, source, sink.losses, note)
+        name_or_refuse(options, source, sink.losses, note)
     if isinstance(sink, PictureWriter) and sink.older:
         note(f"{sink.older[0]} and after it: {len(sink.older)} older pictures are still there")
     if options.verify:
         sink.verify()
-
-
-class LoadUpscaler(Protocol):
-    """What `load_upscaler` does, or something in its place."""
-
-    def __call__(
-        self,
-        options: JobOptions,
-        width: int,
-        height: int,
-        note: Note,
-        *,
-        num_frames: int | None,
-        is_picture: bool = False,
-    ) -> Upscaler: ...
-
-
-def load_upscaler(
-    options: JobOptions, width: int, height: int, note: Note, *, num_frames: int | None, is_picture: bool = False
-) -> Upscaler:
-    """The model of a job's options, ready for frames of that size; says which it is and why.
-
-    num_frames: how many are expected, which decides what is worth preparing; None where that is not known.
-    """
-    card: ModelCard
-    net: nn.Module | OnnxFile
-    if options.fidelity is not None:
-        card, net = load_between(options.fidelity)
-        reason = "as asked"
-    else:
-        device = choose_place(options.device, options.backend).device
-        model, reason = choose_model(options, width, height, device, is_picture=is_picture)
-        card, net = load_card_and_net(model)
-    note(f"model {card.name} ({reason})")
-    return upscaler_of_net(
-        card,
-        net,
-        device=options.device,
-        precision=options.precision,
-        backend=options.backend,
-        tile=options.tile,
-        num_pixels=(math.inf if num_frames is None else num_frames) * width * height,
-        note=note,
-    )
-
-
-def _strict(options: JobOptions, source: Path, losses: list[str], note: Note) -> None:
-    """Name what is lost; under --strict, refuse instead."""
-    if losses and options.strict:
-        raise StrictError(f"{source}: {'; '.join(losses)} (--strict)")
-    for line in losses:
-        note(line)
 
 
 @contextmanager
@@ -314,5 +186,12 @@ def _meter(options: JobOptions, reader: VideoReader, plan: VideoPlan, note: Note
     if options.reference is None:
         yield None
         return
-    with ReferenceMeter(options, options.reference, reader, plan.settings, note) as meter:
+    with ReferenceMeter(
+        options.reference,
+        reader,
+        plan.settings,
+        note,
+        start_seconds=options.start_seconds,
+        duration_seconds=options.duration_seconds,
+    ) as meter:
         yield meter

@@ -13,8 +13,8 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from vsr.backends.engine import Precision
-from vsr.errors import OutputError
-from vsr.media.read.reader import FramePosition, reason
+from vsr.errors import OutputError, reason
+from vsr.media.read.reader import FramePosition
 from vsr.media.write.segments import Segment
 
 __all__ = ["Done", "Journal", "work_folder"]

@@ -1,27 +1,31 @@
-"""Long jobs that can be stopped and go on: frames go to segments, which are joined when all are done."""
+"""Go on with long jobs that were stopped: decide which are resumable, and find the place."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from vsr.errors import InputError, OptionError
-from vsr.jobs.journal import Done, Journal, work_folder
-from vsr.jobs.plan import JobOptions, VideoPlan, plan_video
+from vsr.events import Note
+from vsr.frames import FrameBatch
+from vsr.jobs.journal import Journal, work_folder
+from vsr.jobs.options import JobOptions
+from vsr.jobs.plan import VideoPlan
+from vsr.jobs.segmented_sink import InPlace, SegmentedSink
+from vsr.jobs.source import expected_frames, open_source
 from vsr.media.pipe import is_pipe
-from vsr.media.read.reader import Chunk, FramePosition, VideoReader
+from vsr.media.read.reader import Chunk, VideoReader
 from vsr.media.write.container_writer import check_target
-from vsr.media.write.segments import JOINABLE_CONTAINERS, JoinedWriter, SegmentWriter, check_segment
-from vsr.pipeline.stages import Sink, expected_frames, open_source
-from vsr.pipeline.trial import seconds_per_frame
-from vsr.pipeline.upscaler import Target, Upscaler
+from vsr.media.write.segments import JOINABLE_CONTAINERS, check_segment
+from vsr.pipeline.color_path import Target
+from vsr.pipeline.stages import Sink
+from vsr.pipeline.upscaler import Upscaler
 
-__all__ = ["SegmentedSink", "open_journal", "resumed", "target_of"]
-
-Note = Callable[[str], None]
+__all__ = ["open_journal", "resumed", "seconds_per_frame", "target_of"]
 
 LONG_JOB_SECONDS = 600
 _MACS_PER_SEGMENT = 6e12  # about a minute on two cores: what a kill may cost
@@ -149,7 +153,7 @@ def resumed(
         stack.enter_context(journal)
         if journal.is_in_place:
             note("the output was complete already")
-            yield iter(()), _InPlace(journal)
+            yield iter(()), InPlace(journal)
             return
         check_target(journal.output, options.overwrite, source)
         stack.callback(_say_what_is_kept, journal, note)
@@ -185,123 +189,13 @@ def _going_on(reader: VideoReader, journal: Journal, source: Path, options: JobO
     raise InputError(f"{source}: does not have the frames that the unfinished job began with; --no-resume starts anew")
 
 
-class _InPlace:
-    """The sink of a job of which nothing is left to do but to clear away."""
+def seconds_per_frame(upscaler: Upscaler, batch: FrameBatch, target: Target) -> float:
+    """Seconds that the network takes for a frame of a job, measured on a batch of it.
 
-    num_damaged = num_damaged_audio = num_lost_chapters = 0
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal, self.num_frames = journal, journal.num_frames
-
-    def write(self, chunk: Chunk) -> None:
-        raise AssertionError("there is nothing to write")
-
-    def finish(self) -> None: ...
-
-    def verify(self) -> None: ...
-
-    def commit(self) -> None:
-        self._journal.forget()
-
-    def abort(self) -> None: ...
-
-
-class SegmentedSink:
-    """Encodes frames to segments, records them, and joins them with the other streams of the source."""
-
-    def __init__(
-        self, journal: Journal, source: Path, options: JobOptions, reader: VideoReader, upscaler: Upscaler
-    ) -> None:
-        """reader: stands after the frames that are done."""
-        self._journal, self._source, self._options = journal, source, options
-        self._reader, self._upscaler = reader, upscaler
-        self._settings = self._plan(reader).settings
-        self._num_damaged_before = journal.done[-1].num_damaged if journal.done else 0
-        self._pts_before = sorted(pts for done in journal.done for pts in done.segment.pts)
-        self._marks: dict[int, tuple[FramePosition, int]] = {}  # by the number of frames up to there
-        self._segment: SegmentWriter | None = None
-        self._joined: JoinedWriter | None = None
-        self._joining: VideoReader | None = None
-        if journal.done:
-            upscaler.go_on_in(journal.done[-1].precision)
-
-    def _plan(self, reader: VideoReader) -> VideoPlan:
-        return plan_video(reader, self._journal.output, self._options, self._upscaler.card)
-
-    @property
-    def num_frames(self) -> int:
-        return self._journal.num_frames + (self._segment.num_frames if self._segment else 0)
-
-    @property
-    def num_damaged(self) -> int:
-        """Damaged packets of the source, in all runs."""
-        return self._num_damaged_before + self._reader.num_damaged
-
-    @property
-    def num_damaged_audio(self) -> int:
-        return self._joined.num_damaged_audio if self._joined else 0
-
-    @property
-    def num_lost_chapters(self) -> int:
-        return self._joined.num_lost_chapters if self._joined else 0
-
-    def marked(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-        """The chunks as they are; takes down by what the last frame of each segment can be found again."""
-        num_frames, last = self._journal.num_frames, None
-        for chunk in chunks:
-            if chunk.batch is not None:
-                last = chunk.batch
-                num_frames += last.num_frames
-                if num_frames % self._journal.num_frames_per_segment == 0:
-                    self._marks[num_frames] = (FramePosition.of_last(last), self.num_damaged)
-            yield chunk
-        if last is not None:
-            self._marks[num_frames] = (FramePosition.of_last(last), self.num_damaged)
-
-    def write(self, chunk: Chunk) -> None:
-        """Encode a chunk's frames; its packets wait for the last pass."""
-        if chunk.batch is None:
-            return
-        if self._segment is None:
-            self._segment = SegmentWriter(self._journal.next_path, self._settings, self._reader.info)
-        self._segment.encode(chunk.batch)
-        if self._segment.num_frames >= self._journal.num_frames_per_segment:
-            self._finish_segment(self._segment)
-
-    def _finish_segment(self, writer: SegmentWriter) -> None:
-        last, num_damaged = self._marks.pop(self.num_frames)
-        segment = writer.finish()
-        self._segment = None
-        self._journal.add(Done(segment, last, num_damaged, self._upscaler.precision))
-
-    def finish(self) -> None:
-        """Finish the last segment; join all, in a pass over the source for the packets of its other streams."""
-        if self._segment is not None:
-            self._finish_segment(self._segment)
-        output = self._journal.output
-        self._joining = reader = open_source(self._source, self._options)
-        plan, segments = self._plan(reader), [done.segment for done in self._journal.done]
-        partial = self._journal.folder / f"joined{output.suffix}"
-        self._joined = JoinedWriter(output, reader, plan.settings, plan.streams, segments, partial, plan.container)
-        self._joined.write_all(reader)
-
-    def verify(self) -> None:
-        """Read the joined file back, against the frames that were handed out in all runs, and the source's packets."""
-        assert self._joined is not None and self._joining is not None
-        self._joined.check([*self._pts_before, *self._reader.pts], self._reader.info.time_base, self._joining)
-
-    def commit(self) -> None:
-        """Put the joined file in its place. Killed on the way, the job is found complete by the next run."""
-        assert self._joined is not None
-        self._journal.add_joined(self._joined.partial)
-        self._joined.commit()
-        self._journal.forget()
-
-    def abort(self) -> None:
-        """Remove what is not complete; the segments that are stay."""
-        if self._segment is not None:
-            self._segment.abort()
-        if self._joined is not None:
-            self._joined.abort()
-        if self._joining is not None:
-            self._joining.close()
+    The batch goes through twice, and the second time counts: the first brings what happens once, such as building an
+    engine and checking its precision.
+    """
+    upscaler.upscale(batch, target)
+    begun = time.perf_counter()
+    upscaler.upscale(batch, target)
+    return (time.perf_counter() - begun) / batch.num_frames

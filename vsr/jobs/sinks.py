@@ -8,7 +8,8 @@ from pathlib import Path
 
 from vsr.errors import OptionError, OutputError
 from vsr.jobs.image_plan import plan_pictures
-from vsr.jobs.plan import JobOptions, VideoPlan, plan_video
+from vsr.jobs.options import JobOptions
+from vsr.jobs.plan import VideoPlan, plan_video
 from vsr.media.image_sequence import is_image
 from vsr.media.pipe import PipeWriter, is_pipe
 from vsr.media.read.reader import VideoReader

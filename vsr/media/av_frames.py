@@ -1,80 +1,15 @@
-"""FFmpeg's pixel formats as planes of tensors, in and out of PyAV frames with one copy."""
+"""Bring planes of tensors in and out of PyAV frames, with one copy."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import av
 import numpy as np
-import torch
 from torch import Tensor
 
+from vsr.color.pixel_formats import FORMATS, PixelFormat
 from vsr.frames import FrameBatch
 
-__all__ = ["FORMATS", "PixelFormat", "allocate_planes", "closest_native", "load_planes", "repeated", "store_planes"]
-
-
-@dataclass(frozen=True, slots=True)
-class PixelFormat:
-    """How the samples of one FFmpeg pixel format lie in memory.
-
-    chroma_shift: log2 of the (horizontal, vertical) subsampling; (0, 0) for gray and RGB.
-    msb_shift: unused low bits of a 16 bit word (6 for p010), else 0.
-    """
-
-    name: str
-    kind: Literal["gray", "yuv", "rgb"]
-    layout: Literal["planar", "semiplanar", "packed"]
-    bit_depth: int
-    chroma_shift: tuple[int, int] = (0, 0)
-    alpha: bool = False
-    msb_shift: int = 0
-
-    @property
-    def sample_dtype(self) -> type[np.uint8] | type[np.uint16]:
-        return np.uint8 if self.bit_depth == 8 else np.uint16
-
-    def chroma_size(self, height: int, width: int) -> tuple[int, int]:
-        """(h, w) of a chroma plane: a last, partly used cell counts."""
-        return -(-height // (1 << self.chroma_shift[1])), -(-width // (1 << self.chroma_shift[0]))
-
-
-def _make_formats() -> dict[str, PixelFormat]:
-    formats = [
-        PixelFormat("gray", "gray", "planar", 8),
-        PixelFormat("ya8", "gray", "packed", 8, alpha=True),
-        PixelFormat("rgb24", "rgb", "packed", 8),
-        PixelFormat("rgba", "rgb", "packed", 8, alpha=True),
-        PixelFormat("gbrp", "rgb", "planar", 8),
-        PixelFormat("gbrap", "rgb", "planar", 8, alpha=True),
-    ]
-    subsampling = {"420": (1, 1), "422": (1, 0), "444": (0, 0)}
-    for name, shift in subsampling.items():
-        formats += [
-            PixelFormat(f"yuv{name}p", "yuv", "planar", 8, shift),
-            PixelFormat(f"yuvj{name}p", "yuv", "planar", 8, shift),
-            PixelFormat(f"yuva{name}p", "yuv", "planar", 8, shift, alpha=True),
-        ]
-        for depth in (9, 10, 12, 14, 16):
-            formats.append(PixelFormat(f"yuv{name}p{depth}le", "yuv", "planar", depth, shift))
-            if depth in (10, 16) or (depth == 12 and name != "420"):
-                formats.append(PixelFormat(f"yuva{name}p{depth}le", "yuv", "planar", depth, shift, alpha=True))
-    for depth in (9, 10, 12, 14, 16):
-        formats.append(PixelFormat(f"gray{depth}le", "gray", "planar", depth))
-        formats.append(PixelFormat(f"gbrp{depth}le", "rgb", "planar", depth))
-        if depth in (10, 12, 14, 16):
-            formats.append(PixelFormat(f"gbrap{depth}le", "rgb", "planar", depth, alpha=True))
-    for name, digit, shift in (("nv12", 0, (1, 1)), ("nv16", 2, (1, 0)), ("nv24", 4, (0, 0))):
-        formats.append(PixelFormat(name, "yuv", "semiplanar", 8, shift))
-        formats += [
-            PixelFormat(f"p{digit}{depth}le", "yuv", "semiplanar", depth, shift, msb_shift=16 - depth)
-            for depth in (10, 12, 16)
-        ]
-    return {f.name: f for f in formats}
-
-
-FORMATS: dict[str, PixelFormat] = _make_formats()
+__all__ = ["closest_native", "load_planes", "repeated", "store_planes"]
 
 
 def closest_native(format_: av.VideoFormat) -> str:
@@ -99,17 +34,6 @@ def closest_native(format_: av.VideoFormat) -> str:
         deeper = (f"yuva{name}p{d}le" for d in (10, 12, 16) if d >= depth)
         return f"yuva{name}p" if depth == 8 else next(n for n in deeper if n in FORMATS)
     return f"yuv{name}p" if depth == 8 else f"yuv{name}p{depth}le"
-
-
-def allocate_planes(format_: PixelFormat, num_frames: int, height: int, width: int) -> tuple[Tensor, ...]:
-    """Uninitialised planes of a `FrameBatch`, in its order."""
-    dtype = torch.uint8 if format_.bit_depth == 8 else torch.uint16
-    planes = [torch.empty((num_frames, 3 if format_.kind == "rgb" else 1, height, width), dtype=dtype)]
-    if format_.kind == "yuv":
-        planes.append(torch.empty((num_frames, 2, *format_.chroma_size(height, width)), dtype=dtype))
-    if format_.alpha:
-        planes.append(torch.empty((num_frames, 1, height, width), dtype=dtype))
-    return tuple(planes)
 
 
 def _samples(plane: av.video.plane.VideoPlane, format_: PixelFormat, per_pixel: int) -> np.ndarray:

@@ -17,8 +17,9 @@ from torch import Tensor
 from vsr.errors import MissingExtraError, ModelError
 from vsr.models import spandrel_net
 from vsr.models.cards import ModelCard
-from vsr.models.layouts import Layout, State, recognise
+from vsr.models.layouts import recognise
 from vsr.models.nets import NETS
+from vsr.models.nets.layout import Layout, State
 
 __all__ = ["SUFFIXES", "import_checkpoint", "read_checkpoint", "read_safetensors"]
 

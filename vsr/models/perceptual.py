@@ -1,4 +1,4 @@
-"""Fixed networks that judge pictures: features for perceptual losses, and the LPIPS distance.
+"""Fixed networks that judge images: features for perceptual losses and for the LPIPS distance.
 
 They are never shipped: their weights come from files that the caller has.
 """
@@ -16,12 +16,11 @@ from torch import Tensor, nn
 
 from vsr.errors import ModelError
 
-__all__ = ["LPIPS", "SqueezeNetFeatures", "VGG19Features", "load_lpips", "load_squeezenet", "load_vgg19"]
+__all__ = ["SqueezeNetFeatures", "VGG19Features", "fill", "load_squeezenet", "load_vgg19", "part_of", "read_state"]
 
 _Net = TypeVar("_Net", bound=nn.Module)
 
 _SQUEEZENET_TAPS = (1, 4, 7, 9, 10, 11, 12)
-_TAP_CHANNELS = (64, 128, 256, 384, 384, 512, 512)
 _VGG19_BLOCKS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))  # channels, convolutions
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -101,44 +100,13 @@ class VGG19Features(nn.Module):
         return out
 
 
-class LPIPS(nn.Module):
-    """Learned perceptual distance v0.1 on SqueezeNet, Zhang et al. 2018, arXiv:1801.03924.
-
-    Input: two (N, 3, H, W) float32 RGB pictures in [0, 1], H and W at least 17; output (N,) ≥ 0, 0 for equal ones.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trunk = SqueezeNetFeatures()
-        heads = {f"lin{n}": nn.Conv2d(channels, 1, 1, bias=False) for n, channels in enumerate(_TAP_CHANNELS)}
-        self.heads = nn.ModuleDict(heads)
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        distance = a.new_zeros(a.shape[0])
-        for head, x, y in zip(self.heads.values(), self.trunk(a), self.trunk(b), strict=True):
-            # `normalize` has a gradient of zero, and not of NaN, where all channels are silent.
-            differences = F.normalize(x, dim=1, eps=1e-10) - F.normalize(y, dim=1, eps=1e-10)
-            distance = distance + head(differences.square()).mean((1, 2, 3))
-        return distance
-
-
 def load_squeezenet(path: Path) -> SqueezeNetFeatures:
     """The trunk from a file with `features.*`, its normalisation folded into the first convolution.
 
     Frozen and in eval mode; gradients flow to the input. Raises ModelError where the file does not fit.
     """
     wanted = "SqueezeNet 1.1 in torchvision's layout (features.0 to features.12)"
-    return _filled(SqueezeNetFeatures(), _part(_read_state(path), "features."), path, wanted)
-
-
-def load_lpips(path: Path) -> LPIPS:
-    """LPIPS from a file with `features.*` as `load_squeezenet` wants them, and `lpips.lin0` to `lpips.lin6`."""
-    state, net = _read_state(path), LPIPS()
-    trunk = "SqueezeNet 1.1 in torchvision's layout (features.0 to features.12) with LPIPS heads"
-    _filled(net.trunk, _part(state, "features."), path, trunk)
-    heads = {key.removeprefix("lpips."): value for key, value in _part(state, "lpips.").items()}
-    _filled(net.heads, heads, path, "a file with the heads of LPIPS v0.1 for SqueezeNet (lpips.lin0 to lpips.lin6)")
-    return net.eval()
+    return fill(SqueezeNetFeatures(), part_of(read_state(path), "features."), path, wanted)
 
 
 def load_vgg19(path: Path) -> VGG19Features:
@@ -147,14 +115,14 @@ def load_vgg19(path: Path) -> VGG19Features:
     Frozen and in eval mode; gradients flow to the input. Raises ModelError where the file does not fit.
     """
     wanted = "VGG19 without batch norm in torchvision's layout (features.0 to features.34)"
-    return _filled(VGG19Features(), _part(_read_state(path), "features."), path, wanted)
+    return fill(VGG19Features(), part_of(read_state(path), "features."), path, wanted)
 
 
-def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def part_of(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key: value.float() for key, value in state.items() if key.startswith(prefix)}
 
 
-def _filled(net: _Net, state: dict[str, Tensor], path: Path, wanted: str) -> _Net:
+def fill(net: _Net, state: dict[str, Tensor], path: Path, wanted: str) -> _Net:
     """The network with the state in it, frozen; ModelError where they do not match one to one."""
     expected = net.state_dict()
     for key in sorted(expected.keys() | state.keys()):
@@ -165,7 +133,7 @@ def _filled(net: _Net, state: dict[str, Tensor], path: Path, wanted: str) -> _Ne
     return net.eval().requires_grad_(False)
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors or a pickled .pth file, which is never executed."""
     if not path.is_file():
         raise ModelError(f"{path}: no such file of weights")

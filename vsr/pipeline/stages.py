@@ -12,43 +12,15 @@ from typing import Any, Protocol
 
 from av.packet import Packet
 
-from vsr.backends.select import choose_place
 from vsr.errors import EngineError
 from vsr.frames import FrameBatch
-from vsr.jobs.plan import JobOptions
-from vsr.jobs.report import ReferenceMeter
-from vsr.media.read.reader import Chunk, VideoReader
+from vsr.media.read.reader import Chunk
+from vsr.pipeline.color_path import Target
 from vsr.pipeline.reuse import FrameReuse
 from vsr.pipeline.threads import Drain, Prefetch
-from vsr.pipeline.upscaler import Target, Upscaler
+from vsr.pipeline.upscaler import Upscaler
 
-__all__ = ["NetworkStage", "Progress", "Sink", "expected_frames", "failure_named", "open_source", "run_stages"]
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a job is.
-
-    num_frames_expected: comes from the container's header and may be absent or wrong.
-    seconds: since this run began.  num_frames_before: of num_frames, those that an earlier run has done.
-    out_seconds: when the last of the frames is shown, in seconds on the output's clock.
-    """
-
-    num_frames: int
-    num_frames_expected: int | None
-    seconds: float
-    num_frames_before: int = 0
-    out_seconds: float | None = None
-
-    @property
-    def frames_per_second(self) -> float:
-        return (self.num_frames - self.num_frames_before) / self.seconds if self.seconds else 0.0
-
-    @property
-    def seconds_left(self) -> float | None:
-        if not self.num_frames_expected or not self.frames_per_second:
-            return None
-        return max(0, self.num_frames_expected - self.num_frames) / self.frames_per_second
+__all__ = ["FrameMeter", "NetworkStage", "Sink", "failure_named", "run_stages"]
 
 
 class Sink(Protocol):
@@ -76,11 +48,21 @@ class Sink(Protocol):
     def abort(self) -> None: ...
 
 
+class FrameMeter(Protocol):
+    """What measures upscaled frames while a job runs.
+
+    measure, for each batch in order, and after the last finish come from one thread.
+    """
+
+    def measure(self, batch: FrameBatch) -> None: ...
+    def finish(self) -> None: ...
+
+
 def run_stages(
     chunks: Iterator[Chunk],
     network: NetworkStage,
     sink: Sink,
-    meter: ReferenceMeter | None,
+    meter: FrameMeter | None,
     on_frames: Callable[[], None],
     interrupt: Callable[[], None],
 ) -> dict[str, float]:
@@ -183,38 +165,3 @@ def failure_named(where: str, upscaler: Upscaler) -> Iterator[None]:
         text = str(error).strip() or type(error).__name__
         remedy = "" if upscaler.device.type == "cpu" else "; start the job again, or use --device cpu"
         raise EngineError(f"{where}: {upscaler.engine.name} failed ({text.splitlines()[0]}){remedy}") from error
-
-
-def open_source(source: Path, options: JobOptions, note: Callable[[str], None] = lambda line: None) -> VideoReader:
-    """The reader of a job's input."""
-    return VideoReader(
-        source,
-        start_seconds=options.start_seconds,
-        duration_seconds=options.duration_seconds,
-        deinterlace=options.deinterlace,
-        maps=options.maps,
-        input_format=options.source_format,
-        gpu=_decoding_gpu(options),
-        warn=note,
-    )
-
-
-def _decoding_gpu(options: JobOptions) -> int | None:
-    """Index of the CUDA GPU that decodes: that of the network, which is to be near; None for the CPU."""
-    if options.hwaccel == "none":
-        return None
-    device = choose_place(options.device, options.backend).device
-    if device.type == "cuda":
-        return device.index or 0
-    return 0 if options.hwaccel == "cuda" else None
-
-
-def expected_frames(reader: VideoReader) -> int | None:
-    """Frames of the part that is read, by the container's header; None where it does not say."""
-    info, limit = reader.info, reader.duration_limit_seconds
-    if limit is None and not reader.shift_seconds and info.num_frames_from_header:
-        return info.num_frames_from_header
-    if info.average_rate is None or info.duration_seconds is None:
-        return None
-    seconds = max(0.0, info.duration_seconds - float(reader.shift_seconds))
-    return round(min(seconds, float(limit) if limit is not None else seconds) * info.average_rate)

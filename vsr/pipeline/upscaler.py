@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vsr.backends.engine import Engine, Precision, safer_precisions
-from vsr.backends.onnx_model import ONNX_SUFFIX, OnnxFile, read_onnx
-from vsr.backends.select import EngineMaker, choose_place
 from vsr.backends.torch_engine import TorchEngine
 from vsr.backends.transfers import Planes, Transfers, make_transfers
 from vsr.color import conversion as convert
+from vsr.color.pixel_formats import FORMATS
 from vsr.color.resample import resample
 from vsr.color.rgb import planes_of_rgb
 from vsr.errors import EngineError
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
-from vsr.media.av_frames import FORMATS, PixelFormat
 from vsr.models.cards import ModelCard
-from vsr.models.weights import load_int8_net, load_net, resolve
+from vsr.pipeline.color_path import Target
 from vsr.pipeline.precision_gate import GATE_TOLERANCE, PrecisionGate
 from vsr.pipeline.tiles import TiledNetwork, is_out_of_memory
 
-__all__ = ["Target", "Upscaler", "load_card_and_net", "load_model", "upscaler_of_net"]
+__all__ = ["Upscaler"]
 
 GAVE_NAN = "gave NaN or Inf"
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What the output frames are: size in pixels, samples and colour."""
-
-    width: int
-    height: int
-    pixel_format: PixelFormat
-    color: Color
 
 
 class Upscaler:
@@ -332,72 +317,6 @@ class Upscaler:
 
 _RGB = FORMATS["gbrp"]
 _SRGB = Color(Matrix.RGB, Primaries.BT709, Transfer.SRGB, Range.FULL, ChromaLocation.LEFT, 8)
-
-
-def load_model(
-    model: str,
-    *,
-    device: str = "auto",
-    precision: str = "auto",
-    backend: str = "auto",
-    tile: int | None = None,
-    note: Callable[[str], None] = lambda line: None,
-) -> Upscaler:
-    """A model by name, or from a .safetensors or .onnx file, ready on a device.
-
-    device: "auto", "cpu", "cuda", "cuda:N" or "mps"; with the backend "openvino" also "gpu", an Intel GPU.
-    precision: "auto", "int8", "fp16", "bf16" or "fp32".  backend: "auto", "tensorrt", "openvino" or "pytorch".
-    tile: side of a tile in input pixels; None for whole frames.  note: called with one line where the
-    engine has to fall back. Raises ModelError, OptionError, and MissingExtraError and EngineError where a
-    backend that was asked for is not there or cannot run the model.
-    """
-    card, net = load_card_and_net(model)
-    return upscaler_of_net(card, net, device=device, precision=precision, backend=backend, tile=tile, note=note)
-
-
-def load_card_and_net(model: str) -> tuple[ModelCard, nn.Module | OnnxFile]:
-    """A model by name or file: a network with its weights, or the file itself where it holds both."""
-    if Path(model).suffix == ONNX_SUFFIX:
-        return read_onnx(Path(model))
-    card, path = resolve(model)
-    return card, load_net(card, path)
-
-
-def upscaler_of_net(
-    card: ModelCard,
-    net: nn.Module | OnnxFile,
-    *,
-    device: str = "auto",
-    precision: str = "auto",
-    backend: str = "auto",
-    tile: int | None = None,
-    num_pixels: float | None = None,
-    note: Callable[[str], None] = lambda line: None,
-) -> Upscaler:
-    """Like `load_model`, for a network that is in memory.
-
-    num_pixels: input pixels of all frames of the job, by which "auto" weighs a backend's start; None where
-        nothing is known of it.
-    """
-    num_weights = sum(p.numel() for p in net.parameters()) if isinstance(net, nn.Module) else 1
-    engines = EngineMaker(
-        net,
-        1 if card.color == "y" else 3,
-        choose_place(device, backend),
-        label=card.name,
-        work=None if num_pixels is None else num_pixels * num_weights,
-        note=note,
-        load_quantized=functools.partial(load_int8_net, card),
-    )
-    return Upscaler(
-        card,
-        engines.make,
-        engines.choose_precision(precision),
-        tile,
-        note,
-        make_reference=engines.make_reference,
-        is_fixed=engines.is_fixed,
-    )
 
 
 def _joined(parts: list[Planes]) -> Planes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,10 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from vsr.color.pixel_formats import PixelFormat
 from vsr.color.rgb import rgb_of_batch
 from vsr.errors import InputError
+from vsr.events import Note
 from vsr.frames import Color, FrameBatch
-from vsr.media.av_frames import PixelFormat
 from vsr.media.read.reader import VideoReader
 from vsr.quality.metrics import luma_bt601, psnr_db
 
@@ -35,7 +36,6 @@ LUMA: dict[Luma, str] = {
     "native": "the luma planes as they are coded",
     "bt601": "BT.601 of the RGB, 16 to 235, unrounded",
 }
-Note = Callable[[str], None]
 _MATROSKA_TICK = Fraction(1, 1000)  # seconds
 
 

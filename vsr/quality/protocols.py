@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vsr.color.resample import imresize, mod_crop, reduce_bicubic, reduce_gaussian
 from vsr.errors import OptionError
-from vsr.media.pictures import find_images, read_rgb
+from vsr.media.images import find_images, read_rgb
 from vsr.pipeline.upscaler import Upscaler
 from vsr.quality.metrics import detail_ratio, luma_bt601, psnr_db
 

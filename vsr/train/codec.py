@@ -14,8 +14,9 @@ from av.video.codeccontext import VideoCodecContext
 from torch import Tensor
 
 from vsr.color import conversion as convert
+from vsr.color.pixel_formats import FORMATS, allocate_planes
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
-from vsr.media.av_frames import FORMATS, allocate_planes, load_planes, store_planes
+from vsr.media.av_frames import load_planes, store_planes
 
 __all__ = ["SD_COLOR", "YUV420", "rgb_of_yuv420", "x264_rgb_round_trip", "x264_round_trip", "yuv420_of_rgb"]
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from vsr.backends.engine import choose_device
 from vsr.errors import OptionError
-from vsr.pipeline.upscaler import upscaler_of_net
+from vsr.pipeline.loading import upscaler_of_net
 from vsr.quality.protocols import StillsBenchmark
 from vsr.train.loop import Budget, train
 from vsr.train.memory import keep_freed_memory

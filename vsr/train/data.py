@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vsr.errors import InputError, OptionError
-from vsr.media.pictures import picture_size
+from vsr.media.images import picture_size
 from vsr.train.degrade import DEGRADATIONS
 from vsr.train.shards import ComingShard, Shard, ShardMaker, divide
 

@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vsr.errors import InputError, ModelError, OptionError
-from vsr.media.pictures import find_images
-from vsr.models.perceptual import LPIPS
+from vsr.media.images import find_images
 from vsr.models.quantization import calibrate
 from vsr.models.weights import build_net, load_net, resolve, save_model_file
+from vsr.quality.lpips import LPIPS
 from vsr.quality.metrics import luma_bt601
 from vsr.train.adversary import Adversary
 from vsr.train.data import PatchBank

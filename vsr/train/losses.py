@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vsr.models.perceptual import LPIPS, VGG19Features
+from vsr.models.perceptual import VGG19Features
+from vsr.quality.lpips import LPIPS
 
 __all__ = [
     "PIXEL_LOSSES",

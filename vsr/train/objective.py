@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vsr.models.perceptual import LPIPS, VGG19Features, load_lpips, load_vgg19
+from vsr.models.perceptual import VGG19Features, load_vgg19
+from vsr.quality.lpips import LPIPS, load_lpips
 from vsr.train.adversary import Adversary
 from vsr.train.losses import PIXEL_LOSSES, artefact_map, lpips_loss, vgg_loss
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vsr.color.resample import mod_crop
 from vsr.errors import OptionError
-from vsr.media.pictures import read_rgb
+from vsr.media.images import read_rgb
 from vsr.pipeline.threads import Prefetch
 from vsr.train.degrade import Degradation, LowFrame
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from vsr.media.av_frames import FORMATS, allocate_planes, load_planes
+from vsr.color.pixel_formats import FORMATS, allocate_planes
+from vsr.media.av_frames import load_planes
 from vsr.media.read.deinterlace import deinterlaced
 from vsr.media.read.reader import VideoReader
 

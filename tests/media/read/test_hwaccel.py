@@ -13,7 +13,8 @@ import torch
 from vsr.errors import InputError
 from vsr.frames import FrameBatch
 from vsr.media.read import reader
-from vsr.media.read.reader import VideoReader, open_input
+from vsr.media.read.opening import open_input
+from vsr.media.read.reader import VideoReader
 
 SAMPLE = Path(__file__).resolve().parents[3] / "samples" / "sample.mp4"
 NUM_FRAMES = 12

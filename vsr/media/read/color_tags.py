@@ -13,8 +13,8 @@ import av
 from av.container import InputContainer
 from av.sidedata.sidedata import SideData, Type
 
+from vsr.color.pixel_formats import PixelFormat
 from vsr.frames import ChromaLocation, Color, Matrix, Primaries, Range, Transfer
-from vsr.media.av_frames import PixelFormat
 
 __all__ = [
     "ContentLight",

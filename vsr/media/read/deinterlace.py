@@ -10,7 +10,7 @@ from typing import Literal
 import av
 from av.filter import Graph
 
-from vsr.media.av_frames import FORMATS
+from vsr.color.pixel_formats import FORMATS
 
 __all__ = ["DeinterlaceMode", "deinterlaced"]
 

@@ -11,19 +11,11 @@ import av
 from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 
-from vsr.errors import InputError, OptionError
+from vsr.errors import InputError, OptionError, reason
 from vsr.media.image_sequence import PictureSequence
 from vsr.media.pipe import PipeReader
 
-__all__ = [
-    "DEFAULT_FRAMERATE",
-    "InputFormat",
-    "check_source",
-    "open_input",
-    "open_pipe",
-    "open_sequence",
-    "reason",
-]
+__all__ = ["DEFAULT_FRAMERATE", "InputFormat", "check_source", "open_input", "open_pipe", "open_sequence"]
 
 DEFAULT_FRAMERATE = Fraction(25)  # of what has no times of its own, as in FFmpeg
 GEN_PTS = 1  # AVFMT_FLAG_GENPTS
@@ -77,11 +69,6 @@ class InputFormat:
             "framerate": None if self.framerate is None else f"{self.framerate.numerator}/{self.framerate.denominator}",
         }
         return {name: value for name, value in values.items() if value is not None}
-
-
-def reason(error: BaseException) -> str:
-    """What FFmpeg or the system said, without the numbers and names around it."""
-    return str(getattr(error, "strerror", None) or error)
 
 
 def check_source(path: Path) -> None:

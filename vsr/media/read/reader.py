@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import av
 from av.codec.hwaccel import HWAccel
@@ -20,16 +20,16 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from vsr.errors import InputError, OptionError
-from vsr.frames import Color, FrameBatch
-from vsr.media.av_frames import FORMATS, PixelFormat, allocate_planes, closest_native, load_planes, repeated
+from vsr.color.pixel_formats import FORMATS, allocate_planes
+from vsr.errors import InputError, OptionError, reason
+from vsr.frames import FrameBatch
+from vsr.media.av_frames import closest_native, load_planes, repeated
 from vsr.media.image_sequence import find_sequence
 from vsr.media.packet_checksum import StreamTally
 from vsr.media.packet_times import PacketClock, PacketOrder
 from vsr.media.pipe import PipeReader, apart, is_pipe
 from vsr.media.read.alpha_decoder import decoder_with_alpha
 from vsr.media.read.color_tags import (
-    HdrMetadata,
     chroma_location_of_stream,
     color_of_frame,
     display_matrix_of_frame,
@@ -37,58 +37,20 @@ from vsr.media.read.color_tags import (
     num_streams_by_now,
     side_data_not_carried,
 )
+from vsr.media.read.decoder import EXACT_ON_GPU
 from vsr.media.read.deinterlace import DeinterlaceMode, deinterlaced
-from vsr.media.read.opening import (
-    DEFAULT_FRAMERATE,
-    InputFormat,
-    check_source,
-    open_input,
-    open_pipe,
-    open_sequence,
-    reason,
-)
+from vsr.media.read.opening import DEFAULT_FRAMERATE, InputFormat, open_input, open_pipe, open_sequence
 from vsr.media.read.stream_map import mapped_streams
 from vsr.media.read.trim import Window, pts_of
+from vsr.media.read.video_info import VideoInfo
 
-__all__ = ["Chunk", "FramePosition", "HwAccelMode", "VideoInfo", "VideoReader", "check_source", "open_input", "reason"]
+__all__ = ["Chunk", "FramePosition", "VideoReader"]
 
-HwAccelMode = Literal["none", "auto", "cuda"]
-EXACT_ON_GPU = ("h264", "hevc")  # their standards fix every decoded sample, so that a GPU gives the same
 SEARCH_SECONDS = 1  # before a frame that is looked for, so that what deinterlaces it has its neighbours
 COUNTED_BY_BYTES = {"yuv4mpegpipe", "rawvideo"}  # nothing but whole frames follow one another in them
 WITHOUT_LIST_OF_STREAMS = {"mpegts", "mpeg", "flv"}  # of which more may turn up on the way
 WITH_DURATION = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv"}  # in a header; of others it is estimated
 MISSING_SECONDS = 1  # less is no more than a stream that ends early
-
-
-@dataclass(frozen=True, slots=True)
-class VideoInfo:
-    """What is known of the main video stream once its first frame is decoded.
-
-    sample_aspect_ratio: None where the stream has none.
-    side_data_not_carried: names of what the frames carry and no encoder here can be given.
-    display_matrix: the nine 16.16 (last column 2.30) fixed-point numbers of ISO/IEC 14496-12, or None.
-    duration_seconds, num_frames_from_header: None where the container does not say; never relied upon.
-    """
-
-    codec: str
-    pixel_format: PixelFormat
-    source_pixel_format: str
-    width: int
-    height: int
-    color: Color
-    untagged: bool
-    time_base: Fraction
-    average_rate: Fraction | None
-    sample_aspect_ratio: Fraction | None
-    display_matrix: tuple[int, ...] | None
-    rotation_degrees: int
-    hdr: HdrMetadata
-    side_data_not_carried: tuple[str, ...]
-    interlaced: bool
-    start_seconds: Fraction | None
-    duration_seconds: float | None
-    num_frames_from_header: int | None
 
 
 @dataclass(frozen=True, slots=True)

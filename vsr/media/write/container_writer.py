@@ -15,11 +15,13 @@ from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Stream
 
-from vsr.errors import OutputError
+from vsr.errors import OutputError, reason
 from vsr.media.packet_checksum import StreamTally
-from vsr.media.read.reader import Chunk, VideoInfo, VideoReader, reason
+from vsr.media.read.reader import Chunk, VideoReader
+from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.encoder import VideoEncoder, VideoSettings
-from vsr.media.write.remuxer import Remuxer, StreamPlan, carried_tags, copy_chapters, use_known_languages
+from vsr.media.write.remuxer import Remuxer, carried_tags, copy_chapters, use_known_languages
+from vsr.media.write.stream_plan import StreamPlan
 from vsr.media.write.verify import verify_output
 
 __all__ = ["OutputFile", "VideoWriter", "check_target", "partial_path"]

@@ -14,11 +14,12 @@ from av.container import OutputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from vsr.errors import OptionError, OutputError
+from vsr.color.pixel_formats import PixelFormat
+from vsr.errors import OptionError, OutputError, reason
 from vsr.frames import ChromaLocation, Color, FrameBatch
-from vsr.media.av_frames import PixelFormat, store_planes
+from vsr.media.av_frames import store_planes
 from vsr.media.read.color_tags import HdrMetadata
-from vsr.media.read.reader import VideoInfo, reason
+from vsr.media.read.video_info import VideoInfo
 
 __all__ = ["VideoEncoder", "VideoSettings", "encoder_threads", "scaled_matrix"]
 

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vsr.errors import OutputError, VerificationError
+from vsr.errors import OutputError, VerificationError, reason
 from vsr.frames import FrameBatch
 from vsr.media.image_sequence import PictureSequence, is_numbered
 from vsr.media.images import encode_image
 from vsr.media.pipe import is_pipe
-from vsr.media.read.opening import reason
 from vsr.media.read.reader import Chunk, VideoReader
 from vsr.media.write.encoder import VideoSettings
 

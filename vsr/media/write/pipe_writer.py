@@ -17,7 +17,7 @@ from vsr.media.pipe import PipeWriter, apart
 from vsr.media.read.reader import VideoReader
 from vsr.media.write.container_writer import VideoWriter
 from vsr.media.write.encoder import VideoSettings
-from vsr.media.write.remuxer import StreamPlan
+from vsr.media.write.stream_plan import StreamPlan
 
 __all__ = ["PipeVideoWriter"]
 

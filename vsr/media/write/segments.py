@@ -16,13 +16,14 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from vsr.errors import InputError, OutputError
+from vsr.errors import InputError, OutputError, reason
 from vsr.frames import FrameBatch
-from vsr.media.read.opening import DEFAULT_FRAMERATE
-from vsr.media.read.reader import VideoInfo, VideoReader, open_input, reason
+from vsr.media.read.opening import DEFAULT_FRAMERATE, open_input
+from vsr.media.read.reader import VideoReader
+from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.container_writer import OutputFile, partial_path
 from vsr.media.write.encoder import VideoEncoder, VideoSettings, scaled_matrix
-from vsr.media.write.remuxer import StreamPlan
+from vsr.media.write.stream_plan import StreamPlan
 
 __all__ = ["JOINABLE_CONTAINERS", "JoinedWriter", "Segment", "SegmentWriter", "check_segment", "decode_times"]
 

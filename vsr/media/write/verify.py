@@ -10,9 +10,9 @@ from pathlib import Path
 import av
 from av.stream import Disposition
 
-from vsr.errors import InputError, VerificationError
+from vsr.errors import InputError, VerificationError, reason
 from vsr.media.packet_checksum import StreamTally
-from vsr.media.read.reader import open_input, reason
+from vsr.media.read.opening import open_input
 
 __all__ = ["verify_output"]
 

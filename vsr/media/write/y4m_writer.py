@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-from vsr.errors import OutputError, VerificationError
+from vsr.errors import OutputError, VerificationError, reason
 from vsr.frames import ChromaLocation, Range
 from vsr.media.pipe import PipeWriter
-from vsr.media.read.opening import DEFAULT_FRAMERATE, reason
+from vsr.media.read.opening import DEFAULT_FRAMERATE
 from vsr.media.read.reader import Chunk, VideoReader
 from vsr.media.write.container_writer import partial_path
 from vsr.media.write.encoder import VideoSettings

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["EDSR"]
+from vsr.models.nets.layout import SAME, Layout, State, convolutions, count_blocks, numbered, shuffle_scale
+
+__all__ = ["EDSR", "LAYOUTS"]
 
 # Mean colour of the DIV2K training pictures, which the published network takes off its input.
 _DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
@@ -63,3 +67,70 @@ class EDSR(nn.Module):
         features = self.up(head + self.fuse(self.blocks(head)))
         out: Tensor = self.tail(features.to(self.tail.weight.dtype))
         return out.float() + mean.float()
+
+
+# -- layouts ----------------------------------------------------------------------------------------------
+
+
+def _options(state: State) -> dict[str, Any]:
+    features = state["head.0.weight"].shape[0]
+    return {
+        "features": features,
+        "num_blocks": count_blocks(state),
+        "scale": shuffle_scale(convolutions(state, "up")),
+        "residual_scale": 0.1 if features >= 256 else 1.0,  # the paper's; the weights do not tell
+    }
+
+
+def _from_range_255(state: State) -> State:
+    """Make a ReLU network for [0, 255] one for [0, 1]: exact, as it is homogeneous but for its biases."""
+    return {key: value / 255 if key.endswith(".bias") else value for key, value in state.items()}
+
+
+def _without_mean_shift(state: State) -> State:
+    """Take out the fixed convolutions that move the mean, after a look at what mean and range they are for."""
+    rest = {key: value for key, value in state.items() if not key.startswith(("sub_mean.", "add_mean."))}
+    if len(rest) == len(state):
+        return _from_range_255(rest)  # the published networks' range
+    mean, shift = torch.tensor(_DIV2K_MEAN), state["add_mean.bias"]
+    peak = 255.0 if shift.max() > 1 else 1.0
+    unit = torch.eye(3).view(3, 3, 1, 1)
+    expected = {"sub_mean.bias": -peak * mean, "add_mean.bias": peak * mean, "sub_mean.weight": unit}
+    for key, value in (expected | {"add_mean.weight": unit}).items():
+        if not torch.allclose(state[key], value, rtol=1e-3, atol=0):
+            raise ValueError(f"{key} is not for DIV2K's mean colour")
+    return _from_range_255(rest) if peak > 1 else rest
+
+
+LAYOUTS = (
+    Layout(
+        "sanghyun-son/EDSR-PyTorch",
+        "edsr",
+        (
+            (r"sub_mean|add_mean", r"\g<0>"),
+            (r"head\.0", "head.0"),
+            (r"body\.(\d+)\.body\.0", r"blocks.\1.conv1"),
+            (r"body\.(\d+)\.body\.2", r"blocks.\1.conv2"),
+            (r"body\.\d+", "fuse"),
+            (r"tail\.0\.(\d+)", r"up.\1"),
+            (r"tail\.1", "tail"),
+        ),
+        _options,
+        _without_mean_shift,
+    ),
+    Layout(
+        "BasicSR's EDSR",
+        "edsr",
+        (
+            (r"conv_first", "head.0"),
+            (r"body\.(\d+)\.(conv[12])", r"blocks.\1.\2"),
+            (r"conv_after_body", "fuse"),
+            (r"upsample\.(\d+)", r"up.\1"),
+            (r"upsample\.(\d+)\.upsample_conv", numbered("up.{}", 2)),
+            (r"conv_last", "tail"),
+        ),
+        _options,
+        _from_range_255,
+    ),
+    Layout("vsr", "edsr", SAME, _options),
+)

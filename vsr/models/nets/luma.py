@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["LumaNet"]
+from vsr.models.nets.layout import SAME, Layout, State, convolutions
+
+__all__ = ["LAYOUTS", "LumaNet"]
 
 
 class LumaNet(nn.Module):
@@ -40,3 +45,14 @@ class LumaNet(nn.Module):
         features = self.body[0](x.to(first.dtype)).to(self.tail.weight.dtype)
         detail = self.tail(self.body[1:](features))
         return F.pixel_shuffle(detail + x, self.scale)  # x spreads over the sub-pixels: nearest neighbour
+
+
+# -- layouts ----------------------------------------------------------------------------------------------
+
+
+def _options(state: State) -> dict[str, Any]:
+    first, *body = convolutions(state, "body")
+    return {"features": first.shape[0], "depth": len(body), "scale": math.isqrt(state["tail.weight"].shape[0])}
+
+
+LAYOUTS = (Layout("vsr", "luma", SAME, _options),)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["MSRResNet"]
+from vsr.models.nets.layout import SAME, Layout, State, convolutions, count_blocks, numbered, shuffle_scale
+
+__all__ = ["LAYOUTS", "MSRResNet"]
 
 
 class _Block(nn.Module):
@@ -53,3 +57,29 @@ class MSRResNet(nn.Module):
         features = self.up(self.blocks(head))
         detail: Tensor = self.tail(self.act(self.hr(features)))
         return detail.float() + F.interpolate(x, scale_factor=self.scale, mode="bilinear", align_corners=False)
+
+
+# -- layouts ----------------------------------------------------------------------------------------------
+
+
+def _options(state: State) -> dict[str, Any]:
+    scale = shuffle_scale(convolutions(state, "up"))
+    return {"features": state["head.weight"].shape[0], "num_blocks": count_blocks(state), "scale": scale}
+
+
+LAYOUTS = (
+    Layout(
+        "BasicSR's MSRResNet",
+        "msrresnet",
+        (
+            (r"conv_first", "head"),
+            (r"(?:body|recon_trunk|trunk_net)\.(\d+)\.(conv[12])", r"blocks.\1.\2"),
+            (r"upconv([12])", numbered("up.{}", 3, -3)),
+            (r"upsample([12])\.upsample_conv", numbered("up.{}", 3, -3)),
+            (r"conv_hr|HRconv", "hr"),
+            (r"conv_last", "tail"),
+        ),
+        _options,
+    ),
+    Layout("vsr", "msrresnet", SAME, _options),
+)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import re
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["RRDBNet"]
+from vsr.models.nets.layout import SAME, Layout, State, convolutions, count_blocks, move, numbered
+
+__all__ = ["LAYOUTS", "RRDBNet"]
 
 _RESIDUAL_SCALE = 0.2
 
@@ -86,3 +92,63 @@ class RRDBNet(nn.Module):
         features = self.act(self.hr(features))
         out: Tensor = self.tail(features.to(self.tail.weight.dtype))
         return out.float()
+
+
+# -- layouts ----------------------------------------------------------------------------------------------
+
+
+def _options(state: State) -> dict[str, Any]:
+    features, in_channels = state["head.weight"].shape[:2]
+    unshuffle = math.isqrt(in_channels // 3)
+    return {
+        "features": features,
+        "num_blocks": count_blocks(state),
+        "growth": state["blocks.0.dense1.conv1.weight"].shape[0],
+        "scale": 2 ** len(convolutions(state, "up")) // unshuffle,
+        "unshuffle": unshuffle,
+    }
+
+
+def _number_esrgan(state: State) -> State:
+    """The old ESRGAN numbers layers from 0, activations and enlargings included: ×2 steps of three, then two."""
+    numbers = sorted({int(match[1]) for key in state if (match := re.match(r"layer\.(\d+)\.", key))})
+    num_steps = len(numbers) - 2
+    if numbers != [*range(3, 3 * num_steps + 1, 3), 3 * num_steps + 2, 3 * num_steps + 4]:
+        raise ValueError(f"layers {numbers} are not those of an ESRGAN")
+    names = [*(f"up.{step}" for step in range(num_steps)), "hr", "tail"]
+    for number, name in zip(numbers, names, strict=True):
+        state = move(state, f"layer.{number}", name)
+    return state
+
+
+_DENSE = r"(\d+)\.(?:rdb|RDB)([123])\.(conv[1-5])"
+
+
+LAYOUTS = (
+    Layout(
+        "ESRGAN's RRDBNet",
+        "rrdb",
+        (
+            (r"conv_first", "head"),
+            (rf"(?:body|RRDB_trunk)\.{_DENSE}", r"blocks.\1.dense\2.\3"),
+            (r"conv_body|trunk_conv", "fuse"),
+            (r"(?:conv_up|upconv)(\d)", numbered("up.{}", offset=-1)),
+            (r"conv_hr|HRconv", "hr"),
+            (r"conv_last", "tail"),
+        ),
+        _options,
+    ),
+    Layout(
+        "ESRGAN's RRDBNet, old names",
+        "rrdb",
+        (
+            (r"model\.0", "head"),
+            (rf"model\.1\.sub\.{_DENSE}\.0", r"blocks.\1.dense\2.\3"),
+            (r"model\.1\.sub\.\d+", "fuse"),
+            (r"model\.(\d+)", r"layer.\1"),
+        ),
+        _options,
+        _number_esrgan,
+    ),
+    Layout("vsr", "rrdb", SAME, _options),
+)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from vsr.models.nets.bicubic import BicubicUp
+from vsr.models.nets.layout import Layout, State
 
-__all__ = ["SRCNN"]
+__all__ = ["LAYOUTS", "SRCNN"]
 
 
 class SRCNN(nn.Module):
@@ -43,3 +46,22 @@ class SRCNN(nn.Module):
         features = self.act(self.conv2(features.to(self.conv2.weight.dtype)))
         out: Tensor = self.conv3(features.to(self.conv3.weight.dtype)).float()
         return enlarged + out if self.residual else out
+
+
+# -- layouts ----------------------------------------------------------------------------------------------
+
+
+def _options(state: State) -> dict[str, Any]:
+    return {"kernels": [state[f"conv{n}.weight"].shape[-1] for n in (1, 2, 3)], "residual": False}
+
+
+LAYOUTS = (
+    Layout("yjn870/SRCNN-pytorch", "srcnn", ((r"conv[123]", r"\g<0>"),), _options, any_scale=True),
+    Layout(
+        "Lornatang/SRCNN-PyTorch",
+        "srcnn",
+        ((r"features\.0", "conv1"), (r"map\.0", "conv2"), (r"reconstruction", "conv3")),
+        _options,
+        any_scale=True,
+    ),
+)

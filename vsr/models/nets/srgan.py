@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ResidualBlock", "SRResNet"]
+from vsr.models.nets.layout import SAME, Layout, State, convolutions, count_blocks, move, numbered, shuffle_scale
+
+__all__ = ["LAYOUTS", "ResidualBlock", "SRResNet"]
 
 
 class ResidualBlock(nn.Module):
@@ -88,3 +91,75 @@ class SRResNet(nn.Module):
         if self.residual:
             out = out + F.interpolate(x, scale_factor=self.scale, mode="nearest")
         return (torch.tanh(out) + 1) / 2 if self.tanh_output else out
+
+
+# -- layouts ----------------------------------------------------------------------------------------------
+
+
+def _srresnet_options(state: State) -> dict[str, Any]:
+    """A tail of one convolution is our light form; more are the paper's, which has no residual."""
+    features, _, head_kernel, _ = state["head.0.weight"].shape
+    *steps, last = convolutions(state, "tail")
+    return {
+        "features": features,
+        "num_blocks": count_blocks(state),
+        "scale": shuffle_scale(steps) if steps else math.isqrt(last.shape[0] // 3),
+        "tail": "classic" if steps else "shuffle",
+        "head_kernel": head_kernel,
+        "residual": not steps,
+    }
+
+
+def _srgan_options(state: State) -> dict[str, Any]:
+    return _srresnet_options(state) | {"fuse_act": "fuse_act.weight" in state, "tanh_output": True}
+
+
+def _number_output(state: State) -> State:
+    """SRResNet's output convolution follows the steps of its tail, three layers each."""
+    return move(state, "output", f"tail.{3 * len(convolutions(state, 'tail'))}")
+
+
+def _name_fuse_next(state: State) -> State:
+    """After SRResNet's last low-resolution convolution there is a batch norm or, in early versions, a PReLU."""
+    name = "fuse_bn" if "fuse_next.running_mean" in state else "fuse_act"
+    return _number_output(move(state, "fuse_next", name))
+
+
+LAYOUTS = (
+    Layout(
+        "leftthomas/SRGAN",
+        "srresnet",
+        (
+            (r"block1\.([01])", r"head.\1"),
+            (r"block([2-6])\.prelu", numbered("blocks.{}.act", offset=-2)),
+            (r"block([2-6])\.(conv[12]|bn[12])", numbered("blocks.{}.{}", offset=-2)),
+            (r"block7\.0", "fuse"),
+            (r"block7\.1", "fuse_next"),
+            (r"block8\.(\d)\.conv", numbered("tail.{}", 3)),
+            (r"block8\.(\d)\.prelu", numbered("tail.{}", 3, 2)),
+            (r"block8\.\d", "output"),
+        ),
+        _srgan_options,
+        _name_fuse_next,
+    ),
+    Layout(
+        "Lornatang/SRGAN-PyTorch",
+        "srresnet",
+        (
+            (r"conv(?:_block)?1\.([01])", r"head.\1"),
+            (r"trunk\.(\d+)\.rcb\.0", r"blocks.\1.conv1"),
+            (r"trunk\.(\d+)\.rcb\.1", r"blocks.\1.bn1"),
+            (r"trunk\.(\d+)\.rcb\.2", r"blocks.\1.act"),
+            (r"trunk\.(\d+)\.rcb\.3", r"blocks.\1.conv2"),
+            (r"trunk\.(\d+)\.rcb\.4", r"blocks.\1.bn2"),
+            (r"conv(?:_block)?2\.0", "fuse"),
+            (r"conv(?:_block)?2\.1", "fuse_bn"),
+            (r"upsampling\.(\d+)\.upsample_block\.0", numbered("tail.{}", 3)),
+            (r"upsampling\.(\d+)\.upsample_block\.2", numbered("tail.{}", 3, 2)),
+            (r"conv(?:_block)?3", "output"),
+        ),
+        _srresnet_options,
+        _number_output,
+    ),
+    Layout("vsr", "srresnet", SAME, _srresnet_options),
+)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["SRVGG"]
+from vsr.models.nets.layout import Layout, State, convolutions
+
+__all__ = ["LAYOUTS", "SRVGG"]
 
 
 class SRVGG(nn.Module):
@@ -33,3 +38,14 @@ class SRVGG(nn.Module):
         features = self.body[0](x.to(first.dtype)).to(last.dtype)
         detail = F.pixel_shuffle(self.body[1:](features), self.scale)
         return detail.float() + F.interpolate(x, scale_factor=self.scale, mode="nearest")
+
+
+# -- layouts ----------------------------------------------------------------------------------------------
+
+
+def _options(state: State) -> dict[str, Any]:
+    first, *body, last = convolutions(state, "body")
+    return {"features": first.shape[0], "depth": len(body), "scale": math.isqrt(last.shape[0] // 3)}
+
+
+LAYOUTS = (Layout("Real-ESRGAN's compact SRVGG", "srvgg", ((r"body\.\d+", r"\g<0>"),), _options),)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from torch import Tensor, nn
 
 from vsr.models.nets.bicubic import BicubicUp
+from vsr.models.nets.layout import SAME, Layout, State, convolutions, move, numbered
 
-__all__ = ["VDSR"]
+__all__ = ["LAYOUTS", "VDSR"]
 
 
 class VDSR(nn.Module):
@@ -43,3 +47,48 @@ class VDSR(nn.Module):
         features = self.body[0](enlarged.to(first.dtype)).to(self.tail.weight.dtype)
         detail: Tensor = self.tail(self.body[1:](features))
         return enlarged + detail.float()
+
+
+# -- layouts ----------------------------------------------------------------------------------------------
+
+
+def _options(state: State) -> dict[str, Any]:
+    body = convolutions(state, "body")
+    return {"features": body[0].shape[0], "depth": len(body) + 1}
+
+
+def _end_body(state: State) -> State:
+    """The last of VDSR's numbered layers is the one we call the tail."""
+    last = max(int(match[1]) for key in state if (match := re.match(r"body\.(\d+)\.", key)))
+    return move(state, f"body.{last}", "tail")
+
+
+LAYOUTS = (
+    Layout(
+        "twtygqyy/pytorch-vdsr",
+        "vdsr",
+        (
+            (r"input", "body.0"),
+            (r"residual_layer\.(\d+)\.conv", numbered("body.{}", 2, 2)),
+            (r"output", "tail"),
+        ),
+        _options,
+        any_scale=True,
+    ),
+    Layout(
+        "twtygqyy/pytorch-vdsr, old names",
+        "vdsr",
+        ((r"features\.(\d+)", r"body.\1"),),
+        _options,
+        _end_body,
+        any_scale=True,
+    ),
+    Layout(
+        "Lornatang/VDSR-PyTorch",
+        "vdsr",
+        ((r"conv1\.0", "body.0"), (r"trunk\.(\d+)\.conv", numbered("body.{}", 2, 2)), (r"conv2", "tail")),
+        _options,
+        any_scale=True,
+    ),
+    Layout("vsr", "vdsr", SAME, _options, any_scale=True),
+)

@@ -1,0 +1,61 @@
+"""Find out which backends are installed, and describe them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import sys
+from typing import Literal
+
+import torch
+
+from vsr.errors import EngineError
+
+__all__ = ["FASTEST", "PACKAGES", "Backend", "describe_auto", "describe_backends", "is_installed"]
+
+Backend = Literal["auto", "tensorrt", "openvino", "pytorch"]
+PACKAGES = {"tensorrt": ("TensorRT", "tensorrt"), "openvino": ("OpenVINO", "cpu")}  # title, extra
+FASTEST: dict[str, Backend] = {"cuda": "tensorrt", "cpu": "openvino"}  # by kind of device
+
+
+def is_installed(package: str) -> bool:
+    if package in sys.modules:
+        return sys.modules[package] is not None
+    return importlib.util.find_spec(package) is not None
+
+
+def describe_backends() -> list[str]:
+    """A line for each backend: its version, or how it is installed."""
+    lines = [f"backend pytorch: {torch.__version__}"]
+    for name, (title, extra) in PACKAGES.items():
+        if not is_installed(name):
+            lines.append(f"backend {name}: {title} is not installed; pip install 'vsr[{extra}]'")
+        else:
+            lines.append(f"backend {name}: {_version(name)}{_openvino_devices() if name == 'openvino' else ''}")
+    return lines
+
+
+def describe_auto(device: torch.device) -> str:
+    """What "auto" takes on a device, if that can run the network."""
+    name = FASTEST.get(device.type, "pytorch")
+    if name == "pytorch" or not is_installed(name):
+        return "PyTorch"
+    return "TensorRT" if name == "tensorrt" else "OpenVINO (short jobs: PyTorch)"
+
+
+def _version(package: str) -> str:
+    for distribution in importlib.metadata.packages_distributions().get(package, [package]):
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "of unknown version"
+
+
+def _openvino_devices() -> str:
+    from vsr.backends.openvino_engine import list_devices
+
+    try:
+        return f", devices {', '.join(list_devices())}"
+    except EngineError as error:
+        return f", {error}"

@@ -1,0 +1,76 @@
+"""The commands of models: list them, build their engines, export them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vsr.cli.options import FILE, PRECISIONS, Size
+
+__all__ = ["engine", "export", "models"]
+
+
+@click.command()
+def models() -> None:
+    """List the models that come with vsr, and what they were measured to do."""
+    from vsr.models.cards import shipped_cards
+
+    click.echo(f"{'name':<14}{'scale':<7}{'works on':<10}{'parameters':<12}figures (luma PSNR in dB)")
+    for card in shipped_cards().values():
+        figures = "  ".join(f"{name} {value:.2f}" for name, value in card.figures.items())
+        color = "luma" if card.color == "y" else "RGB"
+        click.echo(f"{card.name:<14}×{card.scale:<6}{color:<10}{card.num_parameters:<12,}{figures}")
+        click.echo(f"{'':<14}{card.description}")
+
+
+@click.group()
+def engine() -> None:
+    """Build, list and remove TensorRT engines. A job builds what it needs by itself, too."""
+
+
+@engine.command("build")
+@click.argument("model")
+@click.option("--size", required=True, help="WIDTHxHEIGHT of the input frames.")
+@click.option("--batch", type=click.IntRange(1), help="Frames per batch.  [default: by frame size, as a job]")
+@click.option("--precision", default="auto", show_default=True, type=click.Choice(PRECISIONS), help="Of the network.")
+@click.option("--device", default="auto", show_default=True, help="auto, cuda or cuda:N.")
+def engine_build(model: str, size: str, **values: Any) -> None:
+    """Build the engine that a job with MODEL will load: once for a size, a batch and a GPU."""
+    from vsr.export.engines import build_engine
+
+    build_engine(model, size, note=lambda line: click.echo(f"vsr: {line}", err=True), **values)
+
+
+@engine.command("list")
+def engine_list() -> None:
+    """List the engines there are, and which are damaged."""
+    from vsr.export.engines import describe_engines
+
+    click.echo(describe_engines())
+
+
+@engine.command("prune")
+@click.option("--all", "everything", is_flag=True, help="Remove every engine and timing cache.")
+def engine_prune(everything: bool) -> None:
+    """Remove engines that are damaged, or of a TensorRT or GPU that is not here."""
+    from vsr.export.engines import prune_engines
+
+    click.echo(prune_engines(everything=everything))
+
+
+@click.command()
+@click.argument("model")
+@click.argument("output", metavar="OUT.onnx", type=FILE)
+@click.option("--precision", default="fp32", show_default=True, type=click.Choice(PRECISIONS[1:]))
+@click.option("--size", type=Size(), help="WIDTHxHEIGHT of the input.  [default: any]")
+@click.option("--batch", type=click.IntRange(1), help="Frames, with --size.  [default: 1]")
+@click.option("--calibrate", type=FILE, help="For int8: folder of pictures, where the model has no weights for it.")
+@click.option("--validation", type=FILE, help="For int8: folder that holds Set5, by which it is judged.")
+@click.option("--overwrite", "-y", is_flag=True, help="Replace OUT.onnx if it exists.")
+def export(model: str, output: Path, **values: Any) -> None:
+    """Write MODEL as ONNX: input "x" and output "y", float32 (N, C, H, W) with values from 0 to 1."""
+    from vsr.export.onnx import export_model
+
+    click.echo(f"vsr: {export_model(model, output, **values)}", err=True)

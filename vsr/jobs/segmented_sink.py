@@ -1,0 +1,138 @@
+"""Encode the frames of a long job to segments, and join them when all are done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from vsr.jobs.journal import Done, Journal
+from vsr.jobs.options import JobOptions
+from vsr.jobs.plan import VideoPlan, plan_video
+from vsr.jobs.source import open_source
+from vsr.media.read.reader import Chunk, FramePosition, VideoReader
+from vsr.media.write.segments import JoinedWriter, SegmentWriter
+from vsr.pipeline.upscaler import Upscaler
+
+__all__ = ["InPlace", "SegmentedSink"]
+
+
+class InPlace:
+    """The sink of a job of which nothing is left to do but to clear away."""
+
+    num_damaged = num_damaged_audio = num_lost_chapters = 0
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal, self.num_frames = journal, journal.num_frames
+
+    def write(self, chunk: Chunk) -> None:
+        raise AssertionError("there is nothing to write")
+
+    def finish(self) -> None: ...
+
+    def verify(self) -> None: ...
+
+    def commit(self) -> None:
+        self._journal.forget()
+
+    def abort(self) -> None: ...
+
+
+class SegmentedSink:
+    """Encodes frames to segments, records them, and joins them with the other streams of the source."""
+
+    def __init__(
+        self, journal: Journal, source: Path, options: JobOptions, reader: VideoReader, upscaler: Upscaler
+    ) -> None:
+        """reader: stands after the frames that are done."""
+        self._journal, self._source, self._options = journal, source, options
+        self._reader, self._upscaler = reader, upscaler
+        self._settings = self._plan(reader).settings
+        self._num_damaged_before = journal.done[-1].num_damaged if journal.done else 0
+        self._pts_before = sorted(pts for done in journal.done for pts in done.segment.pts)
+        self._marks: dict[int, tuple[FramePosition, int]] = {}  # by the number of frames up to there
+        self._segment: SegmentWriter | None = None
+        self._joined: JoinedWriter | None = None
+        self._joining: VideoReader | None = None
+        if journal.done:
+            upscaler.go_on_in(journal.done[-1].precision)
+
+    def _plan(self, reader: VideoReader) -> VideoPlan:
+        return plan_video(reader, self._journal.output, self._options, self._upscaler.card)
+
+    @property
+    def num_frames(self) -> int:
+        return self._journal.num_frames + (self._segment.num_frames if self._segment else 0)
+
+    @property
+    def num_damaged(self) -> int:
+        """Damaged packets of the source, in all runs."""
+        return self._num_damaged_before + self._reader.num_damaged
+
+    @property
+    def num_damaged_audio(self) -> int:
+        return self._joined.num_damaged_audio if self._joined else 0
+
+    @property
+    def num_lost_chapters(self) -> int:
+        return self._joined.num_lost_chapters if self._joined else 0
+
+    def marked(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        """The chunks as they are; takes down by what the last frame of each segment can be found again."""
+        num_frames, last = self._journal.num_frames, None
+        for chunk in chunks:
+            if chunk.batch is not None:
+                last = chunk.batch
+                num_frames += last.num_frames
+                if num_frames % self._journal.num_frames_per_segment == 0:
+                    self._marks[num_frames] = (FramePosition.of_last(last), self.num_damaged)
+            yield chunk
+        if last is not None:
+            self._marks[num_frames] = (FramePosition.of_last(last), self.num_damaged)
+
+    def write(self, chunk: Chunk) -> None:
+        """Encode a chunk's frames; its packets wait for the last pass."""
+        if chunk.batch is None:
+            return
+        if self._segment is None:
+            self._segment = SegmentWriter(self._journal.next_path, self._settings, self._reader.info)
+        self._segment.encode(chunk.batch)
+        if self._segment.num_frames >= self._journal.num_frames_per_segment:
+            self._finish_segment(self._segment)
+
+    def _finish_segment(self, writer: SegmentWriter) -> None:
+        last, num_damaged = self._marks.pop(self.num_frames)
+        segment = writer.finish()
+        self._segment = None
+        self._journal.add(Done(segment, last, num_damaged, self._upscaler.precision))
+
+    def finish(self) -> None:
+        """Finish the last segment; join all, in a pass over the source for the packets of its other streams."""
+        if self._segment is not None:
+            self._finish_segment(self._segment)
+        output = self._journal.output
+        self._joining = reader = open_source(self._source, self._options)
+        plan, segments = self._plan(reader), [done.segment for done in self._journal.done]
+        partial = self._journal.folder / f"joined{output.suffix}"
+        self._joined = JoinedWriter(output, reader, plan.settings, plan.streams, segments, partial, plan.container)
+        self._joined.write_all(reader)
+
+    def verify(self) -> None:
+        """Read the joined file back, against the frames that were handed out in all runs, and the source's packets."""
+        assert self._joined is not None and self._joining is not None
+        self._joined.check([*self._pts_before, *self._reader.pts], self._reader.info.time_base, self._joining)
+
+    def commit(self) -> None:
+        """Put the joined file in its place. Killed on the way, the job is found complete by the next run."""
+        assert self._joined is not None
+        self._journal.add_joined(self._joined.partial)
+        self._joined.commit()
+        self._journal.forget()
+
+    def abort(self) -> None:
+        """Remove what is not complete; the segments that are stay."""
+        if self._segment is not None:
+            self._segment.abort()
+        if self._joined is not None:
+            self._joined.abort()
+        if self._joining is not None:
+            self._joining.close()

@@ -1,0 +1,207 @@
+"""Decide which of the other streams the output container can hold, and how."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import av
+from av.audio.layout import AudioLayout
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
+from av.stream import Disposition, Stream
+
+from vsr.errors import reason
+
+__all__ = [
+    "ATTACHED_COVERS",
+    "AUDIO_ENCODERS",
+    "FROM_ZERO_ON",
+    "AudioMode",
+    "StreamPlan",
+    "add_copy",
+    "codec_name",
+    "plan_streams",
+    "with_names",
+]
+
+AudioMode = Literal["copy", "aac", "opus", "none"]
+AUDIO_ENCODERS: dict[str, str] = {"aac": "aac", "opus": "libopus"}
+
+# What the transcoded audio of a container should be where its own default is an old codec.
+_CONTAINER_AUDIO = {"webm": "libopus", "matroska": "libopus", "mpegts": "aac"}
+
+# What MPEG-TS has numbers for. FFmpeg writes the rest as private data, in which no player finds anything.
+_MPEGTS_CODECS = {
+    "h264", "hevc", "vvc", "mpeg1video", "mpeg2video", "mpegvideo", "mpeg4", "vc1", "cavs", "jpeg2000",
+    "mp1", "mp1float", "mp2", "mp2float", "mp3", "mp3float", "aac", "aac_latm", "ac3", "eac3", "dca", "truehd",
+    "opus", "libopus", "s302m", "dvbsub", "pgssub", "libzvbi_teletextdec",
+}  # fmt: skip
+_COVER_CONTAINERS = {"mp4", "ipod", "matroska", "nut", "asf"}  # Matroska has some as attachments, others as a track
+
+# Subtitles that are words; the others are pictures, which nothing here can read.
+_CONTAINER_TEXT = {"mp4": "mov_text", "mov": "mov_text", "ipod": "mov_text", "webm": "webvtt", "matroska": "ass"}
+_TEXT_CODECS = {"srt", "subrip", "ssa", "ass", "mov_text", "webvtt", "text"}
+
+# Covers that Matroska holds as attachments; a track of one picture would be a second video to players.
+ATTACHED_COVERS = {"png": ("cover.png", "image/png"), "mjpeg": ("cover.jpg", "image/jpeg")}
+
+# Whose muxers make a timecode track of the tag that the video stream has.
+_TIMECODE_CONTAINERS = {"mp4", "mov"}
+FROM_ZERO_ON = {"nut"}  # containers without times before zero
+
+# Containers that hold PCM only with a name for each channel; PCM elsewhere may have none, and the muxer says so last.
+_NAMED_CHANNELS_ONLY = {"mp4", "ipod", "3gp", "3g2", "psp"}
+_USUAL_LAYOUTS = {
+    "1 channels": "mono", "2 channels": "stereo", "3 channels": "2.1", "4 channels": "4.0", "5 channels": "5.0",
+    "6 channels": "5.1", "7 channels": "6.1", "8 channels": "7.1",
+}  # fmt: skip
+
+
+def codec_name(stream: Stream) -> str | None:
+    """FFmpeg's name of a stream's codec, or None where neither a decoder nor PyAV's class knows one."""
+    return getattr(stream.codec_context or stream, "name", None)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """What happens to one stream of the input. `note` says why, where it is not plainly copied.
+
+    cover: the picture of a stream that is to become an attachment.
+    """
+
+    stream: Stream
+    action: Literal["copy", "transcode", "attach", "leave"]
+    encoder: str | None = None
+    note: str | None = None
+    is_loss: bool = False
+    cover: bytes = b""
+
+    @property
+    def title(self) -> str:
+        codec = codec_name(self.stream) or "unknown codec"
+        language = f", {self.stream.language}" if self.stream.language else ""
+        return f"{self.stream.type} stream {self.stream.index} ({codec}{language})"
+
+
+def plan_streams(
+    streams: Iterable[Stream],
+    container: str,
+    audio: AudioMode,
+    has_chapters: bool,
+    chosen: Container[int] | None = None,
+    covers: Mapping[int, bytes] | None = None,
+) -> list[StreamPlan]:
+    """Decide for every stream: copied where the container takes it, else transcoded (audio, text) or left out.
+
+    container: FFmpeg's name of the output format.  chosen: indices of the streams that are wanted; None for all.
+    covers: attached pictures by the index of their stream.
+    """
+    plans = []
+    for stream in streams:
+        cover = (covers or {}).get(stream.index)
+        if chosen is not None and stream.index not in chosen:
+            plans.append(StreamPlan(stream, "leave", note="left out as asked (-map)"))
+        elif cover and container == "matroska" and codec_name(stream) in ATTACHED_COVERS:
+            plans.append(StreamPlan(stream, "attach", cover=cover))
+        else:
+            plan = _plan_stream(stream, container, audio, has_chapters)
+            plans.append(_without_past(plan) if container in FROM_ZERO_ON else plan)
+    return plans
+
+
+def _without_past(plan: StreamPlan) -> StreamPlan:
+    """The plan of a stream that goes where there are no times before zero.
+
+    FFmpeg's start of a stream does not count what only prepares the decoder and is not played.
+    """
+    if plan.action != "copy" or plan.stream.type not in ("audio", "subtitle"):
+        return plan
+    if (plan.stream.start_time or 0) < 0:
+        return replace(plan, note="what lies before time zero is left out: its container has none", is_loss=True)
+    if plan.stream.type == "subtitle":
+        return plan
+    note = "copied, but for what lies before time zero to prepare the decoder: the container has no such times"
+    return replace(plan, note=note)
+
+
+def _plan_stream(stream: Stream, container: str, audio: AudioMode, has_chapters: bool) -> StreamPlan:
+    if stream.type == "audio" and audio == "none":
+        return StreamPlan(stream, "leave", note="left out as asked (--audio none)")
+    if stream.type == "audio" and audio in AUDIO_ENCODERS and not _has_decoder(stream):
+        return StreamPlan(stream, "leave", note="left out: this FFmpeg has no decoder for it", is_loss=True)
+    if stream.type == "audio" and audio in AUDIO_ENCODERS:
+        return StreamPlan(stream, "transcode", AUDIO_ENCODERS[audio], f"transcoded to {audio} as asked")
+    if stream.type == "data" and stream.name == "bin_data" and has_chapters:
+        return StreamPlan(stream, "leave", note="is a chapter track, rebuilt from the chapters")
+    if stream.type == "data" and "timecode" in stream.metadata and container in _TIMECODE_CONTAINERS:
+        return StreamPlan(stream, "leave", note="is a timecode track, rebuilt from the timecode")
+    refusal = _known_refusal(stream, container) or _refusal(stream, container)
+    if refusal is None:
+        return StreamPlan(stream, "copy")
+    if stream.type == "audio" and stream.codec_context is not None:
+        encoder = _audio_encoder(container)
+        if encoder:
+            note = f"transcoded to {encoder}: {container} cannot hold it as it is"
+            return StreamPlan(stream, "transcode", encoder, note, is_loss=True)
+    if stream.type == "subtitle" and codec_name(stream) in _TEXT_CODECS:
+        encoder = _CONTAINER_TEXT.get(container)
+        if encoder:
+            note = f"transcoded to {encoder}: {container} cannot hold it as it is"
+            return StreamPlan(stream, "transcode", encoder, note, is_loss=True)
+    return StreamPlan(stream, "leave", note=f"left out: {container} cannot hold it ({refusal})", is_loss=True)
+
+
+def _has_decoder(stream: Stream) -> bool:
+    return stream.codec_context is not None
+
+
+def _known_refusal(stream: Stream, container: str) -> str | None:
+    """What a header alone does not show."""
+    if codec_name(stream) in ("amrnb", "amrwb") and container in ("mov", "mp4", "3gp", "3g2", "ipod"):
+        return "several AMR frames in a packet"  # as phones record it; the muxer stops at the first
+    if Disposition.attached_pic in stream.disposition and container not in _COVER_CONTAINERS:
+        return "no covers"  # which its muxer leaves out without a word, or makes a second video of
+    is_numbered = stream.type not in ("audio", "video", "subtitle") or codec_name(stream) in _MPEGTS_CODECS
+    if container == "mpegts" and not is_numbered:
+        return "it has no number for this codec"
+    return None
+
+
+def _refusal(stream: Stream, container: str) -> str | None:
+    """Why a container does not take a stream: found out by writing a header with it alone."""
+    try:
+        with av.open(io.BytesIO(), "w", format=container) as probe:
+            copied = add_copy(probe, stream)
+            if copied.type == "attachment":  # needs a stream beside it, and the muxer has the last word
+                return None if container == "matroska" else "no attachments"
+            probe.start_encoding()
+    except (av.FFmpegError, ValueError, OSError) as error:
+        return reason(error)
+    return None
+
+
+def _audio_encoder(container: str) -> str | None:
+    if container in _CONTAINER_AUDIO:
+        return _CONTAINER_AUDIO[container]
+    with av.open(io.BytesIO(), "w", format=container) as probe:
+        name = probe.default_audio_codec
+    return name if name in av.codecs_available and name != "none" else None
+
+
+def add_copy(output: OutputContainer, stream: Stream) -> Stream:
+    copied: Stream = output.add_stream_from_template(stream, opaque=True)
+    copied.metadata.update(stream.metadata)
+    copied.disposition = stream.disposition
+    if isinstance(copied, AudioStream) and output.format.name in _NAMED_CHANNELS_ONLY:
+        context = copied.codec_context
+        if context.name.startswith("pcm_"):
+            context.layout = with_names(context.layout)
+    return copied
+
+
+def with_names(layout: AudioLayout) -> AudioLayout | str:
+    """A layout for channels of which only the number is known, as ffmpeg guesses it; else the layout as it is."""
+    return _USUAL_LAYOUTS.get(layout.name, layout)
