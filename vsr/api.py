@@ -31,7 +31,7 @@ def enhance(
 ) -> JobReport:
     """Upscale a video file to a video file, or a picture to a picture, as `vsr enhance` does.
 
-    options: the fields of `vsr.jobs.plan.JobOptions`, such as model="fast", size="1080p", crf=16,
+    options: the fields of `vsr.jobs.options.JobOptions`, such as model="fast", size="1080p", crf=16,
         overwrite=True; start_seconds, duration_seconds and framerate may be any number.
     note: called with one line for each thing worth knowing.  on_progress: called after each batch.
 

@@ -7,9 +7,7 @@ from fractions import Fraction
 
 from vsr.color.pixel_formats import PixelFormat
 from vsr.frames import Color
-from vsr.media.read.color_tags import (
-    HdrMetadata,
-)
+from vsr.media.read.color_tags import HdrMetadata
 
 __all__ = ["VideoInfo"]
 
