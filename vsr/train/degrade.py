@@ -14,11 +14,19 @@ from torch import Tensor
 
 from vsr.color.resample import reduce_bicubic
 from vsr.color.resample import reduce_gaussian as gaussian
-from vsr.train.codec import x264_rgb_round_trip
+from vsr.train.codec import CODECS, X26X_PRESETS, CodecSettings, x264_rgb_round_trip
 
-__all__ = ["DEGRADATIONS", "Degradation", "LowFrame", "VideoDegradation", "gaussian"]
-
-PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium")
+__all__ = [
+    "DEGRADATIONS",
+    "Degradation",
+    "LowFrame",
+    "VideoDegradation",
+    "gaussian",
+    "gaussian_kernel",
+    "hwc_float",
+    "reduction_taps",
+    "sensor_noise",
+]
 
 
 class LowFrame(NamedTuple):
@@ -99,7 +107,7 @@ class VideoDegradation:
     signal_dependent_probability: float = 0.5
     gray_noise_probability: float = 0.5
     crf: tuple[int, int] = (18, 32)
-    presets: tuple[str, ...] = PRESETS
+    presets: tuple[str, ...] = X26X_PRESETS
     gop_frames: tuple[int, ...] = (3, 5, 250, 250, 250, 250)
     b_frames: tuple[int, int] = (0, 3)
 
@@ -114,7 +122,7 @@ class VideoDegradation:
     def __call__(self, high: Tensor, scale: int, smallest: int, rng: np.random.Generator) -> list[LowFrame]:
         height, width = high.shape[-2:]
         corners = self._path((height, width), scale, smallest, rng)
-        filtered = self._filtered(_hwc_float(high), scale, rng)
+        filtered = self._filtered(hwc_float(high), scale, rng)
         rows = (height - int(corners[:, 0].max())) // scale
         columns = (width - int(corners[:, 1].max())) // scale
         frames = np.stack([filtered[y::scale, x::scale][:rows, :columns] for y, x in corners])
@@ -141,10 +149,10 @@ class VideoDegradation:
             low, highest = (sigma * scale for sigma in self.blur_sigma_lr_pixels)
             along = rng.uniform(low, highest)
             across = rng.uniform(low, highest) if rng.random() < self.anisotropic_probability else along
-            kernel = _gaussian_kernel(along, across, rng.uniform(0, math.pi))
+            kernel = gaussian_kernel(along, across, rng.uniform(0, math.pi))
             high = cv2.filter2D(high, cv2.CV_32F, kernel, borderType=cv2.BORDER_REFLECT)
         names, weights = zip(*self.kernel_weights, strict=True)
-        taps = _reduction_taps(str(rng.choice(names, p=np.array(weights) / sum(weights))), scale)
+        taps = reduction_taps(str(rng.choice(names, p=np.array(weights) / sum(weights))), scale)
         anchor = (len(taps) - scale) // 2
         return cv2.sepFilter2D(high, cv2.CV_32F, taps, taps, anchor=(anchor, anchor), borderType=cv2.BORDER_REFLECT)
 
@@ -152,27 +160,16 @@ class VideoDegradation:
         """(N, h, w, 3) float32 code values with the noise of a sensor, new in every frame."""
         if rng.random() >= self.noise_probability:
             return frames
-        sigma = np.float32(rng.uniform(*self.noise_sigma_codes))
-        signal_dependent = rng.random() < self.signal_dependent_probability
+        sigma = rng.uniform(*self.noise_sigma_codes)
+        signal_dependent = bool(rng.random() < self.signal_dependent_probability)
         channels = 1 if rng.random() < self.gray_noise_probability else 3
-        noise = rng.standard_normal((*frames.shape[:3], channels), np.float32) * sigma
-        if signal_dependent:  # photons: the variance grows with the light; the same sigma as above at white
-            noise = noise * np.sqrt(frames.clip(0, 255) / 255)
-        return np.asarray(frames + noise)
+        return np.asarray(frames + sensor_noise(frames, sigma, signal_dependent, channels, rng))
 
     def _encoder_options(self, rng: np.random.Generator) -> dict[str, str]:
-        params = {
-            "keyint": int(rng.choice(self.gop_frames)),
-            "bframes": int(rng.integers(self.b_frames[0], self.b_frames[1], endpoint=True)),
-            # Macroblock-tree looks at the frames to come, of which a clip this short has none, and x264's
-            # assembly for it gives other bytes from run to run.
-            "mbtree": 0,
-        }
-        return {
-            "crf": str(rng.integers(self.crf[0], self.crf[1], endpoint=True)),
-            "preset": str(rng.choice(self.presets)),
-            "x264-params": ":".join(f"{key}={value}" for key, value in params.items()),
-        }
+        gop_frames = int(rng.choice(self.gop_frames))
+        b_frames = int(rng.integers(self.b_frames[0], self.b_frames[1], endpoint=True))
+        crf = int(rng.integers(self.crf[0], self.crf[1], endpoint=True))
+        return CODECS["h264"].options(CodecSettings(crf, gop_frames, b_frames, str(rng.choice(self.presets))))
 
 
 DEGRADATIONS: dict[str, Degradation] = {
@@ -182,7 +179,21 @@ DEGRADATIONS: dict[str, Degradation] = {
 }
 
 
-def _hwc_float(image: Tensor) -> np.ndarray:
+def sensor_noise(
+    frames: np.ndarray, sigma: float, signal_dependent: bool, channels: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw the noise of a sensor for (N, h, w, 3) float32 code values, new in every frame.
+
+    sigma: in code values; of white, where the noise is signal-dependent.
+    channels: 1 for noise that is grey, 3 for noise of its own in each colour.
+    """
+    noise = rng.standard_normal((*frames.shape[:3], channels), np.float32) * np.float32(sigma)
+    # Photons: the variance grows with the light.
+    return np.asarray(noise * np.sqrt(frames.clip(0, 255) / 255) if signal_dependent else noise)
+
+
+def hwc_float(image: Tensor) -> np.ndarray:
+    """Turn a (3, H, W) image into (H, W, 3) float32 of the same values."""
     return np.ascontiguousarray(image.permute(1, 2, 0).numpy(), dtype=np.float32)
 
 
@@ -190,16 +201,16 @@ def _normalized(kernel: np.ndarray) -> np.ndarray:
     return np.asarray(kernel / kernel.sum(), np.float32)
 
 
-def _gaussian_kernel(along: float, across: float, angle: float) -> np.ndarray:
-    """A Gaussian of two sigmas in pixels, the first in the direction `angle` (radians)."""
+def gaussian_kernel(along: float, across: float, angle: float) -> np.ndarray:
+    """Make a Gaussian of two sigmas in pixels, the first in the direction `angle` (radians)."""
     radius = math.ceil(3 * max(along, across))
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float64)
     u, v = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
     return _normalized(np.exp(-np.square(u / along) / 2 - np.square(v / across) / 2))
 
 
-def _reduction_taps(name: str, scale: int) -> np.ndarray:
-    """An antialiased reduction by `scale` as one filter about the middle of a cell of `scale` pixels."""
+def reduction_taps(name: str, scale: int) -> np.ndarray:
+    """Make one filter of an antialiased reduction by `scale`, about the middle of a cell of `scale` pixels."""
     radius, kernel = _KERNELS[name]
     num_taps = 2 * math.ceil(radius * scale - scale / 2) + scale
     distance = np.abs(np.arange(num_taps) - (num_taps - 1) / 2) / scale
