@@ -20,8 +20,8 @@ def _documented() -> dict[str, int]:
     return {name: int(code) for name, code in pairs}
 
 
-def test_all_names_exactly_the_classes_of_the_module_and_reason() -> None:
-    assert sorted(errors.__all__) == sorted([*_defined(), "reason"])
+def test_all_names_the_classes_of_the_module_and_what_goes_with_them() -> None:
+    assert sorted(errors.__all__) == sorted(["OPTION", *_defined(), "reason"])
 
 
 def test_every_error_can_be_caught_as_vsr_error() -> None:

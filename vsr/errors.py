@@ -7,21 +7,28 @@
     ├── ModelError               5   an unknown model, or weights that do not fit or fail their checksum
     ├── EngineError              6   the network failed (out of memory at the smallest tile, NaN at every precision)
     ├── VerificationError        7   the finished output does not match the input
-    ├── StrictError              8   `--strict`: something would have been lost with a warning
-    └── MissingExtraError        9   an optional part is not installed; the text names the extra
+    ├── StrictError              8   `strict=True`: something would have been left out with a warning
+    ├── MissingExtraError        9   an optional part is not installed; the text names the extra
+    └── JobCancelledError       10   `Job.cancel()` was called
 
-Click's own usage errors keep exit code 2; an interrupt (Ctrl-C) ends with 130, SIGTERM with 143. Where whoever reads
-stdout goes away, Python's own BrokenPipeError comes out, and the command line ends quietly with 141, which is what
-a shell makes of SIGPIPE. Of several inputs, the code is that of the first that failed.
+Click's own usage errors keep exit code 2; an interrupt (Ctrl-C) ends with 130, SIGTERM with 143. Where the program
+that reads stdout ends early, Python's own BrokenPipeError comes out, and the command line ends quietly with 141, as a
+shell reports SIGPIPE. Of several inputs, the code is that of the first that failed.
+
+A text names an option as a keyword of `vsr.enhance`, in backticks: "`scale=40`: must lie between 1 and 16". The
+command line finds these by `OPTION` and puts its own spelling there (--scale 40), a service that of its requests.
 """
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 __all__ = [
+    "OPTION",
     "EngineError",
     "InputError",
+    "JobCancelledError",
     "MissingExtraError",
     "ModelError",
     "OptionError",
@@ -31,6 +38,8 @@ __all__ = [
     "VsrError",
     "reason",
 ]
+
+OPTION = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")  # an option in a text: its name, and its value if given
 
 
 class VsrError(Exception):
@@ -56,6 +65,12 @@ class OptionError(VsrError):
 
     exit_code = 4
 
+    @property
+    def option(self) -> str | None:
+        """The name of the option at fault: the first in the text; None where the text names none."""
+        found = OPTION.search(str(self))
+        return found[1] if found else None
+
 
 class ModelError(VsrError):
     """An unknown model, or weights that do not fit it."""
@@ -76,7 +91,7 @@ class VerificationError(VsrError):
 
 
 class StrictError(VsrError):
-    """Under `--strict`, something would have been lost that otherwise is only a warning."""
+    """Under `strict=True`, something would have been left out that otherwise is only a warning."""
 
     exit_code = 8
 
@@ -91,6 +106,12 @@ class MissingExtraError(VsrError):
         self.extra = extra
 
 
+class JobCancelledError(VsrError):
+    """The job was ended by `Job.cancel()`, as Ctrl-C would have ended it."""
+
+    exit_code = 10
+
+
 def reason(error: BaseException) -> str:
-    """What FFmpeg or the system said, without the numbers and names around it."""
+    """Return the message of FFmpeg or the system, without the numbers and names around it."""
     return str(getattr(error, "strerror", None) or error)

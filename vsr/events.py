@@ -1,22 +1,62 @@
-"""What a running job says: notes for people, and its progress."""
+"""Notes and progress of a running job."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
 
-__all__ = ["Note", "Progress"]
+__all__ = ["Note", "NoteCode", "OnNote", "Progress"]
 
-Note = Callable[[str], None]
+
+class NoteCode(StrEnum):
+    """The subject of a note, for programs; its text may change, its code does not."""
+
+    MODEL = "model"  # which model runs, and why
+    ENGINE = "engine"  # an engine is built, compiled, loaded or ready
+    FALLBACK = "fallback"  # another precision or backend than the first choice goes on
+    MEMORY = "memory"  # out of memory: smaller batches or tiles go on
+    REUSE = "reuse"  # how much of a frame is taken over from the one before
+    INPUT = "input"  # how the input is read: an assumed frame rate or colour, deinterlacing, decoding on the CPU
+    DAMAGE = "damage"  # parts of the input that are missing or cannot be decoded
+    TIMESTAMPS = "timestamps"  # timestamps that were moved on
+    OMISSION = "omission"  # a part of the input that the output cannot hold; `strict=True` makes it an error
+    STREAM = "stream"  # another stream that is transcoded, or left out as asked
+    OUTPUT = "output"  # how the output is written, and what lies beside it
+    REFERENCE = "reference"  # how the reference is compared
+    RESUME = "resume"  # a job that goes on, or could go on, after it was stopped
+    FILES = "files"  # progress through several inputs: begun, skipped, all done
+
+
+class Note(str):
+    """A line for people, with a code for programs; it is a string, so that `note=print` works.
+
+    code: its subject.
+    """
+
+    __slots__ = ("code",)
+    code: NoteCode
+
+    def __new__(cls, code: NoteCode, text: str) -> Self:
+        note = super().__new__(cls, text)
+        note.code = code
+        return note
+
+    def __getnewargs__(self) -> tuple[NoteCode, str]:  # type: ignore[override]
+        return self.code, str(self)
+
+
+OnNote = Callable[[str], None]  # called with each note of a job
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job is.
+    """The state of a running job.
 
-    num_frames_expected: comes from the container's header and may be absent or wrong.
-    seconds: since this run began.  num_frames_before: of num_frames, those that an earlier run has done.
-    out_seconds: when the last of the frames is shown, in seconds on the output's clock.
+    num_frames: upscaled so far.  num_frames_expected: by the container's header; None where it does not say, and
+        it may be wrong.  seconds: since this run began.  num_frames_before: of `num_frames`, those of an earlier run.
+    out_seconds: the time of the last upscaled frame, in seconds on the output's clock.
     """
 
     num_frames: int

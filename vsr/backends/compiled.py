@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vsr.events import Note
+from vsr.events import OnNote
 
 __all__ = ["CompiledNet", "Compiler", "compile_for_gpu"]
 
@@ -30,7 +30,7 @@ class CompiledNet:
     frames are not worth another minute. Out of memory surfaces as itself, and the shape is forgotten.
     """
 
-    def __init__(self, net: nn.Module, compiler: Compiler, note: Note = lambda line: None) -> None:
+    def __init__(self, net: nn.Module, compiler: Compiler, note: OnNote = lambda line: None) -> None:
         """note: called with a line when a shape is compiled, and with the reason where that fails; then no more."""
         self._net, self._compiler, self._note = net, compiler, note
         self._compiled: Function | None = None

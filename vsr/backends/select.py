@@ -15,7 +15,7 @@ from vsr.backends.installed import FASTEST, PACKAGES, Backend, is_installed
 from vsr.backends.onnx_model import OnnxFile
 from vsr.backends.torch_engine import TorchEngine
 from vsr.errors import EngineError, MissingExtraError, OptionError
-from vsr.events import Note
+from vsr.events import OnNote
 from vsr.models.quantization import is_quantized, without_quantization
 
 __all__ = ["EngineMaker", "Place", "choose_place"]
@@ -82,7 +82,7 @@ class EngineMaker:
         *,
         label: str = "",
         work: float | None = None,
-        note: Note = lambda line: None,
+        note: OnNote = lambda line: None,
         load_quantized: Callable[[], nn.Module] | None = None,
     ) -> None:
         self.place, self._net, self._channels = place, net, channels

@@ -23,7 +23,7 @@ from vsr.backends.engine import PRECISIONS, Precision
 from vsr.backends.engine_store import EngineKey, EngineStore, Target
 from vsr.backends.onnx_export import export_onnx, fingerprint
 from vsr.errors import EngineError, MissingExtraError
-from vsr.events import Note
+from vsr.events import OnNote
 
 __all__ = ["INPUT", "OUTPUT", "TensorRTEngine", "load_tensorrt", "make_tensorrt_engine"]
 
@@ -41,7 +41,7 @@ def make_tensorrt_engine(
     channels: int,
     precision: Precision,
     device: torch.device,
-    note: Note = lambda line: None,
+    note: OnNote = lambda line: None,
     label: str = "",
     make_runner: Callable[[torch.device], DeviceRunner] = CudaRunner,
     store: EngineStore | None = None,
@@ -90,7 +90,7 @@ class TensorRTEngine:
         precision: Precision,
         runner: DeviceRunner,
         store: EngineStore,
-        note: Note,
+        note: OnNote,
         label: str = "",
     ) -> None:
         self.device, self.dtype = runner.device, PRECISIONS[precision]

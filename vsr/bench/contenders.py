@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vsr.bench.opencv_peer import load_opencv_peer
 from vsr.errors import OptionError
-from vsr.events import Note
+from vsr.events import OnNote
 from vsr.pipeline.loading import load_model
 from vsr.quality.protocols import Upscale, upscale_bicubic, upscale_with
 
@@ -41,7 +41,7 @@ def contenders(
     device: str = "auto",
     precision: str = "auto",
     backend: str = "auto",
-    note: Note = lambda line: None,
+    note: OnNote = lambda line: None,
 ) -> tuple[list[Contender], int]:
     """Bicubic and Lanczos first, then the models by name or file, then files of OpenCV's dnn_superres; and their scale.
 
@@ -79,7 +79,7 @@ def _lanczos(scale: int) -> Upscale:
     return upscale
 
 
-def _model(model: str, device: str, precision: str, backend: str, note: Note) -> Contender:
+def _model(model: str, device: str, precision: str, backend: str, note: OnNote) -> Contender:
     upscaler = load_model(model, device=device, precision=precision, backend=backend, note=note)
     path = Path(model)
     name = path.stem if path.is_file() else upscaler.card.name

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vsr.errors import InputError, OptionError
-from vsr.events import Note
+from vsr.events import OnNote
 from vsr.media.image_sequence import is_image
 from vsr.media.images import read_rgb
 from vsr.media.read.reader import VideoReader
@@ -139,7 +139,7 @@ def pictures_in(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(path for path in folder.iterdir() if path.is_file() and is_image(path)))
 
 
-def truths(clip: Clip, note: Note) -> Iterator[tuple[str, Tensor]]:
+def truths(clip: Clip, note: OnNote) -> Iterator[tuple[str, Tensor]]:
     """Name and (3, H, W) uint8 RGB of every picture of a clip. note: called with what is odd about a video."""
     if clip.is_video:
         for index, frame in enumerate(decoded_video(clip.paths[0], note)):

@@ -19,7 +19,7 @@ from vsr.bench.results import Report, Row, Strip, clip_means, overall_means
 from vsr.bench.strips import crop_of, telling_corner
 from vsr.color.resample import mod_crop
 from vsr.errors import InputError, ModelError, OptionError
-from vsr.events import Note, Progress
+from vsr.events import OnNote, Progress
 from vsr.quality.frames import Picture
 from vsr.quality.protocols import Degradation, Protocol, check_gate, clip_protocol, stills_protocol
 from vsr.quality.provenance import describe_run
@@ -44,7 +44,7 @@ def measure_quality(
     precision: str = "auto",
     backend: str = "auto",
     on_progress: OnProgress = lambda progress: None,
-    note: Note = lambda line: None,
+    note: OnNote = lambda line: None,
 ) -> Report:
     """Measure models and the baselines on a set (`find_dataset`), by the protocol of stills or of Vid4.
 
@@ -94,7 +94,7 @@ class _Run:
         ways: list[Contender],
         lpips: Lpips | None,
         on_progress: OnProgress,
-        note: Note,
+        note: OnNote,
     ) -> None:
         self.dataset, self.protocol, self.ways = dataset, protocol, ways
         self.lpips, self.on_progress, self.note = lpips, on_progress, note

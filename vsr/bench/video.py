@@ -16,7 +16,7 @@ from vsr.bench.meter import Meter, lpips_from
 from vsr.bench.results import Report, Row, Strip
 from vsr.bench.strips import crop_of, telling_corner
 from vsr.errors import InputError, OptionError
-from vsr.events import Note, Progress
+from vsr.events import OnNote, Progress
 from vsr.media.read.reader import VideoReader
 from vsr.quality.frames import LUMA, Decoded, Luma, Picture, as_measured, decoded_video
 from vsr.quality.metrics import pooled_psnr_db
@@ -35,7 +35,7 @@ def compare_files(
     skip: int = 0,
     lpips: Path | None = None,
     on_progress: OnProgress = lambda progress: None,
-    note: Note = lambda line: None,
+    note: OnNote = lambda line: None,
 ) -> Report:
     """Measure every frame of `distorted` against that of `reference`: two videos, or two folders of pictures.
 
@@ -95,7 +95,7 @@ class Pair:
 
 
 def paired_frames(
-    reference: Path, distorted: Path, *, crop: int = 0, skip: int = 0, note: Note = lambda line: None
+    reference: Path, distorted: Path, *, crop: int = 0, skip: int = 0, note: OnNote = lambda line: None
 ) -> Iterator[Pair]:
     """The frames that `compare_files` measures, as it measures them; it raises the same errors."""
     for index, (truth, output) in _without_ends(_pairs(reference, distorted, note), skip):
@@ -112,7 +112,7 @@ def paired_frames(
 # -- which frame belongs to which ----------------------------------------------------------------------------------
 
 
-def _pairs(reference: Path, distorted: Path, note: Note) -> Iterator[tuple[Decoded, Decoded]]:
+def _pairs(reference: Path, distorted: Path, note: OnNote) -> Iterator[tuple[Decoded, Decoded]]:
     if reference.is_dir() != distorted.is_dir():
         raise OptionError(f"{reference} and {distorted}: compare two videos, or two folders of pictures")
     if not reference.is_dir():
@@ -126,7 +126,7 @@ def _pairs(reference: Path, distorted: Path, note: Note) -> Iterator[tuple[Decod
     return zip(decoded_pictures(first), decoded_pictures(second), strict=True)
 
 
-def _by_time(reference: Path, distorted: Path, note: Note) -> Iterator[tuple[Decoded, Decoded]]:
+def _by_time(reference: Path, distorted: Path, note: OnNote) -> Iterator[tuple[Decoded, Decoded]]:
     """Frames of the same presentation time, up to the rounding of the two clocks."""
     videos = (decoded_video(path, note) for path in (reference, distorted))
     for count, (truth, output) in enumerate(zip_longest(*videos)):

@@ -17,7 +17,7 @@ from vsr.compare.canvas import Canvas, Layout, Planes
 from vsr.compare.images import write_images
 from vsr.compare.views import Comparison, View, info_of_output, views_of
 from vsr.errors import OptionError
-from vsr.events import Note, Progress
+from vsr.events import OnNote, Progress
 from vsr.frames import Color, FrameBatch
 from vsr.jobs.encoding import choose_encoding
 from vsr.jobs.omissions import sample_losses
@@ -45,7 +45,7 @@ def write_comparison(
     preset: str | None = None,
     encoder_options: dict[str, str] | None = None,
     overwrite: bool = False,
-    note: Note = lambda line: None,
+    note: OnNote = lambda line: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Comparison:
     """Two or more videos in one, or as many pictures in one.
@@ -131,7 +131,7 @@ def _write_video(
     options: JobOptions,
     layout: Layout,
     labels: Sequence[str],
-    note: Note,
+    note: OnNote,
     on_progress: Callable[[Progress], None],
 ) -> Comparison:
     begun = time.perf_counter()
@@ -237,7 +237,7 @@ def _partial_file(
         writer.abort()
 
 
-def _plan_streams(reader: VideoReader, container: str, note: Note) -> list[StreamPlan]:
+def _plan_streams(reader: VideoReader, container: str, note: OnNote) -> list[StreamPlan]:
     plans = plan_streams(reader.other_streams, container, "copy", bool(reader.container.chapters()))
     for plan in plans:
         if plan.note:
@@ -249,7 +249,7 @@ def _plan_streams(reader: VideoReader, container: str, note: Note) -> list[Strea
 
 
 def _note_conversions(
-    note: Note, readers: Sequence[VideoReader], format_: PixelFormat, color: Color, codec: str
+    note: OnNote, readers: Sequence[VideoReader], format_: PixelFormat, color: Color, codec: str
 ) -> None:
     for reader in readers:
         own_format = reader.info.pixel_format
@@ -265,7 +265,7 @@ def _note_conversions(
             )
 
 
-def _note_starts(note: Note, sources: Sequence[_Source]) -> None:
+def _note_starts(note: OnNote, sources: Sequence[_Source]) -> None:
     starts = [source.upcoming_seconds or Fraction(0) for source in sources]
     for source, start in zip(sources, starts, strict=True):
         if not is_same_moment(start, min(starts), Fraction(0)):

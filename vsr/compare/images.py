@@ -12,7 +12,7 @@ import torch
 from vsr.color.pixel_formats import FORMATS, PixelFormat
 from vsr.compare.canvas import Canvas, Layout, Planes
 from vsr.compare.views import Comparison, View, common_sizes, note_scaling
-from vsr.events import Note
+from vsr.events import OnNote
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
 from vsr.media.images import lost_in, read_image, write_image
 
@@ -20,7 +20,7 @@ __all__ = ["write_images"]
 
 
 def write_images(
-    sources: Sequence[Path], output: Path, layout: Layout, labels: Sequence[str], note: Note
+    sources: Sequence[Path], output: Path, layout: Layout, labels: Sequence[str], note: OnNote
 ) -> Comparison:
     """Write images beside each other, or two on both sides of a line, to OUTPUT. Arguments as of `write_comparison`."""
     images = [read_image(source) for source in sources]

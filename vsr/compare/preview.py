@@ -11,7 +11,7 @@ from pathlib import Path
 from vsr.compare.compare import write_comparison
 from vsr.compare.views import Comparison
 from vsr.errors import OptionError
-from vsr.events import Note, Progress
+from vsr.events import OnNote, Progress
 from vsr.jobs.encoding import choose_encoding
 from vsr.jobs.job import enhance_video
 from vsr.jobs.options import JobOptions
@@ -42,7 +42,7 @@ def write_preview(
     *,
     at_seconds: Fraction = Fraction(0),
     duration_seconds: Fraction = Fraction(5),
-    note: Note = lambda line: None,
+    note: OnNote = lambda line: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Comparison:
     """Write a part of `source` as it is, enlarged bicubically, left of a moving line, and upscaled right of it.

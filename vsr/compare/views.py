@@ -15,7 +15,7 @@ from vsr.color.resample import resample
 from vsr.color.rgb import planes_of_rgb, rgb_of_batch
 from vsr.compare.canvas import Layout, Planes
 from vsr.errors import OptionError
-from vsr.events import Note
+from vsr.events import OnNote
 from vsr.frames import Color, FrameBatch
 from vsr.media.read.reader import VideoReader
 from vsr.media.read.video_info import VideoInfo
@@ -82,7 +82,7 @@ def common_sizes(names: Sequence[Path], shown: Sequence[tuple[float, int]], layo
     return [largest] * len(sizes)
 
 
-def views_of(readers: Sequence[VideoReader], layout: Layout, note: Note) -> list[View]:
+def views_of(readers: Sequence[VideoReader], layout: Layout, note: OnNote) -> list[View]:
     turns, shown = [], []
     for reader in readers:
         info = reader.info
@@ -126,6 +126,6 @@ def _common_tick(ticks: Sequence[Fraction]) -> Fraction:
     return common if common >= _FINEST_TICK else _USUAL_TICK
 
 
-def note_scaling(note: Note, name: Path, size: tuple[int, int], fitted: tuple[int, int]) -> None:
+def note_scaling(note: OnNote, name: Path, size: tuple[int, int], fitted: tuple[int, int]) -> None:
     if size != fitted:
         note(f"{name}: scaled from {size[0]}x{size[1]} to {fitted[0]}x{fitted[1]} (bicubic)")

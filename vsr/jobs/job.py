@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from vsr.errors import OptionError
-from vsr.events import Note, Progress
+from vsr.events import OnNote, Progress
 from vsr.jobs.journal import work_folder
 from vsr.jobs.model_cache import LoadUpscaler, load_upscaler
 from vsr.jobs.omissions import name_or_refuse
@@ -38,7 +38,7 @@ def enhance_file(
     output: Path,
     options: JobOptions,
     *,
-    note: Note = lambda line: None,
+    note: OnNote = lambda line: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     load: LoadUpscaler | None = None,
 ) -> JobReport:
@@ -57,7 +57,7 @@ def enhance_image(
     output: Path,
     options: JobOptions,
     *,
-    note: Note = lambda line: None,
+    note: OnNote = lambda line: None,
     load: LoadUpscaler | None = None,
 ) -> JobReport:
     """Upscale one picture. load: as in `enhance_file`."""
@@ -88,7 +88,7 @@ def enhance_video(
     options: JobOptions,
     *,
     upscaler: Upscaler | None = None,
-    note: Note = lambda line: None,
+    note: OnNote = lambda line: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     load: LoadUpscaler | None = None,
 ) -> JobReport:
@@ -150,7 +150,7 @@ def _ends(
     reader: VideoReader,
     upscaler: Upscaler,
     plan: VideoPlan,
-    note: Note,
+    note: OnNote,
 ) -> Iterator[tuple[Iterator[Chunk], Sink]]:
     """Both ends of a job: the chunks to upscale, and where they go. What is not put in place is gone at the end."""
     batch_size = choose_batch(options, upscaler.card, reader.info.width, reader.info.height, upscaler.device)
@@ -164,7 +164,7 @@ def _ends(
         yield reader.chunks(batch_size), sink
 
 
-def _check(options: JobOptions, sink: Sink, source: Path, plan: VideoPlan, note: Note) -> None:
+def _check(options: JobOptions, sink: Sink, source: Path, plan: VideoPlan, note: OnNote) -> None:
     """Under --strict, refuse what was lost on the way; else name it. And read back what was written."""
     if sink.num_damaged:  # the reader has said so
         name_or_refuse(options, source, [f"{sink.num_damaged} damaged packets"], lambda line: None)
@@ -181,7 +181,7 @@ def _check(options: JobOptions, sink: Sink, source: Path, plan: VideoPlan, note:
 
 
 @contextmanager
-def _meter(options: JobOptions, reader: VideoReader, plan: VideoPlan, note: Note) -> Iterator[ReferenceMeter | None]:
+def _meter(options: JobOptions, reader: VideoReader, plan: VideoPlan, note: OnNote) -> Iterator[ReferenceMeter | None]:
     """What compares the frames with the reference, where there is one."""
     if options.reference is None:
         yield None

@@ -10,7 +10,7 @@ from torch import nn
 
 from vsr.backends.onnx_model import OnnxFile
 from vsr.backends.select import choose_place
-from vsr.events import Note
+from vsr.events import OnNote
 from vsr.jobs.options import JobOptions
 from vsr.jobs.plan import choose_model
 from vsr.models.cards import ModelCard
@@ -29,7 +29,7 @@ class LoadUpscaler(Protocol):
         options: JobOptions,
         width: int,
         height: int,
-        note: Note,
+        note: OnNote,
         *,
         num_frames: int | None,
         is_picture: bool = False,
@@ -37,7 +37,7 @@ class LoadUpscaler(Protocol):
 
 
 def load_upscaler(
-    options: JobOptions, width: int, height: int, note: Note, *, num_frames: int | None, is_picture: bool = False
+    options: JobOptions, width: int, height: int, note: OnNote, *, num_frames: int | None, is_picture: bool = False
 ) -> Upscaler:
     """The model of a job's options, ready for frames of that size; says which it is and why.
 

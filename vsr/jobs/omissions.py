@@ -10,7 +10,7 @@ from av.stream import Stream
 
 from vsr.color.pixel_formats import PixelFormat
 from vsr.errors import StrictError
-from vsr.events import Note
+from vsr.events import OnNote
 from vsr.frames import Range
 from vsr.jobs.options import JobOptions
 from vsr.media.read.color_tags import SD_MAX_LINES
@@ -142,7 +142,7 @@ def container_losses(
     return losses
 
 
-def name_or_refuse(options: JobOptions, source: Path, losses: list[str], note: Note) -> None:
+def name_or_refuse(options: JobOptions, source: Path, losses: list[str], note: OnNote) -> None:
     """Name what is lost; under --strict, refuse instead."""
     if losses and options.strict:
         raise StrictError(f"{source}: {'; '.join(losses)} (--strict)")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vsr.errors import InputError, OptionError
-from vsr.events import Note
+from vsr.events import OnNote
 from vsr.frames import FrameBatch
 from vsr.jobs.journal import Journal, work_folder
 from vsr.jobs.options import JobOptions
@@ -41,7 +41,7 @@ def open_journal(
     upscaler: Upscaler,
     plan: VideoPlan,
     batch_size: int,
-    note: Note,
+    note: OnNote,
 ) -> Journal | None:
     """The journal of a job that is to be resumable; None for one that is not.
 
@@ -111,7 +111,7 @@ def _num_frames_per_segment(reader: VideoReader, upscaler: Upscaler, batch_size:
 
 
 def _is_long(
-    options: JobOptions, reader: VideoReader, upscaler: Upscaler, plan: VideoPlan, batch_size: int, note: Note
+    options: JobOptions, reader: VideoReader, upscaler: Upscaler, plan: VideoPlan, batch_size: int, note: OnNote
 ) -> bool:
     """Whether the job is predicted to take more than ten minutes, by a trial of the network on the first frame."""
     num_frames, info = expected_frames(reader), reader.info
@@ -143,7 +143,7 @@ def resumed(
     reader: VideoReader,
     upscaler: Upscaler,
     batch_size: int,
-    note: Note,
+    note: OnNote,
 ) -> Iterator[tuple[Iterator[Chunk], Sink]]:
     """Both ends of a job that can be stopped: the chunks that are not done yet, and where they go.
 
@@ -163,12 +163,12 @@ def resumed(
         yield sink.marked(reader.chunks(batch_size)), sink
 
 
-def _say_what_is_kept(journal: Journal, note: Note) -> None:
+def _say_what_is_kept(journal: Journal, note: OnNote) -> None:
     if journal.done and not journal.is_over:
         note(f"{journal.num_frames} frames are done and kept; the same command goes on from there")
 
 
-def _going_on(reader: VideoReader, journal: Journal, source: Path, options: JobOptions, note: Note) -> VideoReader:
+def _going_on(reader: VideoReader, journal: Journal, source: Path, options: JobOptions, note: OnNote) -> VideoReader:
     """A reader that hands out the frames after those that are done: `reader`, or where it cannot, another.
 
     Raises InputError where the last frame that is done is not found again.

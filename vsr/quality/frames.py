@@ -14,7 +14,7 @@ from torch import Tensor
 from vsr.color.pixel_formats import PixelFormat
 from vsr.color.rgb import rgb_of_batch
 from vsr.errors import InputError
-from vsr.events import Note
+from vsr.events import OnNote
 from vsr.frames import Color, FrameBatch
 from vsr.media.read.reader import VideoReader
 from vsr.quality.metrics import luma_bt601, psnr_db
@@ -100,7 +100,7 @@ class Decoded:
         return Picture(_code_values(self.luma, self.color, bit_depth), self.rgb, 2.0**bit_depth - 1)
 
 
-def decoded_video(path: Path, note: Note) -> Iterator[Decoded]:
+def decoded_video(path: Path, note: OnNote) -> Iterator[Decoded]:
     """Every frame of a video. Raises InputError where a damaged one would have to be made up.
 
     note: called with one line for anything else that is out of the ordinary, as a change of size.

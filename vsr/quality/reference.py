@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vsr.errors import InputError
-from vsr.events import Note
+from vsr.events import OnNote
 from vsr.frames import FrameBatch
 from vsr.media.images import read_rgb
 from vsr.media.read.reader import VideoReader
@@ -70,7 +70,7 @@ class ReferenceMeter:
         reference: Path,
         source: VideoReader,
         settings: VideoSettings,
-        note: Note,
+        note: OnNote,
         *,
         start_seconds: Fraction | None = None,
         duration_seconds: Fraction | None = None,
