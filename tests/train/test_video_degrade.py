@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from vsr.metrics import luma_bt601, psnr_db
 
 from vsr.color.resample import imresize
 from vsr.frames import FrameBatch
+from vsr.quality.metrics import luma_bt601, psnr_db
 from vsr.train import codec as codec_module
 from vsr.train import video_degrade
 from vsr.train.codec import CODECS, Codec, CodecSettings, available_codecs, clip_of_planes, missing_codecs, round_trip
