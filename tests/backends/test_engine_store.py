@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from vsr.backends import engine_store
 from vsr.backends.engine_store import EngineKey, EngineStore, Target, engines_folder
+from vsr.files import partial_path, write_file
 
 TARGET = Target("10.16.1.11", "NVIDIA H200", "9.0")
 KEY = EngineKey("ab" * 32, TARGET, (4, 1, 720, 1280), "fp16", (("optimization_level", 3), ("tf32", 1)))
@@ -83,23 +85,22 @@ def test_a_write_that_fails_leaves_the_old_engine_and_no_partial_file(
     def full(file: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(engine_store.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         store.write(KEY, b"new")
     assert store.read(KEY) == (b"old", "")
-    assert not list(store.folder.glob("*.part"))
+    assert not list(store.folder.glob("*.part*"))
 
 
 def test_a_crash_between_engine_and_record_is_noticed(store: EngineStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.write(KEY, b"old")
-    whole = engine_store._write_whole
 
-    def crash_at_record(path: Path, data: bytes) -> None:
+    def crash_at_record(path: Path, data: bytes | str, *, sync: bool) -> None:
         if path.suffix == ".json":
             raise OSError(5, "the power went")
-        whole(path, data)
+        write_file(path, data, sync=sync)
 
-    monkeypatch.setattr(engine_store, "_write_whole", crash_at_record)
+    monkeypatch.setattr(engine_store, "write_file", crash_at_record)
     with pytest.raises(OSError, match="power"):
         store.write(KEY, b"new")
     assert store.read(KEY) == (None, "fails its checksum")
@@ -166,7 +167,7 @@ def test_prune_removes_what_is_damaged_unwanted_or_left_over(store: EngineStore)
     store.write_timing_cache(TARGET, b"timings")
     store.write_timing_cache(unwanted.target, b"timings")
     store.path(damaged).write_bytes(b"plam")
-    leftover = store.folder / f"{KEY.name}.engine.json.123.part"
+    leftover = partial_path(store.folder / f"{KEY.name}.engine.json")
     leftover.write_bytes(b"half")
     removed = store.prune(lambda target: target == TARGET)
     assert set(removed) == {store.path(unwanted), store.path(damaged), store.timing_cache_path(unwanted.target)}
@@ -176,8 +177,9 @@ def test_prune_removes_what_is_damaged_unwanted_or_left_over(store: EngineStore)
 
 def test_prune_leaves_what_is_being_built(store: EngineStore) -> None:
     store.write(KEY, b"plan")
-    partial = store.folder / f"{KEY.name}.engine.123.part"
+    partial = partial_path(store.path(KEY))
     partial.write_bytes(b"half")
+    assert [entry.path for entry in store.entries()] == [store.path(KEY)]
     held, done = threading.Event(), threading.Event()
 
     def build() -> None:

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+
+from vsr.files import target_of_partial, write_file
 
 __all__ = ["EngineEntry", "EngineKey", "EngineStore", "Target", "engines_folder"]
 
@@ -136,7 +137,7 @@ class EngineStore:
         """Spare the next process an export, where the engine is there. Raises OSError."""
         path = self._export_path(source)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, f"{onnx_sha256}\n".encode())
+        write_file(path, f"{onnx_sha256}\n", sync=True)
 
     def _export_path(self, source: str) -> Path:
         return self.folder / "exports" / f"{source}.sha256"
@@ -168,7 +169,7 @@ class EngineStore:
 
     def entries(self) -> list[EngineEntry]:
         """Every engine file, checked."""
-        return [_entry(path) for path in sorted(self.folder.glob("*.engine"))]
+        return [_entry(path) for path in sorted(self.folder.glob("[!.]*.engine"))]
 
     def prune(self, is_wanted: Callable[[Target], bool]) -> list[Path]:
         """Remove engines and timing caches that are damaged or not wanted, and what interrupted builds left.
@@ -176,7 +177,7 @@ class EngineStore:
         Leaves alone what is being built at the moment. Returns the engines and caches that went.
         """
         removed = []
-        for path in [*sorted(self.folder.glob("*.engine")), *sorted(self.folder.glob("*.cache"))]:
+        for path in [*sorted(self.folder.glob("[!.]*.engine")), *sorted(self.folder.glob("[!.]*.cache"))]:
             with self._unless_busy(path.stem) as is_free:
                 data, record, _ = _read_checked(path)
                 target = _target_of(record)
@@ -184,8 +185,11 @@ class EngineStore:
                     _record_path(path).unlink(missing_ok=True)
                     path.unlink(missing_ok=True)
                     removed.append(path)
-        for partial in self.folder.glob("*.part"):
-            with self._unless_busy(_stem_of_partial(partial)) as is_free:
+        for partial in self.folder.glob(".*"):
+            whole = target_of_partial(partial)
+            if whole is None:
+                continue
+            with self._unless_busy(Path(whole.name.removesuffix(".json")).stem) as is_free:
                 if is_free:
                     partial.unlink(missing_ok=True)
         return removed
@@ -231,12 +235,6 @@ def _record_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def _stem_of_partial(path: Path) -> str:
-    """`NAME` of `NAME.engine.1234.part` and of `NAME.engine.json.1234.part`."""
-    name = path.name.rsplit(".", 2)[0].removesuffix(".json")
-    return name.rsplit(".", 1)[0]
-
-
 def _read_checked(path: Path) -> tuple[bytes | None, dict[str, Any], str]:
     """(contents, record, ""), or (None, what there is of the record, what is wrong, "" for no file)."""
     try:
@@ -260,20 +258,8 @@ def _write_checked(path: Path, data: bytes, record: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     built = datetime.now(UTC).isoformat(timespec="seconds")
     record = {"sha256": hashlib.sha256(data).hexdigest(), "built": built, **record}
-    _write_whole(path, data)
-    _write_whole(_record_path(path), (json.dumps(record, indent=2) + "\n").encode())
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # renamed before its blocks are on disk, it could come back empty
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_file(path, data, sync=True)
+    write_file(_record_path(path), json.dumps(record, indent=2) + "\n", sync=True)
 
 
 def _entry(path: Path) -> EngineEntry:

@@ -10,7 +10,6 @@ import functools
 import hashlib
 import importlib
 import importlib.metadata
-import os
 import tempfile
 import threading
 import xml.etree.ElementTree as ET
@@ -28,6 +27,7 @@ from vsr.backends.engine_store import engines_folder
 from vsr.backends.onnx_export import export_onnx, fingerprint
 from vsr.backends.onnx_model import OnnxFile
 from vsr.errors import EngineError, MissingExtraError, OptionError
+from vsr.files import write_file
 from vsr.models.quantization import QuantizedConv2d, is_quantized
 
 __all__ = [
@@ -338,14 +338,9 @@ def _read_checked(path: Path) -> bytes | None:
 
 def _write_checked(path: Path, content: bytes) -> None:
     """Whole or not at all; where it cannot be kept, the next job makes it again."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(hashlib.sha256(content).digest() + content)
-        partial.replace(path)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+        write_file(path, hashlib.sha256(content).digest() + content)
 
 
 def _one_line(error: BaseException) -> str:

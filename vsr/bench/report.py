@@ -8,7 +8,6 @@ import json
 import math
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from vsr.bench.plots import check_plots, plot_psnr
 from vsr.bench.results import Means, Report, Row, clip_means, overall_means
 from vsr.bench.strips import png, strip
 from vsr.errors import OutputError
+from vsr.files import naming_output, partial_folder
 
 __all__ = ["prepare_folder", "table", "write_report"]
 
@@ -52,25 +52,11 @@ def write_report(report: Report, out: Path, *, overwrite: bool = False) -> None:
     """Write frames.csv, results.json, index.html, and by clip a plot and strips as PNG: all of them or nothing."""
     prepare_folder(out, overwrite)
     out = out.absolute()  # "." has no name
-    partial = out.with_name(f".{out.name}.{os.getpid()}.part")
-    before = out.with_name(f".{out.name}.{os.getpid()}.before")
-    try:
-        partial.mkdir()
+    with naming_output(out), partial_folder(out) as partial:
         pictures = _write_pictures(report, partial)
         (partial / "frames.csv").write_text(_csv(report), "utf-8")
         (partial / _JSON).write_text(_json(report), "utf-8")
         (partial / "index.html").write_text(page(report, pictures), "utf-8")
-        if out.exists():
-            out.replace(before)
-        partial.replace(out)
-    except OSError as error:
-        if before.exists() and not out.exists():
-            before.replace(out)
-        raise OutputError(f"{out}: writing failed ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if out.exists():
-            shutil.rmtree(before, ignore_errors=True)
 
 
 def _is_report(folder: Path) -> bool:

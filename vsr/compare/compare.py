@@ -18,6 +18,7 @@ from vsr.compare.images import write_images
 from vsr.compare.views import Comparison, View, info_of_output, views_of
 from vsr.errors import OptionError
 from vsr.events import OnNote, Progress
+from vsr.files import check_target
 from vsr.frames import Color, FrameBatch
 from vsr.jobs.encoding import choose_encoding
 from vsr.jobs.omissions import sample_losses
@@ -25,7 +26,7 @@ from vsr.jobs.options import JobOptions
 from vsr.media.image_sequence import is_image
 from vsr.media.read.reader import Chunk, VideoReader
 from vsr.media.read.video_info import VideoInfo
-from vsr.media.write.container_writer import VideoWriter, check_target
+from vsr.media.write.container_writer import VideoWriter
 from vsr.media.write.encoder import VideoSettings
 from vsr.media.write.stream_plan import StreamPlan, plan_streams
 from vsr.pipeline.threads import Prefetch

@@ -12,13 +12,14 @@ from vsr.compare.compare import write_comparison
 from vsr.compare.views import Comparison
 from vsr.errors import OptionError
 from vsr.events import OnNote, Progress
+from vsr.files import check_target
 from vsr.jobs.encoding import choose_encoding
 from vsr.jobs.job import enhance_video
 from vsr.jobs.options import JobOptions
 from vsr.jobs.source import open_source
 from vsr.media.image_sequence import find_sequence, is_image, is_one_picture
 from vsr.media.pipe import is_pipe
-from vsr.media.write.container_writer import VideoWriter, check_target
+from vsr.media.write.container_writer import VideoWriter
 from vsr.media.write.encoder import VideoSettings
 from vsr.media.write.stream_plan import plan_streams
 

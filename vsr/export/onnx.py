@@ -10,6 +10,7 @@ from vsr.backends.engine import PRECISIONS, Precision
 from vsr.backends.onnx_export import export_onnx
 from vsr.errors import OptionError, OutputError
 from vsr.export.int8 import GATE_SET, calibrated, check_drop, measure_drop
+from vsr.files import naming_output, write_file
 from vsr.models.cards import ModelCard
 from vsr.models.quantization import without_quantization
 from vsr.models.weights import load_int8_net, load_net, resolve
@@ -54,13 +55,8 @@ def export_model(
     if precision == "int8":
         net = _integers(card, net, calibrate, validation)
     data = export_onnx(net, channels=channels, shape=shape, precision=precision)
-    partial = output.with_name(output.name + ".part")
-    try:
-        partial.write_bytes(data)
-        partial.replace(output)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"{output}: cannot be written ({error.strerror or error})") from error
+    with naming_output(output):
+        write_file(output, data)
     sizes = "any size" if shape is None else f"{shape[0]} frames of {shape[2]}x{shape[1]}"
     return f"{output}: {card.name}, {precision}, {channels} channels, {sizes}, {len(data) / 2**20:.1f} MiB"
 

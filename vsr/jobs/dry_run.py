@@ -15,6 +15,7 @@ import av
 from av.packet import Packet
 
 from vsr.errors import OptionError, StrictError
+from vsr.files import check_target
 from vsr.frames import FrameBatch
 from vsr.jobs.model_cache import load_upscaler
 from vsr.jobs.options import JobOptions
@@ -26,7 +27,6 @@ from vsr.media.image_sequence import is_one_picture
 from vsr.media.images import lost_in, read_image
 from vsr.media.pipe import is_pipe
 from vsr.media.read.reader import Chunk, VideoReader
-from vsr.media.write.container_writer import check_target
 from vsr.media.write.encoder import VideoEncoder
 from vsr.media.write.image_writer import picture_target
 from vsr.media.write.stream_plan import StreamPlan, codec_name

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vsr.errors import OptionError
 from vsr.events import OnNote, Progress
+from vsr.files import check_target
 from vsr.jobs.journal import work_folder
 from vsr.jobs.model_cache import LoadUpscaler, load_upscaler
 from vsr.jobs.omissions import name_or_refuse
@@ -22,7 +23,6 @@ from vsr.media.image_sequence import is_image, is_one_picture
 from vsr.media.images import lost_in, read_image, read_piped_image, write_image
 from vsr.media.pipe import PipeWriter, is_pipe, standard_output
 from vsr.media.read.reader import Chunk, VideoReader
-from vsr.media.write.container_writer import check_target
 from vsr.media.write.image_writer import PictureWriter
 from vsr.media.write.y4m_writer import Y4mWriter
 from vsr.pipeline.reuse import FrameReuse, can_reuse

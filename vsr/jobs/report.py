@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vsr.errors import OptionError, OutputError, reason
+from vsr.errors import OptionError, OutputError
+from vsr.files import check_target, naming_output, write_file
 from vsr.jobs.options import JobOptions
 from vsr.media.image_sequence import is_one_picture
-from vsr.media.write.container_writer import check_target, partial_path
 from vsr.quality.provenance import describe_run
 from vsr.quality.reference import FrameQuality
 
@@ -42,14 +42,8 @@ def write_job_report(path: Path, source: Path, summary: Mapping[str, object], qu
         **summary,
         "quality": None if quality is None else quality.as_json(),
     }
-    partial = partial_path(path)
-    try:
-        partial.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", "utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: writing failed ({reason(error)})") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with naming_output(path):
+        write_file(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
 
 
 @dataclass(frozen=True, slots=True)

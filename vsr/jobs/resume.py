@@ -11,6 +11,7 @@ from typing import Any
 
 from vsr.errors import InputError, OptionError
 from vsr.events import OnNote
+from vsr.files import check_target
 from vsr.frames import FrameBatch
 from vsr.jobs.journal import Journal, work_folder
 from vsr.jobs.options import JobOptions
@@ -19,7 +20,6 @@ from vsr.jobs.segmented_sink import InPlace, SegmentedSink
 from vsr.jobs.source import expected_frames, open_source
 from vsr.media.pipe import is_pipe
 from vsr.media.read.reader import Chunk, VideoReader
-from vsr.media.write.container_writer import check_target
 from vsr.media.write.segments import JOINABLE_CONTAINERS, check_segment
 from vsr.pipeline.color_path import Target
 from vsr.pipeline.stages import Sink

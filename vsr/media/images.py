@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from vsr.errors import InputError, OutputError, reason
+from vsr.files import naming_output, write_file
 from vsr.media.image_sequence import IMAGE_SUFFIXES
 from vsr.media.pipe import PipeReader, apart
 from vsr.media.read.opening import check_source
-from vsr.media.write.container_writer import partial_path
 
 __all__ = [
     "decode_image",
@@ -141,14 +141,9 @@ def encode_image(image: np.ndarray, path: Path) -> bytes:
 
 def write_image(path: Path, image: np.ndarray) -> None:
     """Write a picture as `read_image` gives it, whole or not at all; JPEG and WebP at quality 95."""
-    data, partial = encode_image(image, path), partial_path(path)
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: writing failed ({reason(error)})") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    data = encode_image(image, path)
+    with naming_output(path):
+        write_file(path, data)
 
 
 def find_images(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vsr.errors import ModelError, OptionError
+from vsr.files import partial_file
 from vsr.models import spandrel_net
 from vsr.models.cards import CARD_KEY, SHIPPED, ModelCard, card_from_json, find_card, shipped_cards
 from vsr.models.checkpoints import SUFFIXES, import_checkpoint, read_checkpoint, read_safetensors
@@ -111,9 +112,9 @@ def read_card(path: Path) -> ModelCard:
 
 def save_model_file(path: Path, card: ModelCard, state: Mapping[str, Tensor]) -> None:
     """Write weights with their card inside, whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    save_file({k: v.contiguous() for k, v in state.items()}, partial, {CARD_KEY: replace(card, sha256="").to_json()})
-    partial.replace(path)
+    metadata = {CARD_KEY: replace(card, sha256="").to_json()}
+    with partial_file(path) as partial:
+        save_file({k: v.contiguous() for k, v in state.items()}, partial, metadata)
 
 
 def _has_card(path: Path) -> bool:

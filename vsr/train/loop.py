@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vsr.errors import InputError, ModelError, OptionError
+from vsr.files import partial_file, write_file
 from vsr.media.images import find_images
 from vsr.models.quantization import calibrate
 from vsr.models.weights import build_net, load_net, resolve, save_model_file
@@ -177,9 +178,8 @@ class Trainer:
             "num_steps": self.num_steps,
             "seconds": self.seconds,
         }
-        partial = folder / (CHECKPOINT + ".part")
-        torch.save(state, partial)
-        partial.replace(folder / CHECKPOINT)
+        with partial_file(folder / CHECKPOINT) as partial:
+            torch.save(state, partial)
         save_model_file(folder / WEIGHTS, self.card, self.ema.state_dict())
 
     def load(self, folder: Path) -> None:
@@ -352,7 +352,7 @@ class _Reporter:
         if trainer.adversary is None and held_out_db > self._best:
             self._best = held_out_db
             save_model_file(out / BEST_WEIGHTS, trainer.card, trainer.ema.state_dict())
-            (out / BEST_SCORE).write_text(json.dumps({"held_out_psnr_db": held_out_db}) + "\n", "utf-8")
+            write_file(out / BEST_SCORE, json.dumps({"held_out_psnr_db": held_out_db}) + "\n")
         self._sums, self._num, self._last = {}, 0, time.monotonic()
         if self._is_adaptive:
             wanted = TIMES_BETWEEN * (self._last - started)

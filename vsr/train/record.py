@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vsr.files import write_file
 from vsr.train.recipes import Recipe
 from vsr.version import __version__
 
@@ -38,7 +39,7 @@ class RunRecord:
         starts = json.loads(path.read_text("utf-8"))["starts"] if path.is_file() else []
         starts.append({**arguments, "vsr": __version__, "git_revision": _git_revision()})
         text = json.dumps({"recipe": asdict(recipe), "starts": starts}, indent=2, default=str)
-        path.write_text(text + "\n", "utf-8")
+        write_file(path, text + "\n")
 
     def report(
         self, step: int, minutes: float, progress: float, losses: Mapping[str, float], scores: Mapping[str, float]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -16,6 +15,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from vsr.errors import OutputError, reason
+from vsr.files import naming_output, partial_path, put_in_place
 from vsr.media.packet_checksum import StreamTally
 from vsr.media.read.reader import Chunk, VideoReader
 from vsr.media.read.video_info import VideoInfo
@@ -24,26 +24,7 @@ from vsr.media.write.remuxer import Remuxer, carried_tags, copy_chapters, use_kn
 from vsr.media.write.stream_plan import StreamPlan
 from vsr.media.write.verify import verify_output
 
-__all__ = ["OutputFile", "VideoWriter", "check_target", "partial_path"]
-
-
-def partial_path(path: Path) -> Path:
-    """Where a file is written until it is complete: hidden, beside the target, of the same suffix."""
-    return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-
-
-def check_target(path: Path, overwrite: bool, source: Path | None = None) -> None:
-    """Refuse a target that cannot or must not be written, before any work is done."""
-    if source is not None and path.exists() and source.exists() and path.samefile(source):
-        raise OutputError(f"{path}: is the input itself; give the output another name")
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; name a file in it")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: the folder {path.parent} does not exist; make it first")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: exists already; -y overwrites it")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{path}: no permission to write in {path.parent}")
+__all__ = ["OutputFile", "VideoWriter"]
 
 
 class OutputFile(ABC):
@@ -106,11 +87,9 @@ class OutputFile(ABC):
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """What FFmpeg raises when it cannot write becomes an OutputError."""
-        try:
+        """Turn what FFmpeg raises when it cannot write into an OutputError."""
+        with naming_output(self.path, (OSError, av.FFmpegError)):
             yield
-        except (av.FFmpegError, OSError) as error:
-            raise OutputError(f"{self.path}: writing failed ({reason(error)})") from error
 
     def _complete(self) -> None:
         """Drain the encoders of sound and complete the partial file."""
@@ -129,10 +108,7 @@ class OutputFile(ABC):
 
     def commit(self) -> None:
         """Put the complete file in the target's place, at once."""
-        try:
-            self.partial.replace(self.path)
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be put in place ({reason(error)})") from error
+        put_in_place(self.partial, self.path)
 
     def abort(self) -> None:
         """Close without completing, and remove the partial file."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from vsr.errors import OutputError, VerificationError, reason
+from vsr.files import naming_output, partial_path
 from vsr.frames import FrameBatch
 from vsr.media.image_sequence import PictureSequence, is_numbered
 from vsr.media.images import encode_image
@@ -115,7 +116,7 @@ class PictureWriter:
         num_threads = os.cpu_count() or 1
         self._most_waiting = WAITING_PER_THREAD * num_threads
         self._is_new = not target.folder.exists()
-        self._partial = target.folder / f".{os.getpid()}.part"
+        self._partial = partial_path(target.folder / "images")
         try:
             self._partial.mkdir(parents=True)
         except OSError as error:
@@ -147,10 +148,8 @@ class PictureWriter:
 
     def _encode(self, batch: FrameBatch, position: int, path: Path) -> int:
         data = encode_image(_upright(_pixels(batch, position), self._matrix), path)
-        try:
+        with naming_output(path):
             (self._partial / path.name).write_bytes(data)
-        except OSError as error:
-            raise OutputError(f"{path}: writing failed ({reason(error)})") from error
         return len(data)
 
     def finish(self) -> None:

@@ -17,11 +17,12 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from vsr.errors import InputError, OutputError, reason
+from vsr.files import naming_output, partial_path, put_in_place
 from vsr.frames import FrameBatch
 from vsr.media.read.opening import DEFAULT_FRAMERATE, open_input
 from vsr.media.read.reader import VideoReader
 from vsr.media.read.video_info import VideoInfo
-from vsr.media.write.container_writer import OutputFile, partial_path
+from vsr.media.write.container_writer import OutputFile
 from vsr.media.write.encoder import VideoEncoder, VideoSettings, scaled_matrix
 from vsr.media.write.stream_plan import StreamPlan
 
@@ -77,10 +78,8 @@ class SegmentWriter:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        try:
+        with naming_output(self._path, (OSError, ValueError, av.FFmpegError)):
             yield
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise OutputError(f"{self._path}: writing failed ({reason(error)})") from error
 
     def encode(self, batch: FrameBatch) -> None:
         with self._writing():
@@ -100,8 +99,7 @@ class SegmentWriter:
             self._container.close()
         segment = Segment(self._partial, _sha256(self._partial), tuple(self._pts), tuple(self._durations))
         check_segment(segment)
-        with self._writing():
-            self._partial.replace(self._path)
+        put_in_place(self._partial, self._path)
         return Segment(self._path, segment.sha256, segment.pts, segment.durations)
 
     def abort(self) -> None:

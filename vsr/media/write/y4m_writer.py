@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-from vsr.errors import OutputError, VerificationError, reason
+from vsr.errors import VerificationError
+from vsr.files import naming_output, partial_path, put_in_place
 from vsr.frames import ChromaLocation, Range
 from vsr.media.pipe import PipeWriter
 from vsr.media.read.opening import DEFAULT_FRAMERATE
 from vsr.media.read.reader import Chunk, VideoReader
-from vsr.media.write.container_writer import partial_path
 from vsr.media.write.encoder import VideoSettings
 
 __all__ = ["Y4M", "Y4M_FORMATS", "Y4mWriter"]
@@ -52,13 +52,14 @@ class Y4mWriter:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """What the system raises when it cannot write becomes an OutputError, but for a reader that has gone."""
+        """Turn what the system raises when it cannot write into an OutputError, but for a reader that has gone."""
         try:
             yield
-        except OSError as error:
+        except OSError:
             if self._pipe is not None and self._pipe.is_reader_gone:
                 raise
-            raise OutputError(f"{self.path}: writing failed ({reason(error)})") from error
+            with naming_output(self.path):
+                raise
 
     def _put(self, data: bytes | memoryview) -> None:
         with self._writing():
@@ -123,8 +124,7 @@ class Y4mWriter:
     def commit(self) -> None:
         """Put the complete file in the target's place; a pipe has what it was given."""
         if self._file is not None:
-            with self._writing():
-                self.partial.replace(self.path)
+            put_in_place(self.partial, self.path)
 
     def abort(self) -> None:
         """Close without completing, and remove the partial file."""

@@ -1,0 +1,136 @@
+"""Write files whole or not at all: beside their target, and moved to its place when complete."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from vsr.errors import OutputError, reason
+
+__all__ = [
+    "check_target",
+    "naming_output",
+    "partial_file",
+    "partial_folder",
+    "partial_path",
+    "put_in_place",
+    "target_of_partial",
+    "write_file",
+]
+
+_TOKEN = r"\d+-[0-9a-f]{8}"  # process id and random digits
+_PARTIAL_NAME = re.compile(rf"\.(?P<stem>.+)\.{_TOKEN}\.part(?P<suffix>\.[^.]*)?")
+
+
+def partial_path(target: Path) -> Path:
+    """Return a new name for the incomplete form of a file or folder: hidden, beside the target, of its suffix.
+
+    No two calls give the same name, in whichever process, container or machine: process ids alone repeat among those
+    that share a folder.
+    """
+    return target.with_name(f".{target.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{target.suffix}")
+
+
+def target_of_partial(path: Path) -> Path | None:
+    """Return the target of a name that `partial_path` gave, or None for any other name."""
+    match = _PARTIAL_NAME.fullmatch(path.name)
+    return path.with_name(match["stem"] + (match["suffix"] or "")) if match else None
+
+
+def put_in_place(partial: Path, target: Path) -> None:
+    """Move a complete file to its target's place, in one step. Raises OutputError."""
+    try:
+        partial.replace(target)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be put in place ({reason(error)})") from error
+
+
+@contextlib.contextmanager
+def partial_file(target: Path, *, sync: bool = False) -> Iterator[Path]:
+    """Give the path to write to; move the file to the target's place when the block ends, remove it on an error.
+
+    Args:
+        target: The file to create or to replace.
+        sync: Wait until the contents are on the disk before the move: after a power cut, a file that was moved before
+            its blocks were written can come back empty.
+
+    Raises OSError.
+    """
+    partial = partial_path(target)
+    try:
+        yield partial
+        if sync:
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_file(target: Path, data: bytes | str, *, sync: bool = False) -> None:
+    """Write bytes, or text as UTF-8, to a file, whole or not at all. Raises OSError.
+
+    Args:
+        target: The file to create or to replace.
+        data: The whole contents.
+        sync: See `partial_file`.
+    """
+    with partial_file(target, sync=sync) as partial:
+        partial.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def partial_folder(target: Path) -> Iterator[Path]:
+    """Give an empty folder to fill; move it to the target's place when the block ends, remove it on an error.
+
+    A folder that is there already is replaced, and is back in its place if that fails. Raises OSError.
+    """
+    partial, before = partial_path(target), partial_path(target)
+    try:
+        partial.mkdir()
+        yield partial
+        if target.exists():
+            target.replace(before)
+        partial.replace(target)
+    except BaseException:
+        if before.exists() and not target.exists():
+            before.replace(target)
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if target.exists():
+            shutil.rmtree(before, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def naming_output(name: Path, errors: tuple[type[Exception], ...] = (OSError,)) -> Iterator[None]:
+    """Turn the `errors` that mean a failed write into an OutputError that names the file."""
+    try:
+        yield
+    except errors as error:
+        raise OutputError(f"{name}: writing failed ({reason(error)})") from error
+
+
+def check_target(path: Path, overwrite: bool, source: Path | None = None) -> None:
+    """Refuse a target file that cannot or must not be written, before any work is done. Raises OutputError.
+
+    Args:
+        path: The file to be written.
+        overwrite: Whether a file that is there may be replaced.
+        source: The input, which is never replaced.
+    """
+    if source is not None and path.exists() and source.exists() and path.samefile(source):
+        raise OutputError(f"{path}: is the input itself; give the output another name")
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: the folder {path.parent} does not exist; make it first")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path}: exists already; -y overwrites it")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path}: no permission to write in {path.parent}")
