@@ -21,7 +21,7 @@ def _documented() -> dict[str, int]:
 
 
 def test_all_names_the_classes_of_the_module_and_what_goes_with_them() -> None:
-    assert sorted(errors.__all__) == sorted(["OPTION", *_defined(), "reason"])
+    assert sorted(errors.__all__) == sorted(["OPTION", *_defined(), "install_hint", "reason"])
 
 
 def test_every_error_can_be_caught_as_vsr_error() -> None:
@@ -42,5 +42,6 @@ def test_missing_extra_names_the_feature_and_the_command_that_installs_it() -> N
     with pytest.raises(MissingExtraError) as caught:
         raise MissingExtraError("the web page", "serve")
     assert str(caught.value).startswith("the web page ")
-    assert "pip install 'vsr[serve]'" in str(caught.value)
+    assert "pip install 'vsr-enhance[serve]'" in str(caught.value)  # from an index
+    assert "pip install '.[serve]'" in str(caught.value)  # from a checkout
     assert caught.value.extra == "serve"

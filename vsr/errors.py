@@ -36,10 +36,20 @@ __all__ = [
     "StrictError",
     "VerificationError",
     "VsrError",
+    "install_hint",
     "reason",
 ]
 
 OPTION = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")  # an option in a text: its name, and its value if given
+
+
+def install_hint(extra: str) -> str:
+    """Return how to install an extra, from an index and from a checkout.
+
+    Args:
+        extra: one of [project.optional-dependencies] in pyproject.toml.
+    """
+    return f"pip install 'vsr-enhance[{extra}]' (in a checkout: pip install '.[{extra}]')"
 
 
 class VsrError(Exception):
@@ -102,7 +112,7 @@ class MissingExtraError(VsrError):
     exit_code = 9
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs an optional part: pip install 'vsr[{extra}]'")
+        super().__init__(f"{feature} needs an optional part: {install_hint(extra)}")
         self.extra = extra
 
 

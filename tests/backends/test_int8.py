@@ -189,7 +189,7 @@ def test_without_openvino_auto_says_so_and_takes_another_precision(monkeypatch: 
     notes: list[str] = []
     maker = _maker(Place(CPU, "auto"), notes)
     precision = maker.choose_precision("int8")
-    assert precision in ("bf16", "fp32") and len(notes) == 1 and "int8" in notes[0] and "vsr[cpu]" in notes[0]
+    assert precision in ("bf16", "fp32") and len(notes) == 1 and "int8" in notes[0] and "vsr-enhance[cpu]" in notes[0]
     assert isinstance(maker.make(precision), TorchEngine)
 
 

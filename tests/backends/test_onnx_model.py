@@ -125,5 +125,5 @@ def test_pytorch_cannot_run_it(tmp_path: Path) -> None:
 
 def test_without_openvino_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(MissingExtraError, match=r"vsr\[cpu\]"):
+    with pytest.raises(MissingExtraError, match=r"vsr-enhance\[cpu\]"):
         read_onnx(_nearest(tmp_path / "up.onnx"))

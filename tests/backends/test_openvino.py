@@ -230,7 +230,7 @@ def test_a_library_that_does_not_load_is_told_from_one_that_is_missing(monkeypat
         return load
 
     monkeypatch.setattr(openvino_engine.importlib, "import_module", fail(ModuleNotFoundError("no")))
-    with pytest.raises(MissingExtraError, match=r"vsr\[cpu\]"):
+    with pytest.raises(MissingExtraError, match=r"vsr-enhance\[cpu\]"):
         openvino_engine.load_openvino()
     monkeypatch.setattr(openvino_engine.importlib, "import_module", fail(ImportError("libtbb.so.12: not found")))
     with pytest.raises(EngineError, match="libtbb"):

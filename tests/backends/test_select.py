@@ -171,7 +171,7 @@ def test_without_openvino_auto_says_so_once_and_takes_pytorch(
     monkeypatch.setitem(sys.modules, "openvino", None)
     maker = _maker(AUTO, notes)
     assert isinstance(maker.make("bf16"), TorchEngine) and isinstance(maker.make("fp32"), TorchEngine)
-    assert len(notes) == 1 and "vsr[cpu]" in notes[0]
+    assert len(notes) == 1 and "vsr-enhance[cpu]" in notes[0]
     assert describe_auto(CPU) == "PyTorch"
     assert any("not installed" in line and "openvino" in line for line in describe_backends())
 
@@ -181,7 +181,7 @@ def test_a_missing_backend_that_was_asked_for_is_an_error(
     monkeypatch: pytest.MonkeyPatch, backend: str, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, backend, None)
-    with pytest.raises(MissingExtraError, match=rf"vsr\[{extra}\]"):
+    with pytest.raises(MissingExtraError, match=rf"vsr-enhance\[{extra}\]"):
         choose_place("auto", backend)
 
 
@@ -239,7 +239,7 @@ def test_without_tensorrt_auto_goes_on_with_pytorch_on_the_gpu(
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setattr(select, "TorchEngine", lambda net, device, precision, **_: FakeEngine(_doubled, precision))
     assert _maker(Place(torch.device("cuda"), "auto"), notes).make("fp16").name == "fake, fp16"
-    assert len(notes) == 1 and "vsr[tensorrt]" in notes[0]
+    assert len(notes) == 1 and "vsr-enhance[tensorrt]" in notes[0]
 
 
 def test_tensorrt_that_does_not_build_makes_way_for_pytorch(monkeypatch: pytest.MonkeyPatch, notes: list[str]) -> None:

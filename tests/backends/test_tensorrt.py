@@ -430,7 +430,7 @@ def test_a_name_that_an_early_version_lacks_is_an_engine_error(bench: Bench, mon
 
 def test_no_library_is_an_engine_error_that_names_the_extra(bench: Bench) -> None:
     bench.install(None)  # what makes an import fail
-    with pytest.raises(EngineError, match=r"pip install 'vsr\[tensorrt\]'"):
+    with pytest.raises(EngineError, match=r"pip install 'vsr-enhance\[tensorrt\]'"):
         bench.engine()
 
 

@@ -262,7 +262,7 @@ def test_without_matplotlib_it_is_said_before_anything_is_measured(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("vsr.bench.quality.measure_quality", lambda *_, **__: pytest.fail("measured"))
     result = CliRunner().invoke(cli, ["benchmark", str(clips), "--out", str(tmp_path / "out")])
-    assert isinstance(result.exception, MissingExtraError) and "vsr[bench]" in str(result.exception)
+    assert isinstance(result.exception, MissingExtraError) and "vsr-enhance[bench]" in str(result.exception)
     assert not (tmp_path / "out").exists()
 
 

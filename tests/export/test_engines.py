@@ -74,7 +74,7 @@ def test_build_takes_a_width_and_a_height(size: str) -> None:
 
 def test_build_without_tensorrt_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
-    with pytest.raises(MissingExtraError, match=r"vsr\[tensorrt\]"):
+    with pytest.raises(MissingExtraError, match=r"vsr-enhance\[tensorrt\]"):
         build_engine("fast", "64x64")
 
 

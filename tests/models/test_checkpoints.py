@@ -743,7 +743,7 @@ def test_an_unknown_layout_is_refused_with_a_list_of_what_is_in_it(tmp_path: Pat
     assert f"PyTorch checkpoint with {len(state)} tensors" in message
     key, value = next(iter(state.items()))
     assert f"{key} {'×'.join(map(str, value.shape)) or 'scalar'}" in message
-    assert "pip install 'vsr[spandrel]'" in message
+    assert "pip install 'vsr-enhance[spandrel]'" in message
 
 
 @pytest.mark.usefixtures("no_spandrel")

@@ -224,7 +224,7 @@ def test_missing_tensorboard_is_said_and_names_the_extra(
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     lines: list[str] = []
     train(TINY, pictures, tmp_path, Budget(steps=1), bf16=False, log=lines.append)
-    assert any("vsr[train]" in line for line in lines)
+    assert any("vsr-enhance[train]" in line for line in lines)
 
 
 def test_another_recipe_cannot_go_on_with_a_run(pictures: Path, tmp_path: Path) -> None:

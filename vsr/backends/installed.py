@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from vsr.errors import EngineError
+from vsr.errors import EngineError, install_hint
 
 __all__ = ["FASTEST", "PACKAGES", "Backend", "describe_auto", "describe_backends", "is_installed"]
 
@@ -29,7 +29,7 @@ def describe_backends() -> list[str]:
     lines = [f"backend pytorch: {torch.__version__}"]
     for name, (title, extra) in PACKAGES.items():
         if not is_installed(name):
-            lines.append(f"backend {name}: {title} is not installed; pip install 'vsr[{extra}]'")
+            lines.append(f"backend {name}: {title} is not installed; {install_hint(extra)}")
         else:
             lines.append(f"backend {name}: {_version(name)}{_openvino_devices() if name == 'openvino' else ''}")
     return lines

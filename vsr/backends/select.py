@@ -14,7 +14,7 @@ from vsr.backends.engine import Engine, Precision, choose_device, choose_precisi
 from vsr.backends.installed import FASTEST, PACKAGES, Backend, is_installed
 from vsr.backends.onnx_model import OnnxFile
 from vsr.backends.torch_engine import TorchEngine
-from vsr.errors import EngineError, MissingExtraError, OptionError
+from vsr.errors import EngineError, MissingExtraError, OptionError, install_hint
 from vsr.events import OnNote
 from vsr.models.quantization import is_quantized, without_quantization
 
@@ -148,8 +148,8 @@ class EngineMaker:
         if self._has_integers():
             return True
         name = FASTEST.get(self.place.device.type)
-        remedy = f"pip install 'vsr[{PACKAGES[name][1]}]'" if name else "try --device cpu"
-        self._note(f"PyTorch has no engine for int8 ({remedy}): going on in the precision of 'auto'")
+        remedy = install_hint(PACKAGES[name][1]) if name else "try --device cpu"
+        self._note(f"PyTorch has no engine for int8: going on in the precision of 'auto'; for int8: {remedy}")
         return False
 
     def _has_integers(self) -> bool:
@@ -189,7 +189,7 @@ class EngineMaker:
             return name
         if not is_installed(name):
             title, extra = PACKAGES[name]
-            self._give_up(f"{title} is not installed (pip install 'vsr[{extra}]')")
+            self._give_up(f"{title} is not installed", f"; for it: {install_hint(extra)}")
             return "pytorch"
         is_short = name == "openvino" and precision != "int8" and self._is_short(precision)
         return "pytorch" if is_short else name
@@ -231,9 +231,9 @@ class EngineMaker:
         assert isinstance(net, nn.Module)  # see _resolved
         return TorchEngine(net, self.place.device, precision, compiler=compiler, note=self._note)
 
-    def _give_up(self, why: str) -> None:
+    def _give_up(self, why: str, remedy: str = "") -> None:
         if self._backend != "pytorch":
-            self._note(f"{why}: going on with PyTorch")
+            self._note(f"{why}: going on with PyTorch{remedy}")
         self._backend = "pytorch"
 
 

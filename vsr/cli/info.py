@@ -13,6 +13,7 @@ import torch
 
 from vsr.backends.engine import choose_device, choose_precision
 from vsr.backends.installed import describe_auto, describe_backends
+from vsr.errors import install_hint
 from vsr.jobs.options import JobOptions
 from vsr.jobs.plan import choose_model
 from vsr.media.image_sequence import is_one_picture
@@ -100,7 +101,7 @@ def describe_machine() -> str:
     lines.append("encoders: " + ", ".join(name for name in _ENCODERS if name in av.codecs_available))
     for extra, (module, purpose) in _EXTRAS.items():
         if importlib.util.find_spec(module) is None:
-            lines.append(f"missing: {purpose}; pip install 'vsr[{extra}]'")
+            lines.append(f"missing: {purpose}; {install_hint(extra)}")
     for subject, is_picture in (("video", False), ("a picture", True)):
         for scale in (2.0, 4.0):
             name, _ = choose_model(JobOptions(scale=scale), 640, 360, device, is_picture=is_picture)

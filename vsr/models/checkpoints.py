@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vsr.errors import MissingExtraError, ModelError
+from vsr.errors import MissingExtraError, ModelError, install_hint
 from vsr.models import spandrel_net
 from vsr.models.cards import ModelCard
 from vsr.models.layouts import recognise
@@ -195,7 +195,7 @@ def _import_with_spandrel(path: Path, state: State) -> ModelCard:
     try:
         net = spandrel_net.spandrel_net(state)
     except MissingExtraError as error:
-        raise ModelError(f"{_unknown(path, state)}; for more layouts: pip install 'vsr[spandrel]'") from error
+        raise ModelError(f"{_unknown(path, state)}; for more layouts: {install_hint('spandrel')}") from error
     except ValueError as error:
         raise ModelError(f"{_unknown(path, state)}; {error}") from error
     text = f"{net.architecture}, by spandrel; tiles overlap by {net.halo} pixels, which may not be all it sees"

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vsr.errors import install_hint
 from vsr.files import write_file
 from vsr.train.recipes import Recipe
 from vsr.version import __version__
@@ -94,7 +95,7 @@ class RunRecord:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            self._log("no TensorBoard curves and pictures: they need pip install 'vsr[train]'")
+            self._log(f"no TensorBoard curves and pictures; for them: {install_hint('train')}")
             return None
         return SummaryWriter(self.out / "tensorboard", purge_step=num_steps + 1)
 
