@@ -26,10 +26,10 @@ from machine import describe_run
 from vsr.bench.opencv_peer import load_opencv_peer
 from vsr.bench.speed import Case, Speed, measure
 from vsr.models.cards import shipped_cards
+from vsr.quality.data_folder import data_folder
 from vsr.quality.protocols import StillsBenchmark, luma_psnr_db
 
 HERE = Path(__file__).parent
-DATA = Path(os.environ.get("VSR_DATA", "../shared/data"))
 FRAME, PICTURE = (640, 360), (320, 180)
 CASES = {
     "fast, PyTorch, bf16": Case("fast", "pytorch", "bf16", *FRAME),
@@ -49,7 +49,7 @@ GOALS = {  # at least; by (faster, slower)
 
 def fsrcnn_seconds(rounds: int) -> list[float]:
     """Of one frame, colour and all, as dnn_superres does it."""
-    upscale, _ = load_opencv_peer(DATA / "peers" / "FSRCNN_x4.pb")
+    upscale, _ = load_opencv_peer(data_folder() / "peers" / "FSRCNN_x4.pb")
     frame = torch.randint(0, 256, (3, FRAME[1], FRAME[0]), dtype=torch.uint8)
     upscale(frame)
     seconds = []
@@ -62,8 +62,8 @@ def fsrcnn_seconds(rounds: int) -> list[float]:
 
 def psnr_db() -> dict[str, float]:
     """On Set5: of the cards' networks, and FSRCNN measured."""
-    upscale, scale = load_opencv_peer(DATA / "peers" / "FSRCNN_x4.pb")
-    stills = StillsBenchmark(DATA / "test", scale, ("Set5",))
+    upscale, scale = load_opencv_peer(data_folder() / "peers" / "FSRCNN_x4.pb")
+    stills = StillsBenchmark(data_folder() / "test", scale, ("Set5",))
     cards = {name: shipped_cards()[name].figures["Set5"] for name in ("fast", "nano", "edsr")}
     return {**cards, "FSRCNN": round(stills.measure("Set5", upscale, {"psnr": luma_psnr_db})["psnr"], 3)}
 

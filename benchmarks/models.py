@@ -27,6 +27,7 @@ from machine import describe_run
 from vsr.bench.published import PUBLISHED, Published
 from vsr.models.cards import ModelCard, shipped_cards
 from vsr.pipeline.loading import load_model
+from vsr.quality.data_folder import data_folder
 from vsr.quality.lpips import LPIPS, load_lpips
 from vsr.quality.protocols import (
     Measure,
@@ -41,8 +42,6 @@ from vsr.quality.protocols import (
 )
 
 HERE = Path(__file__).parent
-DATA = Path(os.environ.get("VSR_DATA", "../shared/data"))
-LPIPS_FILE = DATA / "peers" / "squeezenet1_1_lpips.safetensors"
 SETS = ("Set5", "Set14", "BSD100")
 LOOKED_AT = ("Set14", "BSD100")  # the sets of LPIPS and detail; the five pictures of Set5 are too few
 PROTOCOL = 1  # to be raised when the measuring changes, so that nothing old is reused
@@ -213,12 +212,13 @@ def _write_readme(results: Mapping[str, Result]) -> None:
 @click.option("--fresh", is_flag=True, help="Measure again what was measured before.")
 def main(models: tuple[str, ...], lpips: Path | None, fresh: bool) -> None:
     """Measure the shipped models, and write benchmarks/models.json and benchmarks/models.md."""
-    if lpips is None and LPIPS_FILE.is_file():
-        lpips = LPIPS_FILE
+    lpips_file = data_folder() / "peers" / "squeezenet1_1_lpips.safetensors"
+    if lpips is None and lpips_file.is_file():
+        lpips = lpips_file
     path = HERE / "models.json"
     before: dict[str, Result] = json.loads(path.read_text("utf-8"))["results"] if path.is_file() else {}
     cards = shipped_cards()
-    measuring = Measuring(DATA / "test", lpips, before, fresh)
+    measuring = Measuring(data_folder() / "test", lpips, before, fresh)
     # What is not asked for stays in the table as long as it still holds.
     keys = {f"bicubic-x{card.scale}": "" for card in cards.values()} | {c.name: c.sha256 for c in cards.values()}
     results = {key: result for key, sha256 in keys.items() if (result := measuring.known(key, sha256))}

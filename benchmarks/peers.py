@@ -42,12 +42,12 @@ from matplotlib.figure import Figure
 
 from vsr.bench.opencv_peer import with_block_sizes
 from vsr.models.cards import shipped_cards
+from vsr.quality.data_folder import data_folder
 from vsr.quality.metrics import psnr_db
 
 HERE = Path(__file__).parent
 SAMPLE = HERE.parent / "samples" / "sample.mp4"
 FAST_WEIGHTS = HERE.parent / "vsr" / "models" / "shipped" / shipped_cards()["fast"].weights
-DATA = Path(os.environ.get("VSR_DATA", "../shared/data"))
 WIDTH, HEIGHT = 1280, 720  # of the output
 CRF, PRESET = 18, "medium"
 TRUTH_STEP = 10  # frames of the sample from one that is measured to the next
@@ -309,11 +309,12 @@ def plot(values: Mapping[str, Any], path: Path) -> None:
 @click.option("--loops", type=click.IntRange(1), default=4, show_default=True, help="Times the sample is played.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--cores", "num_cores", type=click.IntRange(1), help="To run on; default: all there are.")
-@click.option("--fsrcnn", type=click.Path(path_type=Path), default=DATA / "peers" / "FSRCNN_x4.pb")
+@click.option("--fsrcnn", type=click.Path(path_type=Path), help="[default: $VSR_DATA/peers/FSRCNN_x4.pb]")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False, exists=True), default=HERE, help="Folder.")
-def main(loops: int, rounds: int, num_cores: int | None, fsrcnn: Path, out: Path) -> None:
+def main(loops: int, rounds: int, num_cores: int | None, fsrcnn: Path | None, out: Path) -> None:
     if shutil.which("ffmpeg") is None:
         raise click.ClickException("this needs ffmpeg's command line")
+    fsrcnn = fsrcnn or data_folder() / "peers" / "FSRCNN_x4.pb"
     if not fsrcnn.is_file():
         raise click.ClickException(f"{fsrcnn}: no such file; FSRCNN_x4.pb is of github.com/Saafke/FSRCNN_Tensorflow")
     cores = sorted(os.sched_getaffinity(0))[:num_cores]

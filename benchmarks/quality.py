@@ -10,7 +10,6 @@ between the marks in README.md from Vid4's results. About an hour and a half on 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -20,10 +19,10 @@ from typing import Any
 import click
 
 from vsr.models.cards import shipped_cards
+from vsr.quality.data_folder import data_folder
 
 HERE = Path(__file__).parent
 QUALITY = HERE / "quality"
-DATA = Path(os.environ.get("VSR_DATA", "../shared/data"))
 PEERS = {4: ("ESPCN_x4.pb", "FSRCNN_x4.pb", "LapSRN_x4.pb"), 2: ("FSRCNN_x2.pb",)}
 LPIPS = "squeezenet1_1_lpips.safetensors"
 RUNS: dict[str, tuple[str, int, str]] = {  # folder: set, scale, degradation of clips
@@ -48,9 +47,10 @@ def run(folder: str) -> None:
     command = [sys.executable, "-m", "vsr.cli", "benchmark", dataset, "--degradation", degradation, "--overwrite"]
     for card in shipped_cards().values():
         command += ["--model", card.name] if card.scale == scale else []
+    peers = data_folder() / "peers"
     for name in PEERS[scale]:
-        command += ["--opencv", str(DATA / "peers" / name)] if (DATA / "peers" / name).is_file() else []
-    lpips = DATA / "peers" / LPIPS
+        command += ["--opencv", str(peers / name)] if (peers / name).is_file() else []
+    lpips = peers / LPIPS
     command += ["--lpips", str(lpips)] if lpips.is_file() else []
     subprocess.run([*command, "--out", str(QUALITY / folder)], check=True)
     name_paths(QUALITY / folder)
@@ -58,9 +58,10 @@ def run(folder: str) -> None:
 
 def name_paths(folder: Path) -> None:
     """Say $VSR_DATA and benchmarks/ where a result says what they stand for on this machine."""
+    names = ((str(data_folder()), "$VSR_DATA"), (str(QUALITY), "benchmarks/quality"), ("cli.py ", "vsr "))
     for path in (folder / "results.json", folder / "index.html"):
         text = path.read_text("utf-8")
-        for here, name in ((str(DATA), "$VSR_DATA"), (str(QUALITY), "benchmarks/quality"), ("cli.py ", "vsr ")):
+        for here, name in names:
             text = text.replace(here, name)
         path.write_text(text, "utf-8")
 

@@ -21,6 +21,7 @@ from vsr.color.resample import mod_crop, reduce_bicubic
 from vsr.media.images import find_images, read_rgb
 from vsr.models.cards import shipped_cards
 from vsr.pipeline.loading import load_model
+from vsr.quality.data_folder import data_folder
 from vsr.quality.protocols import (
     Upscale,
     luma_psnr_db,
@@ -29,14 +30,13 @@ from vsr.quality.protocols import (
 )
 
 ROOT = Path(__file__).parent.parent
-VID4 = Path(os.environ.get("VSR_DATA", "../shared/data")) / "test" / "Vid4"
 CLIPS = ("calendar", "city", "foliage", "walk")
 SCALE = 4
 
 
 def strip_of(clip: str, ways: dict[str, Upscale]) -> np.ndarray:
     """The middle frame of a clip, a column for every way up and one for the truth."""
-    paths = find_images(VID4 / clip)
+    paths = find_images(data_folder() / "test" / "Vid4" / clip)
     truth = mod_crop(read_rgb(paths[len(paths) // 2]), SCALE)
     low = reduce_bicubic(truth, SCALE)
     corner = telling_corner(clip, truth, upscale_bicubic(SCALE)(low))

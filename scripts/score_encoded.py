@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -27,6 +26,7 @@ from vsr.media.images import find_images, read_rgb
 from vsr.pipeline.color_path import Target
 from vsr.pipeline.loading import load_model
 from vsr.pipeline.upscaler import Upscaler
+from vsr.quality.data_folder import data_folder
 from vsr.quality.metrics import luma_bt601, psnr_db
 from vsr.train.codec import SD_COLOR, YUV420, x264_round_trip, yuv420_of_rgb
 from vsr.version import __version__
@@ -84,7 +84,7 @@ def main(names: tuple[str, ...], crfs: tuple[int, ...], device: str, out: Path) 
         raise click.UsageError("the models are of different scales")
     models: dict[str, Upscaler | None] = {"bicubic": None, **loaded}
     started = time.monotonic()
-    folder = Path(os.environ.get("VSR_DATA", "../shared/data")) / "test" / "Vid4"
+    folder = data_folder() / "test" / "Vid4"
     clips = {path.name: clip_scores(path, models, scale, crfs) for path in sorted(folder.iterdir())}
     means = {crf: {n: sum(c[crf][n] for c in clips.values()) / len(clips) for n in models} for crf in crfs}
     click.echo(table({**clips, "mean": means}, list(models), crfs))

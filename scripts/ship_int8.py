@@ -1,7 +1,7 @@
 """Measure a shipped model in int8 and, if that costs little, put weights for it beside the others.
 
 python scripts/ship_int8.py fast --weights runs/fast-int8/weights.safetensors
-python scripts/ship_int8.py srresnet --calibrate ../shared/data/train
+python scripts/ship_int8.py srresnet --calibrate PICTURES
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from vsr.models.cards import SHIPPED, ModelCard, find_card
 from vsr.models.quantization import QuantizedConv2d
 from vsr.models.weights import load_net, read_card, save_model_file
 from vsr.pipeline.loading import upscaler_of_net
+from vsr.quality.data_folder import data_folder
 from vsr.quality.protocols import StillsBenchmark
 
 
@@ -60,7 +61,7 @@ def main(name: str, weights: Path | None, calibrate: Path | None) -> None:
 
 def score(card: ModelCard, path: Path) -> float:
     """Luma PSNR on Set5 in dB, by OpenVINO, as users get it."""
-    stills = StillsBenchmark(Path(os.environ.get("VSR_DATA", "../shared/data")) / "test", card.scale, (GATE_SET,))
+    stills = StillsBenchmark(data_folder() / "test", card.scale, (GATE_SET,))
     click.echo(f"bicubic gate: {stills.bicubic_gate()}")
     upscaler = upscaler_of_net(card, load_net(card, path), device="cpu", precision="int8", backend="openvino")
     return round(stills.score(upscaler)[GATE_SET], 3)

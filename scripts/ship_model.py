@@ -18,6 +18,7 @@ import click
 from vsr.models.cards import SHIPPED, ModelCard
 from vsr.models.weights import load_net, read_card, save_model_file
 from vsr.pipeline.loading import upscaler_of_net
+from vsr.quality.data_folder import data_folder
 from vsr.quality.protocols import StillsBenchmark, upscale_with, vid4_bi
 
 FP16_COST_DB = 0.01  # weights are stored in fp16 where that costs less
@@ -40,7 +41,7 @@ def measure(
 @click.option("--data-used", required=True, help="What it was trained on.")
 def main(weights: Path, name: str, description: str, recipe: str, data_used: str) -> None:
     """Ship WEIGHTS as model NAME."""
-    data = Path(os.environ.get("VSR_DATA", "../shared/data")) / "test"
+    data = data_folder() / "test"
     card = replace(read_card(weights), name=name, description=description, recipe=recipe, data=data_used)
     card = replace(card, weights=f"{name}.safetensors")
     SHIPPED.mkdir(exist_ok=True)

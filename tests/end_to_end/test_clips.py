@@ -18,7 +18,7 @@ from av.sidedata.sidedata import Type
 import vsr
 from vsr.errors import InputError
 
-_DATA = Path(os.environ.get("VSR_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
+_DATA = Path(os.environ.get("VSR_DATA", ""))
 _INDEX = _DATA / "clips" / "index.json"
 _CLIPS = {c["file"]: c for c in json.loads(_INDEX.read_text("utf-8"))} if _INDEX.is_file() else {}
 

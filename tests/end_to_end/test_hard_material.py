@@ -26,7 +26,7 @@ from vsr.errors import InputError, StrictError
 
 pytestmark = needs_ffprobe
 
-_DATA = Path(os.environ.get("VSR_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
+_DATA = Path(os.environ.get("VSR_DATA", ""))
 _UNKNOWN = ("unknown", "unspecified", "reserved", "")
 _MILLISECOND = Fraction(1, 1000)
 _LOSSLESS = {"codec": "ffv1"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,13 @@ from vsr.events import OnNote
 from vsr.media.image_sequence import is_image
 from vsr.media.images import read_rgb
 from vsr.media.read.reader import VideoReader
+from vsr.quality.data_folder import evaluation_sets
 from vsr.quality.frames import Decoded, decoded_video
 
 __all__ = [
     "Clip",
     "Dataset",
     "decoded_pictures",
-    "default_data_folder",
     "find_dataset",
     "num_frames",
     "pictures_in",
@@ -77,19 +76,19 @@ _KNOWN = {
 }
 
 
-def default_data_folder() -> Path:
-    """The folder that holds Vid4, Set5, Set14 and BSD100 unless another is named: $VSR_DATA/test."""
-    return Path(os.environ.get("VSR_DATA", "../shared/data")) / "test"
+def find_dataset(name: str, data: Path | None = None) -> Dataset:
+    """Find vid4, set5, set14 or bsd100, or a folder: of pictures, or of clips (folders or video files).
 
+    Args:
+        name: one of the four sets, or the path of a folder.
+        data: the folder that holds the sets; $VSR_DATA/test unless given.
 
-def find_dataset(name: str, data: Path) -> Dataset:
-    """vid4, set5, set14 or bsd100 below `data`; else a folder: of pictures, or of clips (folders or video files).
-
-    Raises OptionError for a name that is neither, and InputError where a set is missing or not complete.
+    Raises OptionError for a name that is neither, and for a set where neither `data` nor VSR_DATA says where it lies;
+    InputError where a set is missing or not complete.
     """
     known = _KNOWN.get(name.lower())
     if known is not None:
-        return _known_dataset(known, data)
+        return _known_dataset(known, evaluation_sets(data, "--data"))
     folder = Path(name)
     if not folder.is_dir():
         kind = "is a file; 'vsr benchmark video' compares two" if folder.exists() else "no such set or folder"

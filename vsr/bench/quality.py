@@ -35,7 +35,7 @@ def measure_quality(
     dataset: str,
     models: tuple[str, ...],
     *,
-    data: Path,
+    data: Path | None = None,
     opencv: tuple[Path, ...] = (),
     degradation: Degradation = "bi",
     scale: int | None = None,

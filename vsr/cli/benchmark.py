@@ -62,11 +62,9 @@ def quality(
     'quality' need not be said. Bicubic and Lanczos are measured along; where bicubic does not give the figures
     on record, the run stops.
     """
-    from vsr.bench.datasets import default_data_folder
     from vsr.bench.quality import measure_quality
 
-    folder = data or default_data_folder()
-    _measure(partial(measure_quality, dataset, models, data=folder, **values), out, overwrite, quiet)
+    _measure(partial(measure_quality, dataset, models, data=data, **values), out, overwrite, quiet)
 
 
 @benchmark.command()

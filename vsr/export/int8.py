@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from vsr.media.images import find_images, read_rgb
 from vsr.models.cards import ModelCard
 from vsr.models.quantization import calibrate, quantized, without_quantization
 from vsr.pipeline.loading import upscaler_of_net
+from vsr.quality.data_folder import evaluation_sets
 from vsr.quality.metrics import luma_bt601
 from vsr.quality.protocols import StillsBenchmark
 
@@ -52,10 +52,10 @@ def _inputs(card: ModelCard, paths: list[Path]) -> Iterator[Tensor]:
 def measure_drop(card: ModelCard, plain: nn.Module, integers: nn.Module, validation: Path | None = None) -> float:
     """What int8 costs on Set5, in dB, by the numbers of the integers.
 
-    validation: the folder that holds Set5; test/ of the data folder unless given.
-    Raises OptionError where Set5 is not there, or is not Set5.
+    validation: the folder that holds Set5; $VSR_DATA/test unless given.
+    Raises OptionError where Set5 is not there, or is not Set5, and where neither folder is named.
     """
-    folder = validation or Path(os.environ.get("VSR_DATA", "../shared/data")) / "test"
+    folder = evaluation_sets(validation, "--validation")
     stills = StillsBenchmark(folder, card.scale, (GATE_SET,))
     if not stills.sets:
         raise OptionError(f"{folder}: no {GATE_SET}, by which int8 is judged; --validation names its folder")

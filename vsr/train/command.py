@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import nn
 from vsr.backends.engine import choose_device
 from vsr.errors import OptionError
 from vsr.pipeline.loading import upscaler_of_net
+from vsr.quality.data_folder import evaluation_sets
 from vsr.quality.protocols import StillsBenchmark
 from vsr.train.loop import Budget, train
 from vsr.train.memory import keep_freed_memory
@@ -80,7 +80,11 @@ def _validation(
     recipe: Recipe, folder: Path | None, log: Callable[[str], None]
 ) -> Callable[[nn.Module], dict[str, float]]:
     """PSNR on Set5 and Set14, where they are; their bicubic gate is checked first."""
-    folder = folder or Path(os.environ.get("VSR_DATA", "../shared/data")) / "test"
+    try:
+        folder = evaluation_sets(folder, "--validation")
+    except OptionError as error:
+        log(f"training without validation: {error}")
+        return lambda net: {}
     stills = StillsBenchmark(folder, recipe.scale)
     card = card_of(recipe)
     if not stills.sets:
