@@ -46,10 +46,7 @@ def run_training(
 
     patch, batch, learning_rate: instead of the recipe's, which are made for a CPU.
     """
-    if recipe not in RECIPES:
-        raise OptionError(f"unknown recipe '{recipe}'; there are {', '.join(RECIPES)}")
-    changes: dict[str, Any] = {"patch": patch, "batch": batch, "learning_rate": learning_rate}
-    chosen = replace(RECIPES[recipe], **{key: value for key, value in changes.items() if value is not None})
+    chosen = _chosen_recipe(recipe, patch=patch, batch=batch, learning_rate=learning_rate)
     where = choose_device(device)
     if where.type == "cpu":
         keep_freed_memory()
@@ -74,6 +71,13 @@ def run_training(
     )
     log(f"weights: {path}")
     return path
+
+
+def _chosen_recipe(name: str, **changes: Any) -> Recipe:
+    """Look a recipe up and change its fields, but for those that are None. Raises OptionError for an unknown name."""
+    if name not in RECIPES:
+        raise OptionError(f"unknown recipe '{name}'; there are {', '.join(RECIPES)}")
+    return replace(RECIPES[name], **{key: value for key, value in changes.items() if value is not None})
 
 
 def _validation(

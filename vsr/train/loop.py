@@ -273,13 +273,7 @@ def train(
         log(f"{bank.num_skipped} of {len(paths)} pictures are smaller than a patch and left out")
     trainer = Trainer(recipe, bank, chosen, seed, bf16, features)
     start = init or recipe.init
-    if resume:
-        trainer.load(out)
-    else:
-        if start and start != "none":
-            log(trainer.start_from(start))
-        if recipe.quantized:
-            trainer.calibrate()
+    _prepare(trainer, out if resume else None, start, log)
     out.mkdir(parents=True, exist_ok=True)
     record = RunRecord(out, trainer.num_steps, log)
     arguments = {"data": str(data), "seed": seed, "bf16": bf16, "init": start, "device": str(chosen)}
@@ -290,6 +284,17 @@ def train(
     with bank, contextlib.closing(record):
         _run(trainer, budget, reporter, out, log)
     return out / WEIGHTS
+
+
+def _prepare(trainer: Trainer, run: Path | None, start: str | None, log: Callable[[str], None]) -> None:
+    """Load the checkpoint of a run that goes on, or else the weights of the model to start from, if there is one."""
+    if run is not None:
+        trainer.load(run)
+        return
+    if start and start != "none":
+        log(trainer.start_from(start))
+    if trainer.recipe.quantized:
+        trainer.calibrate()
 
 
 def _run(trainer: Trainer, budget: Budget, reporter: _Reporter, out: Path, log: Callable[[str], None]) -> None:
