@@ -11,6 +11,7 @@ from vsr.errors import OptionError
 from vsr.frames import Range
 from vsr.jobs.encoding import _choose_pixel_format, _encoder_options, _loss
 from vsr.jobs.options import JobOptions
+from vsr.media.formats import find_container, find_encoder
 
 
 @pytest.mark.parametrize(
@@ -48,23 +49,23 @@ def _ffmpeg_has_nvenc(request: pytest.FixtureRequest) -> None:
 
 @nvenc
 def test_quality_means_the_same_to_nvenc(codec: str) -> None:
-    by_default = _encoder_options(codec, JobOptions())
+    by_default = _encoder_options(find_encoder(codec), JobOptions())
     assert by_default["rc"] == "vbr" and by_default["b"] == "0" and 15 < float(by_default["cq"]) < 30
-    assert _encoder_options(codec, JobOptions(crf=31.5)) == by_default | {"cq": "31.5"}
-    assert _encoder_options(codec, JobOptions(encoder_options={"b": "8M"})) == {"b": "8M"}
+    assert _encoder_options(find_encoder(codec), JobOptions(crf=31.5)) == by_default | {"cq": "31.5"}
+    assert _encoder_options(find_encoder(codec), JobOptions(encoder_options={"b": "8M"})) == {"b": "8M"}
     with pytest.raises(OptionError, match=r"1 to 51.*tune=lossless"):
-        _encoder_options(codec, JobOptions(crf=0))
+        _encoder_options(find_encoder(codec), JobOptions(crf=0))
 
 
 @nvenc
 def test_presets_of_nvenc_are_its_own(codec: str) -> None:
-    assert _encoder_options(codec, JobOptions(preset="p7"))["preset"] == "p7"
+    assert _encoder_options(find_encoder(codec), JobOptions(preset="p7"))["preset"] == "p7"
     with pytest.raises(OptionError, match=r"--preset veryfast: .* has .*p1, p2"):
-        _encoder_options(codec, JobOptions(preset="veryfast"))
+        _encoder_options(find_encoder(codec), JobOptions(preset="veryfast"))
 
 
 def test_presets_that_are_numbers_are_left_to_the_encoder() -> None:
-    assert _encoder_options("libsvtav1", JobOptions(preset="8"))["preset"] == "8"
+    assert _encoder_options(find_encoder("libsvtav1"), JobOptions(preset="8"))["preset"] == "8"
 
 
 @pytest.mark.parametrize(
@@ -82,5 +83,5 @@ def test_presets_that_are_numbers_are_left_to_the_encoder() -> None:
 )
 def test_nvenc_gets_what_all_its_generations_take(codec: str, source: str, chosen: str) -> None:
     info: Any = SimpleNamespace(pixel_format=FORMATS[source], color=SimpleNamespace(range=Range.LIMITED))
-    assert _choose_pixel_format(codec, info, None, "mp4").name == chosen
-    assert _choose_pixel_format(codec, info, "nv12", "mp4").name == "nv12"
+    assert _choose_pixel_format(find_encoder(codec), find_container("mp4"), info, None).name == chosen
+    assert _choose_pixel_format(find_encoder(codec), find_container("mp4"), info, "nv12").name == "nv12"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vsr.errors import InputError, OptionError
 from vsr.events import OnNote
+from vsr.media.formats import VIDEO_SUFFIXES
 from vsr.media.image_sequence import is_image
 from vsr.media.images import read_rgb
 from vsr.media.read.reader import VideoReader
@@ -27,9 +28,6 @@ __all__ = [
     "truths",
 ]
 
-_VIDEO_SUFFIXES = {
-    ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mxf", ".ts", ".webm", ".wmv", ".y4m",
-}  # fmt: skip
 _STILLS_SOURCE = "https://cv.snu.ac.kr/research/EDSR/benchmark.tar has it"
 _VID4_SOURCE = "https://drive.google.com/file/d/1ZuvNNLgR85TV_whJoHM7uVb-XW1y70DW has it"
 
@@ -122,7 +120,7 @@ def _folder_dataset(folder: Path) -> Dataset:
     for path in sorted(folder.iterdir()):
         if path.is_dir() and (paths := pictures_in(path)):
             clips.append(Clip(path.name, paths))
-        elif path.is_file() and path.suffix.lower() in _VIDEO_SUFFIXES:
+        elif path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
             clips.append(Clip(path.name, (path,)))
     if pictures and clips:
         raise InputError(f"{folder}: holds pictures as well as clips ({clips[0].name}); name a folder of one kind")

@@ -16,6 +16,7 @@ from vsr.backends.installed import describe_auto, describe_backends
 from vsr.errors import install_hint
 from vsr.jobs.options import JobOptions
 from vsr.jobs.plan import choose_model
+from vsr.media.formats import ENCODERS
 from vsr.media.image_sequence import is_one_picture
 from vsr.media.images import read_image
 from vsr.media.read.reader import VideoReader
@@ -24,10 +25,6 @@ from vsr.version import __version__
 
 __all__ = ["describe_file", "describe_machine"]
 
-_ENCODERS = (
-    "libx264", "libx265", "libsvtav1", "libaom-av1", "libvpx-vp9", "prores_ks", "ffv1",
-    "h264_nvenc", "hevc_nvenc", "av1_nvenc", "h264_videotoolbox", "hevc_videotoolbox",
-)  # fmt: skip
 _EXTRAS = {"test": ("pytest", "the test suite")}
 
 
@@ -79,6 +76,11 @@ def _video_lines(reader: VideoReader) -> list[str]:
     return lines
 
 
+def _encoders() -> list[str]:
+    """Return the names of the common video encoders that this FFmpeg has."""
+    return [row.name for row in ENCODERS.values() if row.is_listed and row.name in av.codecs_available]
+
+
 def describe_machine() -> str:
     """Versions, devices, encoders, missing extras, and what `auto` picks here."""
     device = choose_device()
@@ -98,7 +100,7 @@ def describe_machine() -> str:
     if torch.backends.mps.is_available():
         lines.append("mps: Metal GPU")
     lines += describe_backends()
-    lines.append("encoders: " + ", ".join(name for name in _ENCODERS if name in av.codecs_available))
+    lines.append("encoders: " + ", ".join(_encoders()))
     for extra, (module, purpose) in _EXTRAS.items():
         if importlib.util.find_spec(module) is None:
             lines.append(f"missing: {purpose}; {install_hint(extra)}")

@@ -9,15 +9,10 @@ from pathlib import Path
 from vsr.errors import InputError, MissingExtraError, ModelError, OptionError, OutputError, VsrError
 from vsr.jobs.model_cache import KeptModel
 from vsr.jobs.options import JobOptions
+from vsr.media.formats import VIDEO_SUFFIXES
 from vsr.media.image_sequence import is_image
 
-__all__ = ["VIDEO_SUFFIXES", "Outcome", "enhance_each", "make_folder", "name_outputs"]
-
-VIDEO_SUFFIXES = {
-    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".ivf", ".m1v", ".m2ts", ".m2v", ".m4v", ".mkv",
-    ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm",
-    ".wmv", ".y4m",
-}  # fmt: skip
+__all__ = ["Outcome", "enhance_each", "make_folder", "name_outputs"]
 
 
 @dataclass(slots=True)

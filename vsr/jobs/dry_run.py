@@ -23,6 +23,7 @@ from vsr.jobs.plan import VideoPlan, choose_batch, choose_size
 from vsr.jobs.resume import target_of
 from vsr.jobs.sinks import check_output, plan_output
 from vsr.jobs.source import expected_frames, open_source
+from vsr.media.formats import Y4M
 from vsr.media.image_sequence import is_one_picture
 from vsr.media.images import lost_in, read_image
 from vsr.media.pipe import is_pipe
@@ -30,7 +31,6 @@ from vsr.media.read.reader import Chunk, VideoReader
 from vsr.media.write.encoder import VideoEncoder
 from vsr.media.write.image_writer import picture_target
 from vsr.media.write.stream_plan import StreamPlan, codec_name
-from vsr.media.write.y4m_writer import Y4M
 from vsr.pipeline.stages import failure_named
 from vsr.pipeline.upscaler import Upscaler
 

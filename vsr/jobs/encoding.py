@@ -13,47 +13,12 @@ from vsr.color.pixel_formats import FORMATS, PixelFormat
 from vsr.errors import OptionError, OutputError
 from vsr.frames import ChromaLocation, Color, Matrix, Range, Transfer
 from vsr.jobs.options import JobOptions
+from vsr.media.formats import Y4M, Container, Encoder, container_named, find_container, find_encoder
 from vsr.media.pipe import is_pipe
 from vsr.media.read.color_tags import color_of_rgb_as_video
 from vsr.media.read.video_info import VideoInfo
-from vsr.media.write.y4m_writer import Y4M, Y4M_FORMATS
 
-__all__ = ["RAW", "Encoding", "choose_encoding"]
-
-RAW = "rawvideo"
-
-# What all readers of raw video take: of two formats for the same samples the common one.
-_RAW_FORMATS = tuple(n for n, f in FORMATS.items() if f.layout != "semiplanar" and not n.startswith("yuvj"))
-_FORMAT_NAMES = {"y4m": Y4M, "mkv": "matroska", "ts": "mpegts"}  # besides FFmpeg's own
-
-# Whose muxers go back to the start of a file to complete it.
-_SEEKING_CONTAINERS = {"mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v", "ismv", "avi"}
-_CONTAINER_CODECS = {"webm": "libvpx-vp9"}
-_X264_CONTAINERS = {"mp4", "mov", "ipod", "matroska", "mpegts", "flv", "avi", "nut", "3gp", "3g2", "psp", "f4v"}
-_X265_CONTAINERS = {"mp4", "mov", "ipod", "matroska", "mpegts", "nut"}
-_X265_SMALLEST_SIDE = 64  # below, x265 refuses or gains nothing
-
-# x264 complains of others to stderr, beside the error.
-_X26X_PRESETS = (
-    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo",
-)  # fmt: skip
-
-# Visually close to lossless, as the point of the exercise is detail; ffmpeg's own defaults are coarser.
-_DEFAULT_CRF = {"libx264": "18", "libx265": "20", "libvpx-vp9": "24", "libsvtav1": "26", "libaom-av1": "24"}
-
-# x264's code for AVX-512 gives other files in other runs, and this its cure costs no time; x265 writes to stderr.
-_OWN_PARAMETERS = {
-    "libx264": {"x264-params": "cpu-independent=1"},
-    "libx265": {"x265-params": "log-level=error"},
-}
-_DEFAULT_CQ = {"h264_nvenc": "19", "hevc_nvenc": "21", "av1_nvenc": "26"}  # NVENC's word for about the same
-
-# What all generations of NVENC take; FFmpeg lists what the newest does, and more, for all three.
-_NVENC_FORMATS = {
-    "h264_nvenc": ("yuv420p", "yuv444p"),
-    "hevc_nvenc": ("yuv420p", "p010le", "yuv444p"),
-    "av1_nvenc": ("yuv420p", "p010le"),
-}
+__all__ = ["Encoding", "choose_encoding"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,48 +33,60 @@ class Encoding:
 
 
 def choose_encoding(info: VideoInfo, output: Path, options: JobOptions, shorter_side: int) -> Encoding:
-    """How a file is to be encoded that shows what `info` describes, with a picture of that shorter side in pixels."""
-    container, default_codec = _container(output, options.format)
-    codec = _encoder_name(options.codec or _default_codec(container, default_codec, info, shorter_side))
-    if container == "nut" and is_pipe(output) and options.codec is None:
-        codec = RAW
-    if container == Y4M and codec != RAW:
-        raise OptionError(f"--codec {options.codec}: y4m holds raw video; add --format matroska or nut")
-    format_ = _choose_pixel_format(codec, info, options.pix_fmt, container)
-    return Encoding(container, codec, _encoder_options(codec, options), format_, _output_color(info, format_))
+    """Choose how to encode a file.
+
+    Args:
+        info: The video it shows.
+        output: The file, or "-" for stdout.
+        options: The wishes; what they leave open follows from the container and the video.
+        shorter_side: Of the output's frames, in pixels.
+    """
+    container, default = _container(output, options.format)
+    codec = _encoder_name(options.codec or _default_codec(container, default, info, shorter_side))
+    if is_pipe(output) and options.codec is None:
+        codec = container.pipe_encoder or codec
+    if container.only_encoder not in (None, codec):
+        name = container.shown_name
+        raise OptionError(f"--codec {options.codec}: {name} holds raw video; add --format matroska or nut")
+    encoder = find_encoder(codec)
+    format_ = _choose_pixel_format(encoder, container, info, options.pix_fmt)
+    return Encoding(container.name, codec, _encoder_options(encoder, options), format_, _output_color(info, format_))
 
 
-def _container(path: Path, format_: str | None) -> tuple[str, str]:
-    """FFmpeg's name of the container that a name, or else a file's suffix, asks for, and its usual video codec."""
+def _container(path: Path, format_: str | None) -> tuple[Container, str]:
+    """Return the container that a name, or else a file's suffix, asks for, and FFmpeg's default video encoder for it.
+
+    Raises OptionError and OutputError where there is none that can be written to `path`.
+    """
     if format_ is None and is_pipe(path):
         format_ = Y4M
-    name = _FORMAT_NAMES.get(format_, format_) if format_ is not None else None
+    name = container_named(format_) if format_ is not None else None
     remedy = "use .mp4, .mkv, .mov or .webm"
     try:
         with av.open(io.BytesIO() if name else f"file:{path}", "w", format=name) as probe:  # no header, no bytes
-            container, codec, audio = probe.format.name, probe.default_video_codec, probe.default_audio_codec
+            container = find_container(probe.format.name)
+            codec, audio = probe.default_video_codec, probe.default_audio_codec
     except (av.FFmpegError, ValueError) as error:
         if name is not None:
             raise OptionError(f"--format {format_}: this FFmpeg writes no such format; try matroska or nut") from error
         raise OutputError(f"{path}: the suffix '{path.suffix}' names no container; {remedy}") from error
     if codec == "none" or (codec == "png" and audio != "none"):  # audio files hold a PNG cover at most
-        raise OutputError(f"{path}: {container} does not hold video; {remedy}")
-    if is_pipe(path) and container in _SEEKING_CONTAINERS:
-        raise OptionError(f"--format {format_}: {container} cannot go to a pipe; try matroska, mpegts, nut or y4m")
-    return container, RAW if container == Y4M else codec
+        raise OutputError(f"{path}: {container.name} does not hold video; {remedy}")
+    if is_pipe(path) and container.needs_seeking:
+        raise OptionError(f"--format {format_}: {container.name} cannot go to a pipe; try matroska, mpegts, nut or y4m")
+    return container, codec
 
 
-def _default_codec(container: str, default: str, info: VideoInfo, shorter_side: int) -> str:
-    deep = info.color.bit_depth > 8 or info.color.transfer in (Transfer.PQ, Transfer.HLG)
-    if deep and shorter_side >= _X265_SMALLEST_SIDE and container in _X265_CONTAINERS:
-        return "libx265"
-    if container in _X264_CONTAINERS:
-        return "libx264"
-    return _CONTAINER_CODECS.get(container, default)
+def _default_codec(container: Container, default: str, info: VideoInfo, shorter_side: int) -> str:
+    """Return the name of the usual encoder for a video in a container."""
+    is_deep = info.color.bit_depth > 8 or info.color.transfer in (Transfer.PQ, Transfer.HLG)
+    if is_deep and container.deep_encoder and shorter_side >= find_encoder(container.deep_encoder).smallest_side:
+        return container.deep_encoder
+    return container.encoder or default
 
 
 def _encoder_name(codec: str) -> str:
-    """The encoder's own name, for "hevc" and others that only say what it makes."""
+    """Return the encoder's own name, for "hevc" and other names of codecs."""
     try:
         return str(av.Codec(codec, "w").name)
     except (av.FFmpegError, ValueError) as error:
@@ -118,7 +95,7 @@ def _encoder_name(codec: str) -> str:
 
 @functools.cache
 def _encoder_facts(codec: str) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
-    """The private options of an encoder, each with the words it takes, if any, and the pixel formats.
+    """Return the private options of an encoder, each with the words it takes, if any, and its pixel formats.
 
     Raises OptionError if it is not of video.
     """
@@ -129,14 +106,14 @@ def _encoder_facts(codec: str) -> tuple[dict[str, tuple[str, ...]], tuple[str, .
     return names, tuple(f.name for f in context.codec.video_formats or ())
 
 
-def _encoder_options(codec: str, options: JobOptions) -> dict[str, str]:
+def _encoder_options(encoder: Encoder, options: JobOptions) -> dict[str, str]:
+    """Return the options to open an encoder with: those asked for, and the usual quality where none is."""
+    codec = encoder.name
     known, _ = _encoder_facts(codec)
     result: dict[str, str] = {}
-    if codec in _DEFAULT_CRF and not {"crf", "qp", "b", "b:v"} & options.encoder_options.keys():
-        result["crf"] = _DEFAULT_CRF[codec]
-    if codec in _DEFAULT_CQ and not {"cq", "qp", "rc", "b", "tune"} & options.encoder_options.keys():
-        result |= {"rc": "vbr", "cq": _DEFAULT_CQ[codec], "b": "0"}  # by quality alone
-    result |= _OWN_PARAMETERS.get(codec, {})
+    if not encoder.quality_options & options.encoder_options.keys():
+        result |= encoder.quality
+    result |= encoder.parameters
     if options.crf is not None:
         key = next((name for name in ("crf", "cq", "qp") if name in known), None)
         if key is None:
@@ -147,34 +124,32 @@ def _encoder_options(codec: str, options: JobOptions) -> dict[str, str]:
     if options.preset is not None:
         if "preset" not in known:
             raise OptionError(f"--preset: the encoder {codec} has no such option")
-        presets = _X26X_PRESETS if codec in ("libx264", "libx265") else known["preset"]
+        presets = encoder.presets or known["preset"]
         if presets and options.preset not in presets and not options.preset.lstrip("-").isdecimal():
             raise OptionError(f"--preset {options.preset}: {codec} has {', '.join(presets)}")
         result["preset"] = options.preset
     given = dict(options.encoder_options)
-    for name in _OWN_PARAMETERS.get(codec, {}).keys() & given.keys():
+    for name in encoder.parameters.keys() & given.keys():
         given[name] = f"{result[name]}:{given[name]}"
     return result | given
 
 
-def _choose_pixel_format(codec: str, info: VideoInfo, asked: str | None, container: str) -> PixelFormat:
-    """The encoder's format that loses least of the source, or the one asked for."""
-    _, names = _encoder_facts(codec)
-    if codec == RAW:
-        names = Y4M_FORMATS if container == Y4M else _RAW_FORMATS
+def _choose_pixel_format(encoder: Encoder, container: Container, info: VideoInfo, asked: str | None) -> PixelFormat:
+    """Return the encoder's format that loses least of the source, or the one asked for."""
+    names = container.pixel_formats or encoder.pixel_formats or _encoder_facts(encoder.name)[1]
     if asked is not None:
         if asked not in FORMATS:
             raise OptionError(f"--pix-fmt {asked}: not supported; try yuv420p, yuv420p10le or yuv444p")
         if names and asked not in names:
-            raise OptionError(f"--pix-fmt {asked}: {codec} takes {', '.join(n for n in names if n in FORMATS)}")
+            raise OptionError(f"--pix-fmt {asked}: {encoder.name} takes {', '.join(n for n in names if n in FORMATS)}")
         return FORMATS[asked]
-    names = _NVENC_FORMATS.get(codec, names)
+    names = encoder.usual_pixel_formats or names
     candidates = [FORMATS[n] for n in names if n in FORMATS] or [FORMATS["yuv420p"]]
     return min(candidates, key=lambda f: _loss(info.pixel_format, f, info.color.range))
 
 
 def _loss(source: PixelFormat, target: PixelFormat, color_range: Range) -> tuple[float, ...]:
-    """How much worse `target` holds what `source` holds, most important first; then what it wastes."""
+    """Return how much of `source` is lost in `target`, most important first, and then how much `target` wastes."""
     wide_j = target.name.startswith("yuvj")
     chroma_lost = 0
     if source.kind != "gray":
@@ -197,6 +172,7 @@ def _loss(source: PixelFormat, target: PixelFormat, color_range: Range) -> tuple
 
 
 def _output_color(info: VideoInfo, format_: PixelFormat) -> Color:
+    """Return the colour tags of an output: those of the source, but for what the pixel format decides."""
     source, depth = info.color, format_.bit_depth
     if format_.kind == "rgb":
         location = ChromaLocation.LEFT

@@ -13,13 +13,13 @@ from vsr.errors import StrictError
 from vsr.events import OnNote
 from vsr.frames import Range
 from vsr.jobs.options import JobOptions
+from vsr.media.formats import find_container, find_encoder
 from vsr.media.read.color_tags import SD_MAX_LINES
 from vsr.media.read.reader import VideoReader
 from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.encoder import VideoSettings
 from vsr.media.write.remuxer import carried_tags
 from vsr.media.write.stream_plan import AudioMode, StreamPlan
-from vsr.media.write.y4m_writer import Y4M
 
 __all__ = [
     "container_losses",
@@ -32,19 +32,17 @@ __all__ = [
     "untold_by_raw_video",
 ]
 
-_ASPECT_CONTAINERS = {"mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v", Y4M}
-_ASPECT_CODECS = ("libx264", "libx265", "h264_", "hevc_", "mpeg4", "mjpeg")  # which have it in their bitstream
-
 
 def holds_aspect(container: str, codec: str) -> bool:
     """Whether PyAV can write the sample aspect ratio: of the container's own, it reaches those of ISO files alone."""
-    return container in _ASPECT_CONTAINERS or codec.startswith(_ASPECT_CODECS)
+    return find_container(container).holds_aspect or find_encoder(codec).holds_aspect
 
 
 def untold_by_raw_video(info: VideoInfo, settings: VideoSettings, container: str) -> tuple[list[str], list[str]]:
     """What raw video does not say of itself: what is lost by that, and what a reader has to be told."""
     losses, notes, color = [], [], settings.color
-    name = "y4m" if container == Y4M else container
+    row = find_container(container)
+    name = row.shown_name
     keeps = "--format matroska -c:v ffv1 keeps it"
     if not color.is_rgb:
         if not info.untagged:
@@ -52,7 +50,7 @@ def untold_by_raw_video(info: VideoInfo, settings: VideoSettings, container: str
         elif (info.height <= SD_MAX_LINES) != (settings.height <= SD_MAX_LINES):
             read_as = f"the video has no colour tags; read as {color.matrix.name}"
             notes.append(f"{read_as}, which {name} cannot say and a reader of this size will not expect")
-        if container != Y4M and color.range is Range.FULL:
+        if not row.states_range and color.range is Range.FULL:
             losses.append(f"that the range is full is left out: raw video in {container} cannot say so; {keeps}")
     if info.display_matrix:
         losses.append(f"that it is shown rotated is left out: {name} cannot say so")
@@ -107,12 +105,6 @@ def output_aspect(info: VideoInfo, width: int, height: int) -> Fraction | None:
     return ((info.sample_aspect_ratio or Fraction(1)) / stretch).limit_denominator(65535)
 
 
-_WITHOUT_METADATA = {"mpegts", "mpeg", "svcd", "vob", "dvd", "ivf", "obu", "h264", "hevc", "rawvideo", "y4m"}
-_WITHOUT_LANGUAGES = {"avi", "flv", "ivf"}
-_WITH_ROTATION = {"mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v", "matroska", "webm"}
-_WITH_HDR = {"libx265", "libx264", "libsvtav1"}  # encoders that are given it, and write it into the bitstream
-
-
 def container_losses(
     container: str, codec: str, info: VideoInfo, metadata: Mapping[str, str], streams: Sequence[StreamPlan]
 ) -> list[str]:
@@ -120,24 +112,24 @@ def container_losses(
 
     container, codec: FFmpeg's names of the output's format and encoder.  metadata: of the source's file.
     """
-    losses = []
+    losses, row = [], find_container(container)
     tags = carried_tags(dict(metadata))
-    if tags and container in _WITHOUT_METADATA:
+    if tags and not row.holds_metadata:
         losses.append(f"metadata ({', '.join(tags)}) is left out: {container} has no place for it")
-    if container in _WITHOUT_LANGUAGES:
+    if not row.holds_languages:
         kept = [plan for plan in streams if plan.action in ("copy", "transcode")]
         losses += [
             f"{plan.title}: its language is left out: {container} has no place for it"
             for plan in kept
             if plan.stream.language not in (None, "und")
         ]
-    if info.display_matrix is not None and container not in _WITH_ROTATION:
+    if info.display_matrix is not None and not row.holds_rotation:
         degrees = f"rotated by {info.rotation_degrees} degrees" if info.rotation_degrees else "mirrored"
         losses.append(f"that it is shown {degrees} is left out: {container} has no place for it")
     start = info.start_seconds or Fraction(0)
-    if container == "avi" and 2 * abs(start) * (info.average_rate or 25) >= 1:  # half a frame
-        losses.append(f"the start at {float(start):g} s is left out: avi begins with the first frame")
-    if (info.hdr.mastering_display or info.hdr.content_light) and codec not in _WITH_HDR:
+    if row.starts_at_first_frame and 2 * abs(start) * (info.average_rate or 25) >= 1:  # half a frame
+        losses.append(f"the start at {float(start):g} s is left out: {container} begins with the first frame")
+    if (info.hdr.mastering_display or info.hdr.content_light) and find_encoder(codec).hdr is None:
         losses.append(f"HDR10 metadata is left out: {codec} has no place for it; -c:v libx265 keeps it")
     return losses
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from vsr.errors import OptionError
-from vsr.jobs.encoding import RAW, choose_encoding
+from vsr.jobs.encoding import choose_encoding
 from vsr.jobs.omissions import (
     container_losses,
     file_losses,
@@ -20,10 +20,10 @@ from vsr.jobs.omissions import (
     untold_by_raw_video,
 )
 from vsr.jobs.options import JobOptions
+from vsr.media.formats import find_container, find_encoder
 from vsr.media.read.reader import VideoReader
 from vsr.media.write.encoder import VideoSettings
 from vsr.media.write.stream_plan import StreamPlan, plan_streams
-from vsr.media.write.y4m_writer import Y4M
 from vsr.models.cards import ModelCard
 
 __all__ = ["VideoPlan", "choose_batch", "choose_model", "choose_size", "plan_video"]
@@ -138,8 +138,9 @@ def plan_video(reader: VideoReader, output: Path, options: JobOptions, card: Mod
         sample_aspect_ratio=output_aspect(info, width, height),
         options=encoding.options,
     )
-    if container == Y4M:
-        streams = left_out_streams(reader, options.audio, "y4m holds")
+    row, is_raw = find_container(container), find_encoder(codec).is_raw
+    if not row.holds_streams:
+        streams = left_out_streams(reader, options.audio, f"{row.shown_name} holds")
     else:
         has_chapters = bool(reader.container.chapters())
         streams = plan_streams(
@@ -147,9 +148,9 @@ def plan_video(reader: VideoReader, output: Path, options: JobOptions, card: Mod
         )
     losses = [f"{s.title}: {s.note}" for s in streams if s.is_loss]
     losses += [f"{name} of the video cannot be carried over" for name in info.side_data_not_carried]
-    losses += file_losses(reader, "y4m holds") if container == Y4M else []
-    losses += sample_losses(info.pixel_format, format_, "y4m" if container == Y4M else codec)
-    if codec != RAW and container != Y4M:
+    losses += [] if row.holds_streams else file_losses(reader, f"{row.shown_name} holds")
+    losses += sample_losses(info.pixel_format, format_, codec if row.holds_streams else row.shown_name)
+    if not is_raw:
         losses += container_losses(container, codec, info, reader.container.metadata, streams)
     notes = [f"{s.title}: {s.note}" for s in streams if s.note and not s.is_loss]
     if settings.sample_aspect_ratio not in (None, 1) and not holds_aspect(container, codec):
@@ -157,7 +158,7 @@ def plan_video(reader: VideoReader, output: Path, options: JobOptions, card: Mod
             f"the sample aspect ratio {settings.sample_aspect_ratio} is left out: {codec} in {container} cannot be "
             "given it; .mp4, .y4m, libx264 and libx265 keep it"
         )
-    if codec == RAW:
+    if is_raw:
         untold, worth_knowing = untold_by_raw_video(info, settings, container)
         losses += untold
         notes += worth_knowing

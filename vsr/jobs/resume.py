@@ -18,9 +18,10 @@ from vsr.jobs.options import JobOptions
 from vsr.jobs.plan import VideoPlan
 from vsr.jobs.segmented_sink import InPlace, SegmentedSink
 from vsr.jobs.source import expected_frames, open_source
+from vsr.media.formats import find_container
 from vsr.media.pipe import is_pipe
 from vsr.media.read.reader import Chunk, VideoReader
-from vsr.media.write.segments import JOINABLE_CONTAINERS, check_segment
+from vsr.media.write.segments import check_segment
 from vsr.pipeline.color_path import Target
 from vsr.pipeline.stages import Sink
 from vsr.pipeline.upscaler import Upscaler
@@ -69,7 +70,7 @@ def _obstacle(output: Path, options: JobOptions, reader: VideoReader, plan: Vide
         return "what went through a pipe cannot be had again; name a file"
     if options.reference is not None:
         return "does not go with --reference, which needs all frames in one run"
-    if plan.container not in JOINABLE_CONTAINERS:
+    if not find_container(plan.container).is_joinable:
         return f"segments cannot be joined in {plan.container}; use .mp4, .mkv, .mov, .webm or .ts"
     return None
 

@@ -11,13 +11,14 @@ from vsr.files import check_target
 from vsr.jobs.image_plan import plan_pictures
 from vsr.jobs.options import JobOptions
 from vsr.jobs.plan import VideoPlan, plan_video
+from vsr.media.formats import Y4M
 from vsr.media.image_sequence import is_image
 from vsr.media.pipe import PipeWriter, is_pipe
 from vsr.media.read.reader import VideoReader
 from vsr.media.write.container_writer import VideoWriter
 from vsr.media.write.image_writer import PictureWriter, check_pictures, picture_target
 from vsr.media.write.pipe_writer import PipeVideoWriter
-from vsr.media.write.y4m_writer import Y4M, Y4mWriter
+from vsr.media.write.y4m_writer import Y4mWriter
 from vsr.models.cards import ModelCard
 from vsr.pipeline.stages import Sink
 

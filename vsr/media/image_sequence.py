@@ -10,14 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vsr.errors import InputError
+from vsr.media.formats import IMAGE_SUFFIXES, find_image_format
 
-__all__ = ["IMAGE_SUFFIXES", "PictureSequence", "find_sequence", "is_image", "is_numbered", "is_one_picture"]
-
-# Suffixes of picture files, and which of them mean one kind.
-_KINDS = {
-    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WebP", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
-}  # fmt: skip
-IMAGE_SUFFIXES = frozenset(_KINDS)
+__all__ = ["PictureSequence", "find_sequence", "is_image", "is_numbered", "is_one_picture"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +114,8 @@ def _ending(files: Sequence[Path]) -> str:
     suffixes = {file.suffix for file in files}
     if len(suffixes) == 1:
         return suffixes.pop()
-    wildcards = {"JPEG": ".[jJ][pP]*[gG]", "TIFF": ".[tT][iI][fF]*"}
     letters = "".join(f"[{letter}{letter.upper()}]" for letter in files[0].suffix.lower()[1:])
-    return wildcards.get(_KINDS[files[0].suffix.lower()], "." + letters)
+    return find_image_format(files[0].suffix).glob or "." + letters
 
 
 def _sorted(files: Iterable[Path]) -> tuple[Path, ...]:
@@ -138,7 +132,7 @@ def _check_kinds(path: Path, files: Sequence[Path]) -> None:
     strange = next((file for file in files if not is_image(file)), None)
     if strange is not None:
         raise InputError(f"{path}: {strange.name} is no picture ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    kinds = {_KINDS[file.suffix.lower()]: file for file in reversed(files)}
+    kinds = {find_image_format(file.suffix).name: file for file in reversed(files)}
     if len(kinds) > 1:
         examples = ", ".join(f"{file.name} ({kind})" for kind, file in sorted(kinds.items()))
         raise InputError(f"{path}: holds pictures of several kinds: {examples}; choose one, as in '*{files[0].suffix}'")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vsr.errors import InputError, OutputError, reason
 from vsr.files import naming_output, write_file
-from vsr.media.image_sequence import IMAGE_SUFFIXES
+from vsr.media.formats import IMAGE_MAGIC, IMAGE_SUFFIXES, find_image_format
 from vsr.media.pipe import PipeReader, apart
 from vsr.media.read.opening import check_source
 
@@ -30,15 +30,7 @@ __all__ = [
     "write_image",
 ]
 
-_NO_ALPHA = {".jpg", ".jpeg", ".bmp"}
-_QUALITY = {
-    ".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95],
-    ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, 95],
-    ".webp": [cv2.IMWRITE_WEBP_QUALITY, 95],
-}
-_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"II*\0", b"MM\0*")  # of PNG, JPEG, WebP, BMP and TIFF
 _NUM_MAGIC_BYTES = 4
-_8_BIT_ONLY = {".jpg", ".jpeg", ".webp", ".bmp"}
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -61,7 +53,7 @@ def _piped(pipe: PipeReader) -> bytes:
     data = bytearray()
     while chunk := pipe.read(2**20):
         data += chunk
-        if len(data) >= _NUM_MAGIC_BYTES and not data.startswith(_MAGIC):
+        if len(data) >= _NUM_MAGIC_BYTES and not data.startswith(IMAGE_MAGIC):
             raise InputError(
                 f"{pipe.name}: is no picture; for a video name a video to come out, or pictures (%06d.png)"
             )
@@ -103,12 +95,12 @@ def _decoded(data: np.ndarray, mode: int) -> np.ndarray | None:
 
 def holds_alpha(suffix: str) -> bool:
     """Whether a kind of picture file has a place for alpha."""
-    return suffix.lower() not in _NO_ALPHA
+    return find_image_format(suffix).holds_alpha
 
 
 def holds_16_bit(suffix: str) -> bool:
     """Whether a kind of picture file holds 16 bit samples as they are."""
-    return suffix.lower() not in _8_BIT_ONLY
+    return find_image_format(suffix).holds_16_bit
 
 
 def lost_in(path: Path, image: np.ndarray) -> list[str]:
@@ -131,7 +123,7 @@ def encode_image(image: np.ndarray, path: Path) -> bytes:
             image = image[..., :3]
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
     try:
-        done, data = cv2.imencode(suffix, image, _QUALITY.get(suffix, []))
+        done, data = cv2.imencode(suffix, image, find_image_format(suffix).options)
     except cv2.error as error:
         raise OutputError(f"{path}: writing failed ({reason(error)})") from error
     if not done:

@@ -16,6 +16,7 @@ from av.stream import Stream
 
 from vsr.errors import OutputError, reason
 from vsr.files import naming_output, partial_path, put_in_place
+from vsr.media.formats import find_container, find_container_of_file
 from vsr.media.packet_checksum import StreamTally
 from vsr.media.read.reader import Chunk, VideoReader
 from vsr.media.read.video_info import VideoInfo
@@ -190,8 +191,8 @@ class VideoWriter(OutputFile):
 
 def _muxer_options(path: Path, container: str | None, time_base: Fraction) -> dict[str, str]:
     options = {"avoid_negative_ts": "disabled"}  # timestamps are the source's, not moved to zero
-    iso = (".mp4", ".mov", ".m4v", ".ipod", ".3gp", ".3g2")
-    if (path.suffix.lower() if container is None else f".{container}") in iso:
+    row = find_container_of_file(path) if container is None else find_container(container)
+    if row.takes_timescale:
         options["movflags"] = "+write_colr"
         options["video_track_timescale"] = str(time_base.denominator)
         options["movie_timescale"] = str(time_base.denominator)  # of the edit list, which holds a late start

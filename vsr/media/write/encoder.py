@@ -18,13 +18,13 @@ from vsr.color.pixel_formats import PixelFormat
 from vsr.errors import OptionError, OutputError, reason
 from vsr.frames import ChromaLocation, Color, FrameBatch
 from vsr.media.av_frames import store_planes
+from vsr.media.formats import HdrParameters, find_container, find_encoder
 from vsr.media.read.color_tags import HdrMetadata
 from vsr.media.read.video_info import VideoInfo
 
 __all__ = ["VideoEncoder", "VideoSettings", "encoder_threads", "scaled_matrix"]
 
 SMALL_MACHINE_CORES = 4
-_INSTEAD_OF_NVENC = {"h264_nvenc": "libx264", "hevc_nvenc": "libx265", "av1_nvenc": "libsvtav1"}
 
 _CHROMA_LOCATION_NAMES = {
     ChromaLocation.LEFT: "left",
@@ -76,11 +76,12 @@ class VideoEncoder:
             ) from error
         assert isinstance(stream, VideoStream)
         self.stream = stream
-        self._begins_at_zero = output.format.name == "avi"
+        container = find_container(output.format.name)
+        self._begins_at_zero = container.starts_at_first_frame
         self._first_ticks = 0
-        if output.format.name in ("avi", "yuv4mpegpipe"):  # count frames
+        if container.counts_frames:
             self.time_base = 1 / rate
-        if output.format.name in ("avi", "flv", "nut"):  # cannot store frames out of order from time zero on
+        if not container.holds_reordered_frames:
             stream.codec_context.max_b_frames = 0
         self._describe_frames()
         if info.display_matrix:
@@ -114,8 +115,9 @@ class VideoEncoder:
                 f"the encoder {settings.codec} does not open at {settings.width}x{settings.height} "
                 f"{settings.pixel_format.name} with {asked or 'its defaults'} ({reason(error)})"
             )
-            if settings.codec in _INSTEAD_OF_NVENC:
-                remedy = f"it needs an NVIDIA GPU that has it; or use --codec {_INSTEAD_OF_NVENC[settings.codec]}"
+            software = find_encoder(settings.codec).software
+            if software is not None:
+                remedy = f"it needs an NVIDIA GPU that has it; or use --codec {software}"
                 raise OptionError(f"--codec {settings.codec}: {problem}; {remedy}") from error
             raise OutputError(f"{self._name}: {problem}") from error
         unused = set(settings.options) & set(context.options)
@@ -150,13 +152,9 @@ class VideoEncoder:
 
 
 def encoder_threads(codec: str) -> int:
-    """0 for the encoder's own choice; twice the cores for x264 on a small machine.
-
-    x264's own 1.5 threads a core leave two cores idle for a tenth of the time, as frame threads wait for
-    one another (benchmarks/overlap.py).
-    """
+    """Return the number of threads for a video encoder; 0 for the encoder's own choice."""
     cores = os.cpu_count() or 1
-    return 2 * cores if codec == "libx264" and cores <= SMALL_MACHINE_CORES else 0
+    return cores * find_encoder(codec).threads_per_core if cores <= SMALL_MACHINE_CORES else 0
 
 
 def scaled_matrix(matrix: tuple[int, ...], scale: float) -> tuple[int, ...]:
@@ -167,33 +165,44 @@ def scaled_matrix(matrix: tuple[int, ...], scale: float) -> tuple[int, ...]:
 
 
 def _hdr_options(codec: str, hdr: HdrMetadata, given: dict[str, str]) -> dict[str, str]:
-    """HDR10 side data as parameters of the encoders that write it into the bitstream."""
-    key = {"libx265": "x265-params", "libx264": "x264-params", "libsvtav1": "svtav1-params"}.get(codec)
+    """Return HDR10 side data as an option of the encoders that write it into the bitstream.
+
+    Args:
+        codec: FFmpeg's name of the encoder.
+        hdr: The side data.
+        given: The encoder's other options; parameters in the same option are kept.
+    """
+    words = find_encoder(codec).hdr
     display, light = hdr.mastering_display, hdr.content_light
-    if key is None or (display is None and light is None):
+    if words is None or (display is None and light is None):
         return {}
-    params = [given[key]] if given.get(key) else []
+    params = [given[words.option]] if given.get(words.option) else []
     if display is not None and display.primaries and display.white_point and display.luminance_cd_m2:
-        params.append(_mastering_text(codec, display.primaries, display.white_point, display.luminance_cd_m2))
+        text = _mastering_text(words, _named(display.primaries, display.white_point), display.luminance_cd_m2)
+        params.append(f"{words.mastering_display}={text}")
     if light is not None:
-        values = f"{light.max_cll_cd_m2},{light.max_fall_cd_m2}"
-        params.append({"libx265": "max-cll=", "libx264": "cll=", "libsvtav1": "content-light="}[codec] + values)
-    return {key: ":".join(params)}
+        params.append(f"{words.content_light}={light.max_cll_cd_m2},{light.max_fall_cd_m2}")
+    return {words.option: ":".join(params)}
 
 
 def _mastering_text(
-    codec: str,
-    primaries: tuple[tuple[Fraction, Fraction], ...],
-    white: tuple[Fraction, Fraction],
+    words: HdrParameters,
+    points: list[tuple[str, tuple[Fraction, Fraction]]],
     luminance: tuple[Fraction, Fraction],
 ) -> str:
-    """ST 2086 as x264 and x265 take it (1/50000 and 1/10000 cd/m²), or SVT-AV1 (plain decimals)."""
-    if codec == "libsvtav1":
-        points = [f"{name}({float(x):.5f},{float(y):.5f})" for name, (x, y) in _named(primaries, white)]
-        return "mastering-display=" + "".join(points) + f"L({float(luminance[1]):.4f},{float(luminance[0]):.4f})"
-    points = [f"{name}({round(x * 50000)},{round(y * 50000)})" for name, (x, y) in _named(primaries, white)]
-    key = "master-display" if codec == "libx265" else "mastering-display"
-    return f"{key}=" + "".join(points) + f"L({round(luminance[1] * 10000)},{round(luminance[0] * 10000)})"
+    """Return SMPTE ST 2086 as an encoder takes it.
+
+    Args:
+        words: How the encoder takes it.
+        points: Name and CIE xy chromaticity of each primary and of the white point.
+        luminance: Minimum and maximum, in cd/m².
+    """
+    darkest, brightest = luminance
+    if words.has_decimals:
+        text = "".join(f"{name}({float(x):.5f},{float(y):.5f})" for name, (x, y) in points)
+        return f"{text}L({float(brightest):.4f},{float(darkest):.4f})"
+    text = "".join(f"{name}({round(x * 50000)},{round(y * 50000)})" for name, (x, y) in points)
+    return f"{text}L({round(brightest * 10000)},{round(darkest * 10000)})"
 
 
 def _named(

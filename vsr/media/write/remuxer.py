@@ -18,12 +18,11 @@ from av.stream import Stream
 from av.subtitles.codeccontext import SubtitleCodecContext
 from av.subtitles.stream import SubtitleStream
 
+from vsr.media.formats import ATTACHED_COVERS, find_audio_encoder, find_container
 from vsr.media.packet_times import PacketOrder
-from vsr.media.write.stream_plan import ATTACHED_COVERS, FROM_ZERO_ON, StreamPlan, add_copy, codec_name, with_names
+from vsr.media.write.stream_plan import StreamPlan, add_copy, codec_name, with_names
 
 __all__ = ["Remuxer", "carried_tags", "copy_chapters", "use_known_languages"]
-
-_CHAPTER_CONTAINERS = {"mp4", "mov", "ipod", "matroska", "webm", "nut", "asf", "ogg", "ogv"}
 
 
 # ISO 639-2 has two codes for some languages; QuickTime's table has the second.
@@ -49,7 +48,7 @@ def carried_tags(metadata: dict[str, str]) -> dict[str, str]:
 
 def use_known_languages(output: OutputContainer) -> None:
     """Say the languages of an output's streams in the codes that its container knows. Before its header is written."""
-    for stream in output.streams if output.format.name == "mov" else ():
+    for stream in output.streams if find_container(output.format.name).has_quicktime_languages else ():
         language = stream.metadata.get("language", "")
         stream.metadata["language"] = _QUICKTIME_LANGUAGES.get(language, language)
 
@@ -66,7 +65,7 @@ def copy_chapters(
         if last > 0 and (end is None or first * base < end):
             limit = last if end is None else min(last, int(end / base))
             chapters.append({**chapter, "start": first if shift else chapter["start"], "end": limit})
-    if output.format.name not in _CHAPTER_CONTAINERS:
+    if not find_container(output.format.name).holds_chapters:
         return len(chapters)
     output.set_chapters(chapters)  # type: ignore[arg-type]
     return 0
@@ -82,7 +81,7 @@ class Remuxer:
         self._texts: dict[int, SubtitleStream] = {}
         self._order = PacketOrder.of(output)
         self.num_damaged_audio = 0  # packets of sound, and of text, that could not be decoded or held
-        self._is_from_zero_on = output.format.name in FROM_ZERO_ON
+        self._is_from_zero_on = not find_container(output.format.name).holds_negative_times
         self.num_refused: Counter[int] = Counter()  # packets that cannot be held, by the output's stream
         self._plans = {plan.stream.index: plan for plan in plans}
 
@@ -96,8 +95,9 @@ class Remuxer:
         elif plan.action == "transcode":
             source = plan.stream.codec_context
             assert isinstance(source, AudioCodecContext)
-            rate = 48000 if plan.encoder == "libopus" else source.sample_rate
-            encoded = self._output.add_stream(plan.encoder or "aac", rate=rate)
+            name = plan.encoder or "aac"
+            rate = find_audio_encoder(name).sample_rate or source.sample_rate
+            encoded = self._output.add_stream(name, rate=rate)
             assert isinstance(encoded, AudioStream)
             encoded.codec_context.layout = with_names(source.layout)
             encoded.metadata.update(carried_tags(plan.stream.metadata))

@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from vsr.errors import InputError, OutputError, reason
 from vsr.files import naming_output, partial_path, put_in_place
 from vsr.frames import FrameBatch
+from vsr.media.formats import MATROSKA
 from vsr.media.read.opening import DEFAULT_FRAMERATE, open_input
 from vsr.media.read.reader import VideoReader
 from vsr.media.read.video_info import VideoInfo
@@ -26,10 +27,7 @@ from vsr.media.write.container_writer import OutputFile
 from vsr.media.write.encoder import VideoEncoder, VideoSettings, scaled_matrix
 from vsr.media.write.stream_plan import StreamPlan
 
-__all__ = ["JOINABLE_CONTAINERS", "JoinedWriter", "Segment", "SegmentWriter", "check_segment", "decode_times"]
-
-# Containers with timestamps, into which packets go as any encoder gives them.
-JOINABLE_CONTAINERS = {"mp4", "mov", "ipod", "matroska", "webm", "mpegts"}
+__all__ = ["JoinedWriter", "Segment", "SegmentWriter", "check_segment", "decode_times"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ class SegmentWriter:
         self._pts: list[int] = []
         self._durations: list[int] = []
         try:
-            self._container = av.open(f"file:{self._partial}", "w", format="matroska")
+            self._container = av.open(f"file:{self._partial}", "w", format=MATROSKA)
         except (av.FFmpegError, OSError, ValueError) as error:
             raise OutputError(f"{path}: cannot be created ({reason(error)})") from error
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,11 +14,15 @@ from av.container import OutputContainer
 from av.stream import Disposition, Stream
 
 from vsr.errors import reason
+from vsr.media.formats import (
+    ATTACHED_COVERS,
+    TEXT_SUBTITLES,
+    Container,
+    audio_encoder_for,
+    find_container,
+)
 
 __all__ = [
-    "ATTACHED_COVERS",
-    "AUDIO_ENCODERS",
-    "FROM_ZERO_ON",
     "AudioMode",
     "StreamPlan",
     "add_copy",
@@ -28,32 +32,7 @@ __all__ = [
 ]
 
 AudioMode = Literal["copy", "aac", "opus", "none"]
-AUDIO_ENCODERS: dict[str, str] = {"aac": "aac", "opus": "libopus"}
 
-# What the transcoded audio of a container should be where its own default is an old codec.
-_CONTAINER_AUDIO = {"webm": "libopus", "matroska": "libopus", "mpegts": "aac"}
-
-# What MPEG-TS has numbers for. FFmpeg writes the rest as private data, in which no player finds anything.
-_MPEGTS_CODECS = {
-    "h264", "hevc", "vvc", "mpeg1video", "mpeg2video", "mpegvideo", "mpeg4", "vc1", "cavs", "jpeg2000",
-    "mp1", "mp1float", "mp2", "mp2float", "mp3", "mp3float", "aac", "aac_latm", "ac3", "eac3", "dca", "truehd",
-    "opus", "libopus", "s302m", "dvbsub", "pgssub", "libzvbi_teletextdec",
-}  # fmt: skip
-_COVER_CONTAINERS = {"mp4", "ipod", "matroska", "nut", "asf"}  # Matroska has some as attachments, others as a track
-
-# Subtitles that are words; the others are pictures, which nothing here can read.
-_CONTAINER_TEXT = {"mp4": "mov_text", "mov": "mov_text", "ipod": "mov_text", "webm": "webvtt", "matroska": "ass"}
-_TEXT_CODECS = {"srt", "subrip", "ssa", "ass", "mov_text", "webvtt", "text"}
-
-# Covers that Matroska holds as attachments; a track of one picture would be a second video to players.
-ATTACHED_COVERS = {"png": ("cover.png", "image/png"), "mjpeg": ("cover.jpg", "image/jpeg")}
-
-# Whose muxers make a timecode track of the tag that the video stream has.
-_TIMECODE_CONTAINERS = {"mp4", "mov"}
-FROM_ZERO_ON = {"nut"}  # containers without times before zero
-
-# Containers that hold PCM only with a name for each channel; PCM elsewhere may have none, and the muxer says so last.
-_NAMED_CHANNELS_ONLY = {"mp4", "ipod", "3gp", "3g2", "psp"}
 _USUAL_LAYOUTS = {
     "1 channels": "mono", "2 channels": "stereo", "3 channels": "2.1", "4 channels": "4.0", "5 channels": "5.0",
     "6 channels": "5.1", "7 channels": "6.1", "8 channels": "7.1",
@@ -91,7 +70,7 @@ def plan_streams(
     container: str,
     audio: AudioMode,
     has_chapters: bool,
-    chosen: Container[int] | None = None,
+    chosen: Collection[int] | None = None,
     covers: Mapping[int, bytes] | None = None,
 ) -> list[StreamPlan]:
     """Decide for every stream: copied where the container takes it, else transcoded (audio, text) or left out.
@@ -99,16 +78,16 @@ def plan_streams(
     container: FFmpeg's name of the output format.  chosen: indices of the streams that are wanted; None for all.
     covers: attached pictures by the index of their stream.
     """
-    plans = []
+    plans, row = [], find_container(container)
     for stream in streams:
         cover = (covers or {}).get(stream.index)
         if chosen is not None and stream.index not in chosen:
             plans.append(StreamPlan(stream, "leave", note="left out as asked (-map)"))
-        elif cover and container == "matroska" and codec_name(stream) in ATTACHED_COVERS:
+        elif cover and row.holds_attachments and codec_name(stream) in ATTACHED_COVERS:
             plans.append(StreamPlan(stream, "attach", cover=cover))
         else:
-            plan = _plan_stream(stream, container, audio, has_chapters)
-            plans.append(_without_past(plan) if container in FROM_ZERO_ON else plan)
+            plan = _plan_stream(stream, row, audio, has_chapters)
+            plans.append(plan if row.holds_negative_times else _without_past(plan))
     return plans
 
 
@@ -127,66 +106,65 @@ def _without_past(plan: StreamPlan) -> StreamPlan:
     return replace(plan, note=note)
 
 
-def _plan_stream(stream: Stream, container: str, audio: AudioMode, has_chapters: bool) -> StreamPlan:
+def _plan_stream(stream: Stream, container: Container, audio: AudioMode, has_chapters: bool) -> StreamPlan:
+    asked = audio_encoder_for(audio)
     if stream.type == "audio" and audio == "none":
         return StreamPlan(stream, "leave", note="left out as asked (--audio none)")
-    if stream.type == "audio" and audio in AUDIO_ENCODERS and not _has_decoder(stream):
+    if stream.type == "audio" and asked is not None and not _has_decoder(stream):
         return StreamPlan(stream, "leave", note="left out: this FFmpeg has no decoder for it", is_loss=True)
-    if stream.type == "audio" and audio in AUDIO_ENCODERS:
-        return StreamPlan(stream, "transcode", AUDIO_ENCODERS[audio], f"transcoded to {audio} as asked")
+    if stream.type == "audio" and asked is not None:
+        return StreamPlan(stream, "transcode", asked.name, f"transcoded to {audio} as asked")
     if stream.type == "data" and stream.name == "bin_data" and has_chapters:
         return StreamPlan(stream, "leave", note="is a chapter track, rebuilt from the chapters")
-    if stream.type == "data" and "timecode" in stream.metadata and container in _TIMECODE_CONTAINERS:
+    if stream.type == "data" and "timecode" in stream.metadata and container.rebuilds_timecode:
         return StreamPlan(stream, "leave", note="is a timecode track, rebuilt from the timecode")
     refusal = _known_refusal(stream, container) or _refusal(stream, container)
     if refusal is None:
         return StreamPlan(stream, "copy")
-    if stream.type == "audio" and stream.codec_context is not None:
+    encoder = None
+    if stream.type == "audio" and _has_decoder(stream):
         encoder = _audio_encoder(container)
-        if encoder:
-            note = f"transcoded to {encoder}: {container} cannot hold it as it is"
-            return StreamPlan(stream, "transcode", encoder, note, is_loss=True)
-    if stream.type == "subtitle" and codec_name(stream) in _TEXT_CODECS:
-        encoder = _CONTAINER_TEXT.get(container)
-        if encoder:
-            note = f"transcoded to {encoder}: {container} cannot hold it as it is"
-            return StreamPlan(stream, "transcode", encoder, note, is_loss=True)
-    return StreamPlan(stream, "leave", note=f"left out: {container} cannot hold it ({refusal})", is_loss=True)
+    elif stream.type == "subtitle" and codec_name(stream) in TEXT_SUBTITLES:
+        encoder = container.text_encoder
+    if encoder:
+        note = f"transcoded to {encoder}: {container.name} cannot hold it as it is"
+        return StreamPlan(stream, "transcode", encoder, note, is_loss=True)
+    return StreamPlan(stream, "leave", note=f"left out: {container.name} cannot hold it ({refusal})", is_loss=True)
 
 
 def _has_decoder(stream: Stream) -> bool:
     return stream.codec_context is not None
 
 
-def _known_refusal(stream: Stream, container: str) -> str | None:
-    """What a header alone does not show."""
-    if codec_name(stream) in ("amrnb", "amrwb") and container in ("mov", "mp4", "3gp", "3g2", "ipod"):
+def _known_refusal(stream: Stream, container: Container) -> str | None:
+    """Return why a container does not take a stream, where a header alone does not show it; else None."""
+    if codec_name(stream) in ("amrnb", "amrwb") and not container.holds_packed_amr:
         return "several AMR frames in a packet"  # as phones record it; the muxer stops at the first
-    if Disposition.attached_pic in stream.disposition and container not in _COVER_CONTAINERS:
+    if Disposition.attached_pic in stream.disposition and not container.holds_covers:
         return "no covers"  # which its muxer leaves out without a word, or makes a second video of
-    is_numbered = stream.type not in ("audio", "video", "subtitle") or codec_name(stream) in _MPEGTS_CODECS
-    if container == "mpegts" and not is_numbered:
+    known = container.stream_codecs
+    if known is not None and stream.type in ("audio", "video", "subtitle") and codec_name(stream) not in known:
         return "it has no number for this codec"
     return None
 
 
-def _refusal(stream: Stream, container: str) -> str | None:
-    """Why a container does not take a stream: found out by writing a header with it alone."""
+def _refusal(stream: Stream, container: Container) -> str | None:
+    """Return why a container does not take a stream, found out by writing a header with it alone; else None."""
     try:
-        with av.open(io.BytesIO(), "w", format=container) as probe:
+        with av.open(io.BytesIO(), "w", format=container.name) as probe:
             copied = add_copy(probe, stream)
             if copied.type == "attachment":  # needs a stream beside it, and the muxer has the last word
-                return None if container == "matroska" else "no attachments"
+                return None if container.holds_attachments else "no attachments"
             probe.start_encoding()
     except (av.FFmpegError, ValueError, OSError) as error:
         return reason(error)
     return None
 
 
-def _audio_encoder(container: str) -> str | None:
-    if container in _CONTAINER_AUDIO:
-        return _CONTAINER_AUDIO[container]
-    with av.open(io.BytesIO(), "w", format=container) as probe:
+def _audio_encoder(container: Container) -> str | None:
+    if container.audio_encoder is not None:
+        return container.audio_encoder
+    with av.open(io.BytesIO(), "w", format=container.name) as probe:
         name = probe.default_audio_codec
     return name if name in av.codecs_available and name != "none" else None
 
@@ -195,7 +173,7 @@ def add_copy(output: OutputContainer, stream: Stream) -> Stream:
     copied: Stream = output.add_stream_from_template(stream, opaque=True)
     copied.metadata.update(stream.metadata)
     copied.disposition = stream.disposition
-    if isinstance(copied, AudioStream) and output.format.name in _NAMED_CHANNELS_ONLY:
+    if isinstance(copied, AudioStream) and find_container(output.format.name).needs_channel_names:
         context = copied.codec_context
         if context.name.startswith("pcm_"):
             context.layout = with_names(context.layout)

@@ -11,16 +11,11 @@ import av
 from av.stream import Disposition
 
 from vsr.errors import InputError, VerificationError, reason
+from vsr.media.formats import Container, find_containers_of_demuxer
 from vsr.media.packet_checksum import StreamTally
 from vsr.media.read.opening import open_input
 
 __all__ = ["verify_output"]
-
-# Containers without timestamps of their own: only the frames can be counted.
-_UNTIMED = {"h264", "hevc", "m4v", "mpegvideo", "obu", "rawvideo", "av1"}
-
-# Containers whose packets carry headers that others keep elsewhere, so that muxers rewrite them on the way.
-_REWRITING = {"mpegts", "mpeg", "h264", "hevc", "aac", "flv", "avi", "ogg"}
 
 
 def verify_output(
@@ -51,10 +46,11 @@ def verify_output(
         raise VerificationError(
             f"{name}: {len(pts)} frames went in and {found.num_frames} came out; the file was removed"
         )
-    if not found.formats & _UNTIMED:
-        start = pts[0] if "avi" in found.formats and pts else 0  # it begins with the first frame
+    if all(row.has_timestamps for row in found.containers):
+        start = pts[0] if any(row.starts_at_first_frame for row in found.containers) and pts else 0
         _compare_times(name, [(p - start) * time_base for p in pts], sorted(found.times), found.tick)
-    rewritten = bool((found.formats | set(source_format.split(","))) & _REWRITING)
+    both = found.containers + find_containers_of_demuxer(source_format)
+    rewritten = any(row.rewrites_packets for row in both)
     refused = num_refused or {}
     for index, tally in tallies.items():
         if tally.num_packets == 1 and tally.digest in found.covers:  # ISO files list them behind all tracks
@@ -72,7 +68,7 @@ class _Found:
     times: of the frames, in seconds.  samples: indices of the streams that are PCM.  covers: digests of pictures.
     """
 
-    formats: set[str]
+    containers: list[Container]
     tick: Fraction
     samples: set[int]
     tallies: dict[int, StreamTally]
@@ -84,7 +80,7 @@ class _Found:
 def _read_back(path: Path, video_index: int, indices: Iterable[int]) -> _Found:
     with open_input(path) as container:
         found = _Found(
-            set(container.format.name.split(",")),
+            find_containers_of_demuxer(container.format.name),
             container.streams[video_index].time_base or Fraction(1, 1000),
             {s.index for s in container.streams if getattr(s.codec_context, "name", "").startswith("pcm_")},
             {index: StreamTally() for index in indices},

@@ -19,15 +19,7 @@ from vsr.media.read.opening import DEFAULT_FRAMERATE
 from vsr.media.read.reader import Chunk, VideoReader
 from vsr.media.write.encoder import VideoSettings
 
-__all__ = ["Y4M", "Y4M_FORMATS", "Y4mWriter"]
-
-Y4M = "yuv4mpegpipe"  # FFmpeg's name of the container
-_DEPTHS = (9, 10, 12, 14, 16)
-Y4M_FORMATS = (
-    "gray", *(f"gray{depth}le" for depth in _DEPTHS if depth != 14),
-    *(f"yuv{name}p" for name in ("420", "422", "444")),
-    *(f"yuv{name}p{depth}le" for name in ("420", "422", "444") for depth in _DEPTHS),
-)  # fmt: skip
+__all__ = ["Y4mWriter"]
 
 _SUBSAMPLING = {(1, 1): "420", (1, 0): "422", (0, 0): "444"}
 # Where 4:2:0 chroma lies: the words there are, and the nearest for what has none.
