@@ -77,7 +77,7 @@ def test_a_second_recording_follows_the_first(sound: Path) -> None:
     container, packets = _packets(sound, times)
     clock = PacketClock(container)
     for packet in packets:
-        clock.carry_on(packet)
+        clock.shift(packet)
     assert clock.num_restarts == 2
     first = [(900000, 900000), (990000, 990000)]
     second = [(990100, 990100), (1080100, 1080100)]
@@ -89,7 +89,7 @@ def test_a_small_step_back_is_no_new_recording(sound: Path) -> None:
     container, packets = _packets(sound, [(90000, 90000), (80000, 80000)])
     clock = PacketClock(container)
     for packet in packets:
-        clock.carry_on(packet)
+        clock.shift(packet)
     assert clock.num_restarts == 0
     assert _times(packets) == [(90000, 90000), (80000, 80000)]
     container.close()

@@ -119,11 +119,12 @@ class _Source:
         return packets
 
     def _pull(self) -> None:
-        chunk = next(self._chunks, None)
-        self._upcoming = None if chunk is None else chunk.batch
-        self._packets += () if chunk is None else chunk.packets
-        if chunk is not None and chunk.batch is None:  # to its end, where it says what was odd
-            next(self._chunks, None)
+        self._upcoming = None
+        for chunk in self._chunks:
+            self._packets += chunk.packets
+            if chunk.batch is not None:
+                self._upcoming = chunk.batch
+                return
 
 
 def _write_video(

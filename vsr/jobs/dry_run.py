@@ -27,7 +27,7 @@ from vsr.media.formats import Y4M
 from vsr.media.image_sequence import is_one_picture
 from vsr.media.images import lost_in, read_image
 from vsr.media.pipe import is_pipe
-from vsr.media.read.reader import Chunk, VideoReader
+from vsr.media.read.reader import VideoReader
 from vsr.media.write.encoder import VideoEncoder
 from vsr.media.write.image_writer import picture_target
 from vsr.media.write.stream_plan import StreamPlan, codec_name
@@ -36,7 +36,6 @@ from vsr.pipeline.upscaler import Upscaler
 
 __all__ = ["Estimate", "describe_job"]
 
-_NOTHING = Chunk((), None)
 TRIAL_SECONDS = 4.0  # of the network; enough for its pace to settle
 TRIAL_FRAMES = 96  # at most; an encoder needs some tens to show what a frame costs
 _KEY_FRAME_INTERVAL = 250  # frames, of encoders by themselves
@@ -157,13 +156,14 @@ def _is_of_stream(line: str, plan: VideoPlan) -> bool:
 def _try_out(reader: VideoReader, upscaler: Upscaler, plan: VideoPlan, batch_size: int, output: Path) -> Estimate:
     """Upscale and encode the first frames, and forget them."""
     target, seconds = target_of(plan), {"decode": 0.0, "network": 0.0, "encode": 0.0}
-    warm_up, chunks = reader.first_batch(batch_size), reader.chunks(batch_size)
+    warm_up = reader.first_batch(batch_size)
+    batches = (chunk.batch for chunk in reader.chunks(batch_size) if chunk.batch is not None)
     num_frames = 0
     with failure_named(str(reader.path), upscaler), _encoder(reader, plan, output) as encoder:
         upscaler.upscale(warm_up, target)
         while num_frames < TRIAL_FRAMES and seconds["network"] < TRIAL_SECONDS:
             begun = time.perf_counter()
-            batch = next(chunks, _NOTHING).batch
+            batch = next(batches, None)
             decoded = time.perf_counter()
             if batch is None:
                 break

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vsr.backends.select import choose_place
 from vsr.jobs.options import JobOptions
+from vsr.media.read.options import InputOptions
 from vsr.media.read.reader import VideoReader
 
 __all__ = ["expected_frames", "open_source"]
@@ -14,16 +15,18 @@ __all__ = ["expected_frames", "open_source"]
 
 def open_source(source: Path, options: JobOptions, note: Callable[[str], None] = lambda line: None) -> VideoReader:
     """The reader of a job's input."""
-    return VideoReader(
-        source,
+    input_options = InputOptions(
+        input_format=options.input_format,
+        video_size=options.video_size,
+        pixel_format=options.pixel_format,
+        framerate=options.framerate,
+        maps=options.maps,
         start_seconds=options.start_seconds,
         duration_seconds=options.duration_seconds,
         deinterlace=options.deinterlace,
-        maps=options.maps,
-        input_format=options.source_format,
-        gpu=_decoding_gpu(options),
-        warn=note,
+        hwaccel=options.hwaccel,
     )
+    return VideoReader(source, input_options, gpu=_decoding_gpu(options), warn=note)
 
 
 def _decoding_gpu(options: JobOptions) -> int | None:

@@ -1,19 +1,28 @@
-"""Bring planes of tensors in and out of PyAV frames, with one copy."""
+"""Copy planes of tensors from and to PyAV frames."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import av
 import numpy as np
 from torch import Tensor
 
-from vsr.color.pixel_formats import FORMATS, PixelFormat
+from vsr.color.pixel_formats import FORMATS, PixelFormat, allocate_planes
 from vsr.frames import FrameBatch
+from vsr.media.pyav_fixes import has_chroma
 
-__all__ = ["closest_native", "load_planes", "repeated", "store_planes"]
+__all__ = ["closest_native", "copy_frame", "load_batch", "load_planes", "pts_of", "store_planes"]
+
+
+def pts_of(frame: av.VideoFrame) -> int:
+    """Return the PTS of a frame that has one, as all frames of the decoder do."""
+    assert frame.pts is not None
+    return frame.pts
 
 
 def closest_native(format_: av.VideoFormat) -> str:
-    """The name of the format in `FORMATS` that keeps all, or the most, of what `format_` can hold."""
+    """Name the format in `FORMATS` that keeps all, or the most, of the samples that `format_` can hold."""
     if format_.name in FORMATS:
         return str(format_.name)
     alpha = any(c.is_alpha for c in format_.components)
@@ -24,7 +33,7 @@ def closest_native(format_: av.VideoFormat) -> str:
             return "rgba" if alpha else "rgb24"
         alpha_depth = max(depth, 10)
         return f"gbrap{alpha_depth}le" if alpha else f"gbrp{depth}le"
-    if len(format_.components) < 3:  # not by is_chroma: PyAV says False for chroma that is not subsampled
+    if not has_chroma(format_):
         if alpha:
             return "ya8" if depth == 8 else f"yuva444p{'10' if depth <= 10 else '16'}le"
         return "gray" if depth == 8 else f"gray{depth}le"
@@ -37,7 +46,7 @@ def closest_native(format_: av.VideoFormat) -> str:
 
 
 def _samples(plane: av.video.plane.VideoPlane, format_: PixelFormat, per_pixel: int) -> np.ndarray:
-    """A plane's memory as (height, width, per_pixel) samples, without a copy."""
+    """View a plane's memory as (height, width, per_pixel) samples, without a copy."""
     stride = plane.line_size // np.dtype(format_.sample_dtype).itemsize
     samples: np.ndarray = np.frombuffer(plane, format_.sample_dtype)  # type: ignore[call-overload]
     rows = samples.reshape(-1, stride)[: plane.height]
@@ -45,7 +54,7 @@ def _samples(plane: av.video.plane.VideoPlane, format_: PixelFormat, per_pixel: 
 
 
 def _pairs(frame: av.VideoFrame, format_: PixelFormat, planes: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Matching views (samples of the PyAV frame, samples of one frame of the batch's planes)."""
+    """Pair views of a PyAV frame's samples with views of those of one frame in a batch's planes."""
     if format_.layout == "packed":
         whole = _samples(frame.planes[0], format_, sum(p.shape[0] for p in planes))
         pairs, channel = [], 0
@@ -74,8 +83,16 @@ def load_planes(frame: av.VideoFrame, format_: PixelFormat, planes: tuple[Tensor
             np.copyto(target, source)
 
 
-def repeated(frame: av.VideoFrame, pts: int) -> av.VideoFrame:
-    """A copy of a frame, to be shown at another PTS of its time base."""
+def load_batch(frames: Sequence[av.VideoFrame], format_: PixelFormat) -> tuple[Tensor, ...]:
+    """Copy decoded frames of one size and format into the planes of a batch, each (N, channels, height, width)."""
+    planes = allocate_planes(format_, len(frames), frames[0].height, frames[0].width)
+    for position, frame in enumerate(frames):
+        load_planes(frame, format_, planes, position)
+    return planes
+
+
+def copy_frame(frame: av.VideoFrame, pts: int) -> av.VideoFrame:
+    """Copy a frame, to be shown at another PTS of its time base."""
     copy = av.VideoFrame(frame.width, frame.height, frame.format.name)
     for source, target in zip(frame.planes, copy.planes, strict=True):
         old: np.ndarray = np.frombuffer(source, np.uint8).reshape(-1, source.line_size)  # type: ignore[call-overload]
@@ -87,7 +104,7 @@ def repeated(frame: av.VideoFrame, pts: int) -> av.VideoFrame:
 
 
 def store_planes(batch: FrameBatch, position: int, format_: PixelFormat) -> av.VideoFrame:
-    """Frame `position` of a batch as a new PyAV frame; the planes must be on the CPU and fit the format."""
+    """Copy frame `position` of a batch to a new PyAV frame; the planes must be on the CPU and fit the format."""
     frame = av.VideoFrame(batch.width, batch.height, format_.name)
     for target, source in _pairs(frame, format_, [p[position].numpy() for p in batch.planes]):
         if format_.msb_shift:

@@ -13,7 +13,7 @@ from torch import Tensor
 from vsr.errors import InputError, OutputError, reason
 from vsr.files import naming_output, write_file
 from vsr.media.formats import IMAGE_MAGIC, IMAGE_SUFFIXES, find_image_format
-from vsr.media.pipe import PipeReader, apart
+from vsr.media.pipe import PipeReader, run_in_thread
 from vsr.media.read.opening import check_source
 
 __all__ = [
@@ -43,7 +43,9 @@ def read_piped_image() -> np.ndarray:
     """A picture as `read_image` gives it, from stdin."""
     pipe = PipeReader()
     try:
-        return apart(lambda: decode_image(np.frombuffer(_piped(pipe), np.uint8), Path(pipe.name)), pipe.interrupt)
+        return run_in_thread(
+            lambda: decode_image(np.frombuffer(_piped(pipe), np.uint8), Path(pipe.name)), pipe.interrupt
+        )
     finally:
         pipe.close()
 

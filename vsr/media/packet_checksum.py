@@ -1,4 +1,4 @@
-"""Counting packets on their way, for the check at the end."""
+"""Count packets and sum their data, to compare a finished file with its source."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Any
 
 from av.packet import Packet
 
-__all__ = ["StreamTally"]
+__all__ = ["StreamChecksum"]
 
 
-class StreamTally:
-    """Number and SHA-256 of the payloads of one stream's packets, in their order."""
+class StreamChecksum:
+    """Count the packets of one stream and hash their data with SHA-256, in their order."""
 
     def __init__(self) -> None:
         self.num_packets = 0
         self._digest = hashlib.sha256()
 
     def add(self, packet: Packet[Any]) -> None:
+        """Take the next packet into account."""
         data = _without_adts(bytes(packet))
         if data == b"\0\0":  # mov_text's "nothing on screen", which muxers add where there are gaps
             return
@@ -26,11 +27,12 @@ class StreamTally:
 
     @property
     def digest(self) -> bytes:
+        """The SHA-256 of all data so far."""
         return self._digest.digest()
 
 
 def _without_adts(data: bytes) -> bytes:
-    """A packet of AAC without the header that it has in MPEG-TS (ISO/IEC 14496-3, 1.A.2.2), and others lack."""
+    """Cut off the ADTS header of an AAC packet (ISO/IEC 14496-3, 1.A.2.2), which MPEG-TS has and others lack."""
     if len(data) < 7 or data[0] != 0xFF or data[1] & 0xF6 != 0xF0:
         return data
     length = (data[3] & 3) << 11 | data[4] << 3 | data[5] >> 5

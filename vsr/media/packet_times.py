@@ -1,4 +1,4 @@
-"""Timestamps of packets that cannot stay as they are: clocks that start anew, and packets in a wrong order."""
+"""Repair timestamps of packets: clocks that start anew, and packets in a wrong order."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ RESTART_SECONDS = Fraction(1, 4)  # a DTS so far behind the last one is no disor
 
 
 class PacketClock:
-    """Lets time go on where recordings lie behind one another in a file.
+    """Let time go on where recordings lie behind one another in a file.
 
-    end_seconds: of all packets so far, on the clock that goes on.
+    end_seconds: the end of all packets so far, on the clock that goes on; None before the first.
     """
 
     def __init__(self, container: InputContainer) -> None:
@@ -31,11 +31,11 @@ class PacketClock:
 
     @property
     def num_restarts(self) -> int:
-        """How often the clock has started anew."""
+        """The number of times that the clock has started anew."""
         return len(self._offsets) - 1
 
-    def carry_on(self, packet: Packet[Any]) -> None:
-        """Move a packet of any stream behind what was before its recording. For every packet, in their order."""
+    def shift(self, packet: Packet[Any]) -> None:
+        """Move a packet of any stream behind the recordings before its own. Call it on every packet, in their order."""
         time = packet.dts if packet.dts is not None else packet.pts
         if time is None:
             return
@@ -57,23 +57,24 @@ class PacketClock:
 
 
 class PacketOrder:
-    """Keeps the DTS of every stream going on, as muxers want it. num_moved: packets that were changed for that.
+    """Make the DTS of every stream increase, as muxers want it.
 
-    is_strict: whether two packets of sound or picture must not begin at once.
+    num_moved: packets that were changed for that.
     """
 
     def __init__(self, is_strict: bool = True) -> None:
+        """is_strict: whether two packets of one audio or video stream must not have the same DTS."""
         self._step = 1 if is_strict else 0
         self._last_dts: dict[int, int] = {}
         self.num_moved = 0
 
     @classmethod
     def of(cls, output: OutputContainer) -> Self:
-        """What the muxer of an output asks for."""
+        """Make the order that the muxer of an output asks for."""
         return cls(not output.format.flags & _MAY_COINCIDE)
 
     def put(self, packet: Packet[Any]) -> None:
-        """Move a packet on, if it is not behind the one before; give it a time, if it has none but others have."""
+        """Move a packet on if it is not behind the one before; give it a time if it has none but others have."""
         index, last = packet.stream.index, self._last_dts.get(packet.stream.index)
         step = 0 if packet.stream.type in ("subtitle", "data") else self._step
         if packet.dts is None:

@@ -1,4 +1,4 @@
-"""stdin and stdout as file objects for FFmpeg, which never hold up a job that is to stop."""
+"""Read stdin and write stdout as file objects for FFmpeg that never hold up a job that is to stop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from vsr.errors import InputError, OutputError
 
-__all__ = ["PIPE", "PipeReader", "PipeWriter", "apart", "is_pipe", "standard_output"]
+__all__ = ["PIPE", "PipeReader", "PipeWriter", "is_pipe", "run_in_thread", "standard_output"]
 
 PIPE = Path("-")  # stdin as an input, stdout as an output; a file of that name needs its folder, as in /tmp/-
 
@@ -22,15 +22,17 @@ T = TypeVar("T")
 
 
 def is_pipe(path: Path) -> bool:
-    """Whether a name stands for stdin or stdout."""
+    """Say whether a name stands for stdin or stdout."""
     return path == PIPE
 
 
-def apart(work: Callable[[], T], interrupt: Callable[[], None]) -> T:
-    """Run what reads or writes a pipe in a thread of its own, and wait for it.
+def run_in_thread(work: Callable[[], T], interrupt: Callable[[], None]) -> T:
+    """Run a function that reads or writes a pipe in a thread of its own, and wait for it.
 
-    A signal's handler raises in the main thread, and would do so inside FFmpeg's call of a file object, from
-    where no exception of its kind comes out. interrupt: called where the waiting ends before the work.
+    A signal's handler raises in the main thread. Inside FFmpeg's call of a file object PyAV would swallow that
+    exception, so that Ctrl-C would be lost.
+
+    interrupt: called where the waiting ends before the work, to end the work.
     """
     with ThreadPoolExecutor(1, "vsr-pipe") as executor:
         try:
@@ -70,9 +72,9 @@ class _Descriptor:
 
 
 class PipeReader(_Descriptor):
-    """What comes from stdin, as PyAV reads it. Raises InputError where stdin is a terminal or not there.
+    """Read stdin, as a file object for PyAV. Raises InputError where stdin is a terminal or not there.
 
-    num_bytes: read so far, in a pipe; where stdin is a file it can be searched, and they mean nothing.
+    num_bytes: read so far from a pipe; meaningless where stdin is a file, which can be searched.
     """
 
     name = "stdin"
@@ -94,7 +96,7 @@ class PipeReader(_Descriptor):
         return self._is_file
 
     def read(self, size: int) -> bytes:
-        """At most `size` bytes, as soon as there are some; none at the end, or where it was interrupted."""
+        """Return at most `size` bytes, as soon as there are some; none at the end, or where it was interrupted."""
         if not self._wait():
             return b""
         data = os.read(self._descriptor, size)
@@ -108,14 +110,14 @@ class PipeReader(_Descriptor):
         return os.lseek(self._descriptor, 0, os.SEEK_CUR)
 
     def close(self) -> None:
-        """Let go of it, once no thread reads any more. stdin itself stays open."""
+        """Free the means of interrupting, once no thread reads any more. stdin itself stays open."""
         self._close()
 
 
 class PipeWriter(_Descriptor):
-    """What goes to a pipe, as PyAV and others write it.
+    """Write to a pipe, as a file object for PyAV and others.
 
-    Raises BrokenPipeError where nobody reads any more. What is written after an interrupt is dropped.
+    Raises BrokenPipeError where nobody reads any more. Data written after an interrupt are dropped.
     """
 
     name = "stdout"
@@ -134,7 +136,7 @@ class PipeWriter(_Descriptor):
         return False
 
     def write(self, data: bytes | memoryview) -> int:
-        """All of `data`, however long the reader takes."""
+        """Write all of `data`, however long the reader takes. Returns its length."""
         view = memoryview(data)
         rest = view
         while rest and self._wait():
@@ -150,7 +152,7 @@ class PipeWriter(_Descriptor):
 
 @contextmanager
 def standard_output(descriptor: int = 1) -> Iterator[PipeWriter]:
-    """stdout for one writer alone: what others print there meanwhile, libraries too, goes to stderr.
+    """Open stdout for one writer alone; other output, also of libraries, goes to stderr meanwhile.
 
     Raises OutputError where stdout is a terminal or not there.
     """

@@ -17,6 +17,7 @@ from vsr.errors import InputError
 from vsr.events import OnNote
 from vsr.frames import FrameBatch
 from vsr.media.images import read_rgb
+from vsr.media.read.options import InputOptions
 from vsr.media.read.reader import VideoReader
 from vsr.media.write.encoder import VideoSettings
 from vsr.quality.frames import LUMA, Luma, Picture, batch_luma_psnr_db, is_same_moment, undamaged_frames
@@ -84,7 +85,8 @@ class ReferenceMeter:
         self.quality = FrameQuality(reference)
         self._path, self._source, self._format = reference, source.path, settings.pixel_format
         self._num_frames = 0
-        self._reader = VideoReader(reference, start_seconds=start_seconds, duration_seconds=duration_seconds, warn=note)
+        part = InputOptions(start_seconds=start_seconds, duration_seconds=duration_seconds)
+        self._reader = VideoReader(reference, part, warn=note)
         try:
             info = self._reader.info
             _check_size(reference, (info.width, info.height), (settings.width, settings.height))

@@ -10,7 +10,8 @@ import torch
 
 from vsr.color.pixel_formats import FORMATS, allocate_planes
 from vsr.media.av_frames import load_planes
-from vsr.media.read.deinterlace import deinterlaced
+from vsr.media.read.deinterlace import DeinterlaceMode, Deinterlacer
+from vsr.media.read.options import InputOptions
 from vsr.media.read.reader import VideoReader
 
 WIDTH, HEIGHT, NUM_FRAMES = 96, 64, 12
@@ -45,8 +46,8 @@ def interlaced_clip(tmp_path: Path) -> Path:
     return path
 
 
-def read(path: Path, mode: str) -> tuple[np.ndarray, list[int]]:
-    with VideoReader(path, deinterlace=mode) as reader:  # type: ignore[arg-type]
+def read(path: Path, mode: DeinterlaceMode) -> tuple[np.ndarray, list[int]]:
+    with VideoReader(path, InputOptions(deinterlace=mode)) as reader:
         batches = [chunk.batch for chunk in reader.chunks(5) if chunk.batch is not None]
     luma = np.concatenate([b.planes[0].numpy() for b in batches])[:, 0].astype(int)
     return luma, [pts for b in batches for pts in b.pts]
@@ -100,7 +101,8 @@ def test_deinterlacing_keeps_the_pixel_format(pixel_format: str) -> None:
     picture = np.full((32, 48, 3), (200, 40, 90), np.uint8)
     frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(threads=1, format=pixel_format)
     frame.pts, frame.time_base = 7, Fraction(1, 25)
-    (out,) = deinterlaced([frame], True)
+    deinterlacer = Deinterlacer(every_frame=True)
+    (out,) = [*deinterlacer.push(frame), *deinterlacer.flush()]
     assert (out.format.name, out.pts, out.time_base) == (pixel_format, 7, Fraction(1, 25))
     before, after = (allocate_planes(FORMATS[pixel_format], 1, 32, 48) for _ in range(2))
     load_planes(frame, FORMATS[pixel_format], before, 0)

@@ -12,7 +12,7 @@ import torch
 
 from vsr.errors import InputError
 from vsr.frames import FrameBatch
-from vsr.media.read import reader
+from vsr.media.read import demuxer
 from vsr.media.read.opening import open_input
 from vsr.media.read.reader import VideoReader
 
@@ -61,7 +61,7 @@ def _on_a_gpu(monkeypatch: pytest.MonkeyPatch, **behaviour: Any) -> None:
     def opened(path: Path, hwaccel: Any = None, format_: Any = None) -> Any:
         return open_input(path) if hwaccel is None else _GpuContainer(open_input(path), **behaviour)
 
-    monkeypatch.setattr(reader, "open_input", opened)
+    monkeypatch.setattr(demuxer, "open_input", opened)
 
 
 def _batch(path: Path = SAMPLE, gpu: int | None = None) -> tuple[FrameBatch, str, list[str]]:

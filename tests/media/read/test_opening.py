@@ -13,6 +13,7 @@ import pytest
 from vsr.errors import InputError, OptionError
 from vsr.media.image_sequence import PictureSequence, find_sequence, is_image
 from vsr.media.read.opening import InputFormat
+from vsr.media.read.options import InputOptions
 from vsr.media.read.reader import VideoReader
 
 Write = Callable[..., None]
@@ -38,7 +39,7 @@ def _names(sequence: PictureSequence | None) -> list[str]:
 
 def _brightness(path: str, **options: Fraction) -> list[int]:
     """Of every frame that the reader gives."""
-    with VideoReader(Path(path), **options) as reader:  # type: ignore[arg-type]
+    with VideoReader(Path(path), InputOptions(**options)) as reader:  # type: ignore[arg-type]
         chunks = [chunk.batch for chunk in reader.chunks(4) if chunk.batch is not None]
         return [int(value) for batch in chunks for value in batch.planes[0][:, 0, 0, 0]]
 
@@ -116,7 +117,7 @@ def test_names_that_look_like_patterns_are_files_where_they_exist(write: Write) 
 
 def test_frame_rate_and_part_of_a_sequence(write: Write) -> None:
     write(*(f"{number:02d}.png" for number in range(1, 9)))
-    with VideoReader(Path("%02d.png"), input_format=InputFormat(framerate=Fraction(24000, 1001))) as reader:
+    with VideoReader(Path("%02d.png"), InputOptions(framerate=Fraction(24000, 1001))) as reader:
         assert reader.info.average_rate == Fraction(24000, 1001)
         assert reader.info.time_base == Fraction(1001, 24000)
     part = {"start_seconds": Fraction(2, 25), "duration_seconds": Fraction(3, 25)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,22 +9,20 @@ from fractions import Fraction
 from typing import TypeVar
 
 import av
-from av.container import InputContainer
 from av.sidedata.sidedata import SideData, Type
 
 from vsr.color.pixel_formats import PixelFormat
 from vsr.frames import ChromaLocation, Color, Matrix, Primaries, Range, Transfer
+from vsr.media.pyav_fixes import accept_unknown_side_data
 
 __all__ = [
     "ContentLight",
     "HdrMetadata",
     "MasteringDisplay",
-    "chroma_location_of_stream",
     "color_of_frame",
     "color_of_rgb_as_video",
     "display_matrix_of_frame",
     "hdr_of_frame",
-    "num_streams_by_now",
     "side_data_not_carried",
 ]
 
@@ -38,18 +35,7 @@ SD_MAX_LINES = 576
 _CENTERED_CHROMA = {"mjpeg", "mpeg1video", "h261", "h263", "h263p", "flv", "vp6", "vp8"}
 
 
-def _type_of_number(kind: type[Type], number: int) -> Type:
-    """A member for a type of side data that FFmpeg has and PyAV does not know: else no frame with it can be read."""
-    member = object.__new__(kind)
-    member._name_ = f"TYPE_{number}"
-    object.__setattr__(member, "_value_", number)
-    kind._value2member_map_[number] = member
-    return member
-
-
-if "_missing_" not in vars(Type):  # PyAV 18 lacks the newest of FFmpeg 8
-    Type._missing_ = classmethod(_type_of_number)  # type: ignore[assignment]
-
+accept_unknown_side_data()
 _EXIF = Type(31)  # AV_FRAME_DATA_EXIF
 
 # Codecs whose standards make gray limited in range where nothing is said; FFmpeg takes all other gray for full.
@@ -119,34 +105,6 @@ def color_of_frame(
     location = chroma_location or (ChromaLocation.CENTER if codec in _CENTERED_CHROMA else ChromaLocation.LEFT)
     color_range = Range.FULL if full else Range.LIMITED
     return Color(matrix, primaries, transfer, color_range, location, format_.bit_depth), untagged
-
-
-def chroma_location_of_stream(container: InputContainer, index: int) -> ChromaLocation | None:
-    """Where a stream's chroma samples lie, or None where it does not say.
-
-    PyAV has no name for it. FFmpeg's description of a file has.
-    """
-    names = "|".join(location.name.lower() for location in ChromaLocation)
-    match = re.search(rf"Stream #0:{index}\b.*[(,] ?({names})\)", _description(container))
-    return None if match is None else ChromaLocation[match[1].upper()]
-
-
-def num_streams_by_now(container: InputContainer) -> int:
-    """How many streams FFmpeg knows; PyAV knows those that there were when the file was opened."""
-    return len(set(re.findall(r"^\s*Stream #0:(\d+)", _description(container), re.MULTILINE)))
-
-
-def _description(container: InputContainer) -> str:
-    """What FFmpeg says of a file to those who ask for more. Not while other threads decode."""
-    before = av.logging.get_level()
-    av.logging.set_level(av.logging.VERBOSE)
-    av.logging.set_libav_level(av.logging.VERBOSE)
-    try:
-        with av.logging.Capture(local=False):  # what other threads say meanwhile
-            return str(container.dumps_format())  # type: ignore[attr-defined]  # which its stub lacks
-    finally:
-        av.logging.set_libav_level(av.logging.INFO)  # FFmpeg's own
-        av.logging.set_level(before)
 
 
 def color_of_rgb_as_video(color: Color, height: int) -> Color:

@@ -1,8 +1,8 @@
-"""Interlaced frames to progressive ones, one for one, by FFmpeg's bwdif."""
+"""Turn interlaced frames into progressive ones, one for one, by FFmpeg's bwdif."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import pairwise
 from typing import Literal
@@ -12,37 +12,47 @@ from av.filter import Graph
 
 from vsr.color.pixel_formats import FORMATS
 
-__all__ = ["DeinterlaceMode", "deinterlaced"]
+__all__ = ["DeinterlaceMode", "Deinterlacer"]
 
 DeinterlaceMode = Literal["auto", "on", "off"]
 SMALLEST_SIDE = 3  # below, bwdif has no neighbours to look at
 
 
-def deinterlaced(
-    frames: Iterable[av.VideoFrame],
-    every_frame: bool,
-    begin: Callable[[av.VideoFrame], None] = lambda frame: None,
-) -> Iterator[av.VideoFrame]:
-    """As many frames as come in, with their own PTS and time base, of full height and one moment each.
+class Deinterlacer:
+    """Turn interlaced frames into progressive ones: as many, with their own PTS and time base, of full height.
 
-    every_frame: also those that are not flagged as interlaced. The frames must share size and format, one of
-        `vsr.media.av_frames`. What has a plane of fewer than 3 samples in a direction stays as it is.
-    begin: called with the first frame that is deinterlaced, beforehand.
+    Frames pass through unchanged up to the first one that is to be deinterlaced, and always where they have a plane
+    of fewer than 3 samples in a direction.
     """
-    graph: Graph | None = None
-    for frame in frames:
-        if graph is None:
-            if _is_small(frame) or not (every_frame or frame.interlaced_frame):
+
+    def __init__(self, *, every_frame: bool, on_begin: Callable[[av.VideoFrame], None] = lambda frame: None) -> None:
+        """Prepare to deinterlace frames of one size and of one format in `vsr.media.av_frames`.
+
+        Args:
+            every_frame: deinterlace also frames that are not flagged as interlaced.
+            on_begin: called with the first frame that is deinterlaced, beforehand.
+        """
+        self._every_frame, self._on_begin = every_frame, on_begin
+        self._graph: Graph | None = None
+        self._time_base = Fraction(1)
+
+    def push(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
+        """Take a frame; hand out the frames that it completes. bwdif holds one back."""
+        if self._graph is None:
+            if _is_small(frame) or not (self._every_frame or frame.interlaced_frame):
                 yield frame
-                continue
-            begin(frame)
-            graph = _graph(frame, every_frame)
-        ticks = frame.time_base or Fraction(1)
-        graph.push(frame)
-        yield from _pull(graph, ticks)
-    if graph is not None:
-        graph.push(None)
-        yield from _pull(graph, ticks)
+                return
+            self._on_begin(frame)
+            self._graph = _graph(frame, self._every_frame)
+        self._time_base = frame.time_base or Fraction(1)
+        self._graph.push(frame)
+        yield from _pull(self._graph, self._time_base)
+
+    def flush(self) -> Iterator[av.VideoFrame]:
+        """Hand out the frames that are held back, after the last."""
+        if self._graph is not None:
+            self._graph.push(None)
+            yield from _pull(self._graph, self._time_base)
 
 
 def _is_small(frame: av.VideoFrame) -> bool:
@@ -66,7 +76,7 @@ def _graph(frame: av.VideoFrame, every_frame: bool) -> Graph:
 
 
 def _planar(name: str) -> str:
-    """The pixel format of bwdif that holds the same samples."""
+    """Name the pixel format of bwdif that holds the same samples."""
     format_ = FORMATS[name]
     if format_.kind == "gray" and format_.bit_depth > 8:
         return "gray16le"

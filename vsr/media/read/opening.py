@@ -1,4 +1,4 @@
-"""How FFmpeg opens an input: a file, a pipe or a sequence of pictures."""
+"""Open an input by FFmpeg: a file, a pipe or a sequence of images."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from av.container import InputContainer
 from vsr.errors import InputError, OptionError, reason
 from vsr.media.image_sequence import PictureSequence
 from vsr.media.pipe import PipeReader
+from vsr.media.pyav_fixes import keep_timestamps
 
 __all__ = ["DEFAULT_FRAMERATE", "InputFormat", "check_source", "open_input", "open_pipe", "open_sequence"]
 
-DEFAULT_FRAMERATE = Fraction(25)  # of what has no times of its own, as in FFmpeg
-GEN_PTS = 1  # AVFMT_FLAG_GENPTS
+DEFAULT_FRAMERATE = Fraction(25)  # of an input without times of its own, as in FFmpeg
 PIPE_BUFFER_BYTES = 2**18
 
-# Demuxers of what has no times of its own.
+# Demuxers of formats without times of their own.
 _TIMELESS = {"rawvideo", "image2", "image2pipe", "h264", "hevc", "vvc", "obu", "m4v", "mjpeg", "mpegvideo", "vc1"}
 
 
 @dataclass(frozen=True, slots=True)
 class InputFormat:
-    """What FFmpeg cannot see of an input, in FFmpeg's words.
+    """Properties of an input that FFmpeg cannot see, in FFmpeg's words.
 
-    name: of the demuxer, instead of what the data look like.
+    name: of the demuxer, instead of the one that the data look like.
     video_size: "WIDTHxHEIGHT" in pixels, and pixel_format: of raw video.
-    framerate: frames a second of raw video, pictures, and whatever else has no times of its own.
+    framerate: frames a second of raw video, of images, and of other inputs without times of their own.
     """
 
     name: str | None = None
@@ -40,7 +40,7 @@ class InputFormat:
     framerate: Fraction | None = None
 
     def __post_init__(self) -> None:
-        """Raises OptionError where something is missing, wrong, or does not belong there."""
+        """Raise OptionError where something is missing, wrong, or does not belong there."""
         options = {"--video-size": self.video_size, "--pixel-format": self.pixel_format}
         if self.name == "rawvideo":
             missing = [name for name, value in {**options, "--framerate": self.framerate}.items() if value is None]
@@ -62,7 +62,7 @@ class InputFormat:
 
     @property
     def options(self) -> dict[str, str]:
-        """As the demuxer takes them."""
+        """The options of the demuxer."""
         values = {
             "video_size": self.video_size,
             "pixel_format": self.pixel_format,
@@ -72,7 +72,7 @@ class InputFormat:
 
 
 def check_source(path: Path) -> None:
-    """Refuse what cannot be a video or a picture, before anyone tries to read it."""
+    """Refuse a path that cannot be a video or an image, before anyone tries to read it."""
     if not path.exists():
         raise InputError(f"{path}: no such file")
     if path.is_dir():
@@ -84,7 +84,7 @@ def check_source(path: Path) -> None:
 def open_input(path: Path, hwaccel: HWAccel | None = None, format_: InputFormat | None = None) -> InputContainer:
     """Open a media file, or say in one line why that is not possible.
 
-    hwaccel: the device to decode on. Where there is none, what FFmpeg raises comes out as it is.
+    hwaccel: the device to decode on; where there is none, FFmpeg's error comes out as it is.
     """
     check_source(path)
     format_ = format_ or InputFormat()
@@ -110,7 +110,7 @@ def open_input(path: Path, hwaccel: HWAccel | None = None, format_: InputFormat 
 
 
 def open_pipe(pipe: PipeReader, name: Path, format_: InputFormat) -> InputContainer:
-    """Open what comes from a pipe, or say in one line why that is not possible.
+    """Open a media file that comes from a pipe, or say in one line why that is not possible.
 
     name: of the pipe, for messages.
     """
@@ -137,9 +137,8 @@ def _unreadable(format_: InputFormat, error: BaseException) -> str:
 
 
 def _checked(container: InputContainer, name: Path, format_: InputFormat) -> InputContainer:
-    """An opened container, without what PyAV adds. Raises OptionError where its frame rate is not to be given."""
-    # PyAV asks FFmpeg to invent missing timestamps, which shifts H.264 in AVI; ffmpeg itself does not.
-    container.flags &= ~GEN_PTS
+    """Prepare an opened container. Raises OptionError where its frame rate is not to be given."""
+    keep_timestamps(container)
     timeless = container.format.name in _TIMELESS or container.format.name.endswith("_pipe")
     if format_.framerate is not None and not timeless:
         container.close()
@@ -148,7 +147,7 @@ def _checked(container: InputContainer, name: Path, format_: InputFormat) -> Inp
 
 
 def open_sequence(sequence: PictureSequence, name: Path, format_: InputFormat) -> InputContainer:
-    """Open pictures as a video; name: for messages. Raises OptionError for another demuxer than that of pictures."""
+    """Open images as a video; name: for messages. Raises OptionError for another demuxer than that of images."""
     if format_.name not in (None, "image2"):
         raise OptionError(f"--input-format {format_.name}: {name} stands for pictures; leave it out")
     options = InputFormat(framerate=format_.framerate or DEFAULT_FRAMERATE).options

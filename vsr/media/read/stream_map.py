@@ -1,4 +1,4 @@
-"""Which streams of a file are wanted, in the words of ffmpeg's -map."""
+"""Choose streams of a file by ffmpeg's -map."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _TYPES = {"v": "video", "a": "audio", "s": "subtitle", "d": "data", "t": "attach
 
 
 def mapped_streams(streams: Sequence[Stream], maps: Sequence[str], name: object) -> frozenset[int]:
-    """The indices of the streams that `maps` choose; all of them where there are none.
+    """Return the indices of the streams that `maps` choose; all of them where there are none.
 
     maps: each as ffmpeg takes it: "0" (all), "0:v", "0:V" (no cover pictures), "0:a:1", "0:3", "0:m:language:eng",
         "0:s:m:language:eng"; with "-" before it these are left out again, with "?" behind it there need be none.
         Where the first leaves out, it leaves out of all.
-    name: what messages call the file.
+    name: of the file, for messages.
 
-    Raises OptionError for what is no map, or matches nothing.
+    Raises OptionError for text that is no map, or matches nothing.
     """
     everything = frozenset(stream.index for stream in streams)
     chosen = everything if not maps or maps[0].startswith("-") else frozenset()
@@ -52,7 +52,7 @@ def _matched(streams: Sequence[Stream], text: str) -> frozenset[int]:
 
 
 def _narrowed(found: list[Stream], words: list[str], text: str) -> tuple[list[Stream], list[str]]:
-    """What the first of a specifier's words leaves, and the words after it."""
+    """Apply the first of a specifier's words; return the streams that it leaves, and the words after it."""
     word, rest = words[0], words[1:]
     if word in _TYPES:
         return [stream for stream in found if stream.type == _TYPES[word]], rest

@@ -1,4 +1,4 @@
-"""The part of a file that is wanted: which frames and packets lie in it, and when they are shown then."""
+"""Say which frames and packets lie in the part of a file that is read, and move them to the output's clock."""
 
 from __future__ import annotations
 
@@ -10,55 +10,75 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-__all__ = ["Window", "pts_of"]
+from vsr.media.av_frames import pts_of
 
-INTERLEAVE_SECONDS = 10  # how far apart streams of one moment may lie in a file; FFmpeg's own limit
+__all__ = ["TrimRange"]
 
-
-def pts_of(frame: av.VideoFrame) -> int:
-    """The PTS of a frame that the reader has given one."""
-    assert frame.pts is not None
-    return frame.pts
+INTERLEAVE_SECONDS = 10  # the most by which streams of one moment may lie apart in a file; FFmpeg's own limit
 
 
-class Window:
-    """The part of the file that is wanted, in seconds on the file's own clock."""
+class TrimRange:
+    """The part of a file to read, in seconds on the file's own clock.
+
+    start, end: None for those of the file.
+    """
 
     def __init__(self, container: InputContainer, start: Fraction | None, duration: Fraction | None) -> None:
+        """Set the range.
+
+        Args:
+            container: the opened file; its start time is where `start` counts from.
+            start: seconds from the start of the file, or None for its beginning.
+            duration: seconds to read, or None for all to the end.
+        """
         origin = Fraction(container.start_time, av.time_base) if container.start_time is not None else Fraction(0)
         self.start = None if start is None else origin + start
         self.end = None if duration is None else (origin if self.start is None else self.start) + duration
-        self.trims = self.start is not None or self.end is not None
+
+    @property
+    def shift_seconds(self) -> Fraction:
+        """The seconds to take off every timestamp: the start of the range, else zero."""
+        return self.start or Fraction(0)
+
+    @property
+    def duration_limit_seconds(self) -> Fraction | None:
+        """The end of the range on the output's clock, or None for the end of the file."""
+        return None if self.end is None else self.end - self.shift_seconds
 
     def seek_target(self, stream: VideoStream) -> int:
+        """Return the start in ticks of a stream. Only for a range that has a start."""
         assert self.start is not None
         return int(self.start / (stream.time_base or Fraction(1, 90000)))
 
     def shift_ticks(self, time_base: Fraction) -> int:
+        """Return the ticks of `time_base` (seconds) to take off every timestamp."""
         return 0 if self.start is None else round(self.start / time_base)
 
+    def begins_after(self, frame: av.VideoFrame) -> bool:
+        """Say whether a frame lies before the range."""
+        return self.start is not None and pts_of(frame) * (frame.time_base or 0) < self.start
+
     def ends_before(self, frame: av.VideoFrame) -> bool:
+        """Say whether a frame lies behind the range."""
         return self.end is not None and pts_of(frame) * (frame.time_base or 0) >= self.end
 
-    def is_far_behind(self, packet: Packet[Any]) -> bool:
-        """Whether a packet lies so far past the end that none of before will follow."""
+    def ends_long_before(self, packet: Packet[Any]) -> bool:
+        """Say whether a packet lies so far behind the range that no packet inside can follow it."""
         time = packet.dts if packet.dts is not None else packet.pts
         return self.end is not None and time is not None and time * packet.time_base >= self.end + INTERLEAVE_SECONDS
 
-    def holds(self, frame: av.VideoFrame) -> bool:
-        return self.start is None or pts_of(frame) * (frame.time_base or 0) >= self.start
-
-    def holds_packet(self, packet: Packet[Any]) -> bool:
-        """Whether a packet of another stream lies inside; moves it to the output's clock where it does."""
+    def contains(self, packet: Packet[Any]) -> bool:
+        """Say whether a packet of another stream lies in the range; a packet without a time does."""
         time = packet.pts if packet.pts is not None else packet.dts
-        if not self.trims or time is None:
+        if time is None:
             return True
         seconds = time * packet.time_base
-        if (self.start is not None and seconds < self.start) or (self.end is not None and seconds >= self.end):
-            return False
-        shift = self.shift_ticks(packet.time_base)
-        if packet.pts is not None:
-            packet.pts -= shift
-        if packet.dts is not None:
-            packet.dts -= shift
-        return True
+        return (self.start is None or seconds >= self.start) and (self.end is None or seconds < self.end)
+
+    def shift(self, packet: Packet[Any]) -> None:
+        """Move a packet to the output's clock."""
+        ticks = self.shift_ticks(packet.time_base)
+        if ticks and packet.pts is not None:
+            packet.pts -= ticks
+        if ticks and packet.dts is not None:
+            packet.dts -= ticks

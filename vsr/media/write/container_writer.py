@@ -17,7 +17,7 @@ from av.stream import Stream
 from vsr.errors import OutputError, reason
 from vsr.files import naming_output, partial_path, put_in_place
 from vsr.media.formats import find_container, find_container_of_file
-from vsr.media.packet_checksum import StreamTally
+from vsr.media.packet_checksum import StreamChecksum
 from vsr.media.read.reader import Chunk, VideoReader
 from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.encoder import VideoEncoder, VideoSettings
@@ -102,10 +102,12 @@ class OutputFile(ABC):
 
         pts: in ticks of `time_base` (seconds). Raises VerificationError with the first difference.
         """
-        tallies = {target: reader.tallies.get(source, StreamTally()) for source, target in self._remuxer.copied.items()}
+        checksums = {
+            target: reader.checksums.get(source, StreamChecksum()) for source, target in self._remuxer.copied.items()
+        }
         source_format = reader.container.format.name
         refused = self._remuxer.num_refused
-        verify_output(self.partial, self.path, pts, time_base, tallies, self._video_index, source_format, refused)
+        verify_output(self.partial, self.path, pts, time_base, checksums, self._video_index, source_format, refused)
 
     def commit(self) -> None:
         """Put the complete file in the target's place, at once."""

@@ -13,7 +13,7 @@ from av.container import OutputContainer
 from av.packet import Packet
 
 from vsr.errors import OutputError, VerificationError
-from vsr.media.pipe import PipeWriter, apart
+from vsr.media.pipe import PipeWriter, run_in_thread
 from vsr.media.read.reader import VideoReader
 from vsr.media.write.container_writer import VideoWriter
 from vsr.media.write.encoder import VideoSettings
@@ -60,7 +60,7 @@ class PipeVideoWriter(VideoWriter):
 
     def _write_header(self) -> None:
         with self._writing():
-            apart(super()._write_header, self._pipe.interrupt)
+            run_in_thread(super()._write_header, self._pipe.interrupt)
 
     def _mux(self, packets: Iterable[Packet[Any]]) -> None:
         for packet in packets:
@@ -70,7 +70,7 @@ class PipeVideoWriter(VideoWriter):
 
     def finish(self) -> None:
         """Drain the encoders and end the stream."""
-        apart(super().finish, self._pipe.interrupt)
+        run_in_thread(super().finish, self._pipe.interrupt)
 
     def verify(self) -> None:
         """Every frame that the reader handed out must have gone to the muxer, to be shown when the source shows it."""

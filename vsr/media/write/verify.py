@@ -12,7 +12,7 @@ from av.stream import Disposition
 
 from vsr.errors import InputError, VerificationError, reason
 from vsr.media.formats import Container, find_containers_of_demuxer
-from vsr.media.packet_checksum import StreamTally
+from vsr.media.packet_checksum import StreamChecksum
 from vsr.media.read.opening import open_input
 
 __all__ = ["verify_output"]
@@ -23,7 +23,7 @@ def verify_output(
     name: Path,
     pts: Sequence[int],
     time_base: Fraction,
-    tallies: Mapping[int, StreamTally],
+    checksums: Mapping[int, StreamChecksum],
     video_index: int,
     source_format: str,
     num_refused: Mapping[int, int] | None = None,
@@ -32,13 +32,13 @@ def verify_output(
 
     path: the file to read; `name` is what messages call it.
     pts: of the frames that the reader handed out, in ticks of `time_base` (seconds).
-    tallies: of the packets that the reader handed out for each copied stream, by its index in the output.
+    checksums: of the packets that the reader handed out for each copied stream, by its index in the output.
     num_refused: how many of them the muxer did not take, which has been said.
 
     Raises VerificationError with the first difference.
     """
     try:
-        found = _read_back(path, video_index, tallies)
+        found = _read_back(path, video_index, checksums)
     except (InputError, av.FFmpegError, OSError, IndexError) as error:
         cause = reason(error.__cause__ or error)
         raise VerificationError(f"{name}: cannot be read back ({cause}); the file was removed") from error
@@ -52,13 +52,13 @@ def verify_output(
     both = found.containers + find_containers_of_demuxer(source_format)
     rewritten = any(row.rewrites_packets for row in both)
     refused = num_refused or {}
-    for index, tally in tallies.items():
-        if tally.num_packets == 1 and tally.digest in found.covers:  # ISO files list them behind all tracks
+    for index, checksum in checksums.items():
+        if checksum.num_packets == 1 and checksum.digest in found.covers:  # ISO files list them behind all tracks
             continue
         # How many samples lie in a packet is up to whoever reads PCM.
-        num_expected = None if index in found.samples else tally.num_packets - refused.get(index, 0)
-        is_same = rewritten or index in refused or tally.digest == found.tallies[index].digest
-        _compare_stream(name, index, num_expected, found.tallies[index].num_packets, is_same)
+        num_expected = None if index in found.samples else checksum.num_packets - refused.get(index, 0)
+        is_same = rewritten or index in refused or checksum.digest == found.checksums[index].digest
+        _compare_stream(name, index, num_expected, found.checksums[index].num_packets, is_same)
 
 
 @dataclass
@@ -71,7 +71,7 @@ class _Found:
     containers: list[Container]
     tick: Fraction
     samples: set[int]
-    tallies: dict[int, StreamTally]
+    checksums: dict[int, StreamChecksum]
     covers: set[bytes] = field(default_factory=set)
     num_frames: int = 0
     times: list[Fraction] = field(default_factory=list)
@@ -83,7 +83,7 @@ def _read_back(path: Path, video_index: int, indices: Iterable[int]) -> _Found:
             find_containers_of_demuxer(container.format.name),
             container.streams[video_index].time_base or Fraction(1, 1000),
             {s.index for s in container.streams if getattr(s.codec_context, "name", "").startswith("pcm_")},
-            {index: StreamTally() for index in indices},
+            {index: StreamChecksum() for index in indices},
         )
         for packet in container.demux():
             if not packet.size:
@@ -94,11 +94,11 @@ def _read_back(path: Path, video_index: int, indices: Iterable[int]) -> _Found:
                 if time is not None:
                     found.times.append(time * packet.time_base)
             elif Disposition.attached_pic in packet.stream.disposition:
-                cover = StreamTally()
+                cover = StreamChecksum()
                 cover.add(packet)
                 found.covers.add(cover.digest)
-            elif packet.stream.index in found.tallies:
-                found.tallies[packet.stream.index].add(packet)
+            elif packet.stream.index in found.checksums:
+                found.checksums[packet.stream.index].add(packet)
     return found
 
 

@@ -1,0 +1,152 @@
+"""Work around gaps and faults of PyAV and of the FFmpeg inside it, each seen with the versions named.
+
+A newer version may have made one of them needless: remove it here, and see whether the tests still pass.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.sidedata.sidedata import Type
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
+
+from vsr.frames import ChromaLocation
+
+__all__ = [
+    "accept_unknown_side_data",
+    "choose_decoding_threads",
+    "count_streams",
+    "demux_packets",
+    "flush_decoder",
+    "has_chroma",
+    "keep_timestamps",
+    "read_chroma_location",
+    "resize_frame",
+]
+
+_GEN_PTS = 1  # AVFMT_FLAG_GENPTS, which PyAV does not name
+
+
+def keep_timestamps(container: InputContainer) -> None:
+    """Stop FFmpeg from inventing timestamps that a file lacks.
+
+    PyAV 18.1 sets AVFMT_FLAG_GENPTS in every input, as the ffmpeg program does not; it shifts H.264 in AVI.
+    """
+    container.flags &= ~_GEN_PTS
+
+
+def demux_packets(container: InputContainer) -> Iterator[Packet[Any]]:
+    """Read the packets of a file that hold data, up to its end.
+
+    PyAV 18.1 adds an empty packet for each stream at the end, to flush decoders with; where streams have turned up
+    since the file was opened (MPEG-TS), it raises IndexError while it does so.
+    """
+    try:
+        for packet in container.demux():
+            if packet.size:
+                yield packet
+    except IndexError:
+        return
+
+
+def choose_decoding_threads(stream: VideoStream, *, one_by_one: bool) -> None:
+    """Let a decoder use all cores: frame threads where the codec has them, else slices.
+
+    one_by_one: decode in one thread. PyAV 18.1 drops the frames that other threads have ready when one of them is
+        damaged; images, of which each is a file, would be lost beside the damaged one.
+    """
+    if one_by_one:
+        stream.codec_context.thread_count = 1
+    else:
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = 0
+
+
+def flush_decoder(context: VideoCodecContext, time_base: Fraction) -> list[av.VideoFrame]:
+    """Take the frames that a decoder holds back, at the end of its stream.
+
+    PyAV 18.1 takes the time base of a frame from the packet that completes it; at the end there is none.
+    """
+    frames = context.decode(None)
+    for frame in frames:
+        frame.time_base = time_base
+    return frames
+
+
+def resize_frame(
+    frame: av.VideoFrame, width: int, height: int, format_: str, *, converts_colors: bool = True
+) -> av.VideoFrame:
+    """Resize a frame and change its pixel format by swscale's Lanczos filter, in one thread.
+
+    With several threads, swscale's slices overwrite the start of one another's rows at odd widths (FFmpeg 8.1).
+
+    converts_colors: False keeps the samples of Y'CbCr as they are where the matrix or range of both sides differ.
+    """
+    options: dict[str, Any] = {}
+    if not converts_colors:
+        options = {"src_colorspace": "DEFAULT", "dst_colorspace": "DEFAULT"}
+    return frame.reformat(width, height, format_, interpolation="LANCZOS", threads=1, **options)
+
+
+def has_chroma(format_: av.VideoFormat) -> bool:
+    """Say whether a pixel format that is not RGB has Cb and Cr.
+
+    PyAV 18.1's `VideoFormatComponent.is_chroma` is False for chroma that is not subsampled.
+    """
+    return len(format_.components) >= 3
+
+
+def read_chroma_location(container: InputContainer, index: int) -> ChromaLocation | None:
+    """Read the position of a stream's chroma samples, or None where the stream does not say.
+
+    PyAV 18.1 has no name for it; FFmpeg's description of the file has. Call it before other threads decode.
+    """
+    names = "|".join(location.name.lower() for location in ChromaLocation)
+    match = re.search(rf"Stream #0:{index}\b.*[(,] ?({names})\)", _description(container))
+    return None if match is None else ChromaLocation[match[1].upper()]
+
+
+def count_streams(container: InputContainer) -> int:
+    """Count the streams that FFmpeg has found in a file so far.
+
+    PyAV 18.1 lists those that there were when the file was opened.
+    """
+    return len(set(re.findall(r"^\s*Stream #0:(\d+)", _description(container), re.MULTILINE)))
+
+
+def _description(container: InputContainer) -> str:
+    """Return the lines that FFmpeg logs about a file at its verbose level. Not while other threads decode."""
+    before = av.logging.get_level()
+    av.logging.set_level(av.logging.VERBOSE)
+    av.logging.set_libav_level(av.logging.VERBOSE)
+    try:
+        with av.logging.Capture(local=False):  # keeps the lines of other threads off stderr meanwhile
+            return str(container.dumps_format())  # type: ignore[attr-defined]  # missing in its stub
+    finally:
+        av.logging.set_libav_level(av.logging.INFO)  # FFmpeg's own default
+        av.logging.set_level(before)
+
+
+def accept_unknown_side_data() -> None:
+    """Make PyAV read frames that carry side data of a type it does not list.
+
+    PyAV 18.1 lacks the newest types of FFmpeg 8 and raises ValueError when the side data of such a frame are read.
+    """
+    if "_missing_" not in vars(Type):
+        Type._missing_ = classmethod(_type_of_number)  # type: ignore[assignment]
+
+
+def _type_of_number(kind: type[Type], number: int) -> Type:
+    """Make the enumeration's member for a number that it lacks."""
+    member = object.__new__(kind)
+    member._name_ = f"TYPE_{number}"
+    object.__setattr__(member, "_value_", number)
+    kind._value2member_map_[number] = member
+    return member

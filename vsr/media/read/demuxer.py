@@ -1,0 +1,239 @@
+"""Read the packets of a file, of stdin or of numbered images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+from av.codec.hwaccel import HWAccel
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition, Stream
+from av.video.stream import VideoStream
+
+from vsr.errors import InputError, OptionError, reason
+from vsr.media.image_sequence import find_sequence
+from vsr.media.packet_times import PacketClock
+from vsr.media.pipe import PipeReader, is_pipe
+from vsr.media.pyav_fixes import count_streams, demux_packets
+from vsr.media.read.decoder import EXACT_ON_GPU
+from vsr.media.read.opening import DEFAULT_FRAMERATE, InputFormat, open_input, open_pipe, open_sequence
+from vsr.media.read.stream_map import mapped_streams
+
+__all__ = ["Demuxer"]
+
+COUNTED_BY_BYTES = {"yuv4mpegpipe", "rawvideo"}  # formats of whole frames and nothing else
+WITHOUT_LIST_OF_STREAMS = {"mpegts", "mpeg", "flv"}  # formats in which more streams may turn up on the way
+WITH_DURATION = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv"}  # in a header; of others it is estimated
+MISSING_SECONDS = 1  # less is no more than a stream that ends early
+
+
+class Demuxer:
+    """Open an input, choose the video stream to decode, and read packets on a clock that never starts anew.
+
+    path: of the input, for messages.  pipe: stdin, where the input comes from there.
+    sequence: the images that are read as a video, where the input is such.
+    container, stream: the opened input and its main video stream; there once `open` has returned.
+    damage: the reason why reading stopped before the end, at data that make no packets; None where it did not.
+    num_missing: parts of a frame at the end, and streams that turned up late, that are left out.
+    """
+
+    container: InputContainer
+    stream: VideoStream
+
+    def __init__(self, path: Path, format_: InputFormat, maps: tuple[str, ...], warn: Callable[[str], None]) -> None:
+        """Find the input; `open` opens it.
+
+        Args:
+            path: a file, "-" for stdin, or the pattern or folder of images.
+            format_: the demuxer and its options, where FFmpeg cannot see them.
+            maps: the streams that are wanted, as ffmpeg's -map names them; the video stream is one of them.
+            warn: called with one line for anything out of the ordinary.
+        """
+        self._warn, self._format, self._maps = warn, format_, maps
+        self.pipe = PipeReader() if is_pipe(path) else None
+        self.path = path if self.pipe is None else Path(self.pipe.name)
+        self.sequence = None if self.pipe is not None else find_sequence(path)
+        self._num_openings = 0
+
+    # -- opening ---------------------------------------------------------------------------------
+
+    def open(self, gpu: int | None = None) -> None:
+        """Open the input at its beginning. An input that is open already is closed, and opened again.
+
+        gpu: index of the CUDA GPU that decodes, where it gives the same samples; None for the CPU.
+
+        Raises InputError where it cannot be read or has no video stream.
+        """
+        if self._num_openings:
+            self.container.close()
+        self._num_openings += 1
+        self.container = self._open()
+        self.stream = self._main_stream()
+        if gpu is not None:
+            self._move_to_gpu(gpu)
+        self.damage: str | None = None
+        self.num_missing = 0
+        self._num_bytes = self.container.size if self.pipe is None else 0
+        self._last_byte = 0  # where the last packet of the video ended, for COUNTED_BY_BYTES
+        self._clock = PacketClock(self.container)
+
+    def _open(self) -> InputContainer:
+        if self.pipe is not None:
+            container = open_pipe(self.pipe, self.path, self._format)
+            if container.format.name.endswith("_pipe") and self._format.framerate is None:
+                self._warn(f"{self.path}: pictures, read as {DEFAULT_FRAMERATE} a second")
+            return container
+        if self.sequence is not None:
+            if self._format.framerate is None:
+                self._say_once(
+                    f"{self.path}: {len(self.sequence.files)} pictures, read as {DEFAULT_FRAMERATE} a second"
+                )
+            return open_sequence(self.sequence, self.path, self._format)
+        return open_input(self.path, format_=self._format)
+
+    def _say_once(self, line: str) -> None:
+        """Warn of something that holds of every opening."""
+        if self._num_openings == 1:
+            self._warn(line)
+
+    def _main_stream(self) -> VideoStream:
+        """Choose the video stream to decode: the default one of those that are wanted, else the first."""
+        moving = [s for s in self.container.streams.video if Disposition.attached_pic not in s.disposition]
+        if not moving:
+            kinds = ", ".join(s.type for s in self.container.streams) or "none"
+            raise InputError(f"{self.path}: has no video stream (streams: {kinds})")
+        chosen = self.chosen_streams
+        wanted = [s for s in moving if s.index in chosen]
+        if not wanted:
+            raise OptionError(f"-map {' -map '.join(self._maps)}: takes no video; add -map 0:v")
+        main = next((s for s in wanted if Disposition.default in s.disposition), wanted[0])
+        if main.codec_context is None:
+            raise InputError(f"{self.path}: this FFmpeg has no decoder for its video stream")
+        return main
+
+    def _move_to_gpu(self, gpu: int) -> None:
+        """Open the file again with a decoder on a GPU; where that cannot be, all stays as it is, with a warning."""
+        codec = self.stream.codec_context.name
+        if codec not in EXACT_ON_GPU:
+            self._say_once(f"{self.path}: decoded on the CPU: of a GPU's {codec}, samples may differ")
+            return
+        if self.pipe is not None:
+            self._say_once(f"{self.path}: decoded on the CPU: to open it again for a GPU, it has to be a file")
+            return
+        try:
+            container = open_input(self.path, HWAccel("cuda", str(gpu), allow_software_fallback=True))
+        except (av.FFmpegError, OSError, ValueError) as error:
+            self._say_once(f"{self.path}: decoded on the CPU: FFmpeg finds no CUDA decoder ({reason(error)})")
+            return
+        self.container.close()
+        self.container = container
+        self.stream = self._main_stream()
+
+    @property
+    def can_seek(self) -> bool:
+        """Whether the input can be searched; else all before a start time is decoded."""
+        return self.pipe is None or self.pipe.seekable()
+
+    @property
+    def other_streams(self) -> list[Stream]:
+        """Every stream but the main one, in the order of the file."""
+        return [s for s in self.container.streams if s.index != self.stream.index]
+
+    @property
+    def chosen_streams(self) -> frozenset[int]:
+        """The indices of the streams that are wanted."""
+        return mapped_streams(tuple(self.container.streams), self._maps, self.path)
+
+    @property
+    def num_restarts(self) -> int:
+        """The number of times that the input's clock has started anew."""
+        return self._clock.num_restarts
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def seek(self, ticks: int) -> None:
+        """Go to a key frame of the main stream at or before a time in its ticks. Raises av.FFmpegError."""
+        self.container.seek(ticks, stream=self.stream)
+        self._clock = PacketClock(self.container)
+
+    def packets(self) -> Iterator[Packet[Any]]:
+        """Read the packets of all streams from the current place on, none of them empty.
+
+        Raises InputError where reading fails, or the file has become shorter meanwhile.
+        """
+        by_bytes = self.container.format.name in COUNTED_BY_BYTES
+        try:
+            for packet in demux_packets(self.container):
+                self._clock.shift(packet)
+                if by_bytes and packet.is_corrupt:  # the beginning of a frame
+                    continue
+                if by_bytes:
+                    self._last_byte = (packet.pos or 0) + packet.size
+                yield packet
+        except av.InvalidDataError as error:
+            self._check_for_shrinking()
+            self.damage = reason(error)
+        except (av.FFmpegError, OSError) as error:
+            raise InputError(f"{self.path}: reading failed ({reason(error)})") from error
+        else:
+            self._check_for_shrinking()
+            self._check_for_cut()
+            self._check_for_late_streams()
+
+    def _check_for_shrinking(self) -> None:
+        """Refuse a file that was longer when it was opened. At the end."""
+        if self.pipe is None and self.container.size < self._num_bytes:
+            raise InputError(f"{self.path}: has become shorter while it was read; start again when it is complete")
+
+    def _check_for_cut(self) -> None:
+        """Warn of a part of a frame at the end of an input that holds nothing but frames."""
+        if self.container.format.name not in COUNTED_BY_BYTES:
+            return
+        if self.pipe is None or self.pipe.seekable():
+            num_bytes, remedy = self.container.size, "is the file complete?"
+        else:
+            num_bytes, remedy = self.pipe.num_bytes, "did the program before vsr fail?"
+        if num_bytes > self._last_byte and not (self.pipe is not None and self.pipe.is_interrupted):
+            self._warn(f"{self.path}: ends in the middle of a frame, which is left out; {remedy}")
+            self.num_missing = 1
+
+    def _check_for_late_streams(self) -> None:
+        """Warn of streams that the start of the input did not show. At the end."""
+        if not set(self.container.format.name.split(",")) & WITHOUT_LIST_OF_STREAMS:
+            return
+        num_late = count_streams(self.container) - len(self.container.streams)
+        if num_late > 0:
+            self._warn(
+                f"{self.path}: {num_late} streams that begin later are left out; "
+                "ffmpeg -analyzeduration 1G -probesize 1G -c copy to .mkv first finds them"
+            )
+            self.num_missing += num_late
+
+    def check_for_missing_end(self) -> None:
+        """Warn where a header promises far more than there was: the file may be incomplete, or its header wrong.
+
+        Only after all was read.
+        """
+        if self.pipe is not None or self.container.format.name not in WITH_DURATION:
+            return
+        duration, end = self.container.duration, self._clock.end_seconds
+        if duration is not None and end is not None and end < duration / av.time_base - MISSING_SECONDS:
+            self._warn(
+                f"{self.path}: its header promises {duration / av.time_base:g} s, and there are {float(end):g} s; "
+                "is the file complete?"
+            )
+
+    def interrupt(self) -> None:
+        """End a read that waits for a pipe, from any thread; the input ends there."""
+        if self.pipe is not None:
+            self.pipe.interrupt()
+
+    def close(self) -> None:
+        """Close the input, once no thread reads it any more."""
+        if hasattr(self, "container"):
+            self.container.close()
+        if self.pipe is not None:
+            self.pipe.close()
