@@ -43,14 +43,15 @@ def keep_timestamps(container: InputContainer) -> None:
 
 
 def demux_packets(container: InputContainer) -> Iterator[Packet[Any]]:
-    """Read the packets of a file that hold data, up to its end.
+    """Read the packets of a file, up to its end.
 
-    PyAV 18.1 adds an empty packet for each stream at the end, to flush decoders with; where streams have turned up
-    since the file was opened (MPEG-TS), it raises IndexError while it does so.
+    PyAV 18.1 adds an empty packet for each stream at the end, to flush decoders with: without a time, as no empty
+    packet of a file is. Where streams have turned up since the file was opened (MPEG-TS), it raises IndexError while
+    it does so.
     """
     try:
         for packet in container.demux():
-            if packet.size:
+            if packet.size or packet.pts is not None or packet.dts is not None:
                 yield packet
     except IndexError:
         return

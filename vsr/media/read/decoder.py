@@ -59,6 +59,9 @@ class Decoder:
 
     def decode(self, packet: Packet[Any]) -> Iterator[av.VideoFrame]:
         """Decode a packet; hand out the frames that it completes. Raises InputError where a GPU fails."""
+        if not packet.size:  # to FFmpeg's decoders an empty packet is the end
+            self.num_lost += 1
+            return
         if packet.pts is not None and not packet.is_discard:  # discarded frames are decoded as references only
             self._awaited_pts.add(packet.pts)
         self.num_torn += packet.is_corrupt

@@ -160,7 +160,7 @@ class Demuxer:
         self._clock = PacketClock(self.container)
 
     def packets(self) -> Iterator[Packet[Any]]:
-        """Read the packets of all streams from the current place on, none of them empty.
+        """Read the packets of all streams from the current place on; of the other streams none that is empty.
 
         Raises InputError where reading fails, or the file has become shorter meanwhile.
         """
@@ -172,7 +172,8 @@ class Demuxer:
                     continue
                 if by_bytes:
                     self._last_byte = (packet.pos or 0) + packet.size
-                yield packet
+                if packet.size or packet.stream.index == self.stream.index:
+                    yield packet
         except av.InvalidDataError as error:
             self._check_for_shrinking()
             self.damage = reason(error)
