@@ -37,7 +37,6 @@ EXCEPTIONS: Mapping[Kind, Mapping[str, str]] = {
         # To be split.
         "vsr/jobs/job.py:_ends": "",
         "vsr/jobs/resume.py:open_journal": "",
-        "vsr/media/read/reader.py:VideoReader.__init__": "",
         "vsr/media/write/verify.py:verify_output": "",
         "vsr/pipeline/loading.py:upscaler_of_net": "",
         "vsr/pipeline/upscaler.py:Upscaler.__init__": "",
@@ -45,11 +44,9 @@ EXCEPTIONS: Mapping[Kind, Mapping[str, str]] = {
     "lines": {
         # To be split.
         "vsr/jobs/job.py:enhance_video": "",
-        "vsr/media/read/reader.py:VideoReader.__init__": "",
     },
     "methods": {
         # To be split.
-        "vsr/media/read/reader.py:VideoReader": "",
         "vsr/pipeline/upscaler.py:Upscaler": "",
     },
 }
