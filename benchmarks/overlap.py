@@ -26,9 +26,9 @@ import click
 from machine import describe_run
 from torch import Tensor
 
-from vsr.jobs.job import enhance_video
 from vsr.jobs.options import JobOptions
 from vsr.jobs.plan import choose_batch
+from vsr.jobs.run import enhance_file
 from vsr.media.read.reader import VideoReader
 from vsr.media.write.encoder import encoder_threads
 from vsr.pipeline.loading import load_model
@@ -89,13 +89,13 @@ def main(clip: Path, model: str, rounds: int, out: Path) -> None:
     upscaler = load_model(model, device="cpu")
     with VideoReader(clip) as reader:
         width, height = reader.info.width, reader.info.height
-    batches = luma_batches(clip, choose_batch(JobOptions(), upscaler.card, width, height, upscaler.device))
+    batches = luma_batches(clip, choose_batch(JobOptions.of(), upscaler.card, width, height, upscaler.device))
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "job.mp4"
-        options = JobOptions(overwrite=True)
+        options = JobOptions.of(overwrite=True)
 
         def job() -> object:
-            return enhance_video(clip, target, options, upscaler=upscaler)
+            return enhance_file(clip, target, options, upscaler=upscaler)
 
         job()
         frames = upscaled_frames(target)

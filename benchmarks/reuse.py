@@ -26,8 +26,8 @@ import click
 import numpy as np
 from machine import describe_run
 
-from vsr.jobs.job import enhance_video
 from vsr.jobs.options import JobOptions
+from vsr.jobs.run import enhance_file
 from vsr.pipeline.loading import load_model
 from vsr.pipeline.upscaler import Upscaler
 
@@ -112,7 +112,7 @@ def measure(clip: Path, folder: Path, upscaler: Upscaler, rounds: int) -> dict[s
     for _ in range(rounds):
         for reuse, output in outputs.items():
             started = time.perf_counter()
-            report = enhance_video(clip, output, JobOptions(reuse=reuse, overwrite=True), upscaler=upscaler)
+            report = enhance_file(clip, output, JobOptions.of(reuse=reuse, overwrite=True), upscaler=upscaler)
             seconds[reuse].append(time.perf_counter() - started)
             shares.add(report.reused_share)
     if packets(outputs[True]) != packets(outputs[False]):

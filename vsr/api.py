@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
@@ -11,39 +11,111 @@ from typing import Any
 
 import numpy as np
 
-from vsr.events import Progress
-from vsr.jobs.job import enhance_file
+from vsr.events import Note, Progress
 from vsr.jobs.options import JobOptions
 from vsr.jobs.report import JobReport
+from vsr.jobs.run import enhance_file
+from vsr.media.read.decoder import HwAccelMode
+from vsr.media.read.deinterlace import DeinterlaceMode
+from vsr.media.write.stream_plan import AudioMode
 from vsr.pipeline.loading import load_model
 from vsr.pipeline.upscaler import Upscaler
 
 __all__ = ["enhance", "load_model", "upscale_image"]
+
+Number = int | float | str | Fraction  # a string as Fraction reads it: "30000/1001"
 
 
 def enhance(
     source: str | PathLike[str],
     output: str | PathLike[str],
     *,
-    note: Callable[[str], None] = lambda line: None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
-    **options: Any,
+    model: str = "auto",
+    scale: float | None = None,
+    size: str | None = None,
+    fidelity: float | None = None,
+    device: str = "auto",
+    backend: str = "auto",
+    precision: str = "auto",
+    batch: int | None = None,
+    tile: int | None = None,
+    reuse: bool = True,
+    input_format: str | None = None,
+    video_size: str | None = None,
+    pixel_format: str | None = None,
+    framerate: Number | None = None,
+    start_seconds: Number | None = None,
+    duration_seconds: Number | None = None,
+    maps: Sequence[str] = (),
+    deinterlace: DeinterlaceMode = "auto",
+    hwaccel: HwAccelMode = "none",
+    codec: str | None = None,
+    crf: float | None = None,
+    preset: str | None = None,
+    pix_fmt: str | None = None,
+    encoder_options: Mapping[str, str] | None = None,
+    format: str | None = None,
+    audio: AudioMode = "copy",
+    overwrite: bool = False,
+    resume: bool | None = None,
+    strict: bool = False,
+    verify: bool = True,
+    report: str | PathLike[str] | None = None,
+    reference: str | PathLike[str] | None = None,
+    note: Callable[[Note], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> JobReport:
-    """Upscale a video file to a video file, or a picture to a picture, as `vsr enhance` does.
+    """Upscale a video file to a video file, or an image to an image, as `vsr enhance` does.
 
-    options: the fields of `vsr.jobs.options.JobOptions`, such as model="fast", size="1080p", crf=16,
-        overwrite=True; start_seconds, duration_seconds and framerate may be any number.
-    note: called with one line for each thing worth knowing.  on_progress: called after each batch.
+    Args:
+        source: A video or an image; a pattern ("%06d.png", "*.png") or a folder of images; "-" is stdin.
+        output: The file to write; or a numbered pattern or a folder; "-" is stdout.
+        model: "auto", a name that `vsr models` lists, or the path of a weights file.
+        scale: Output pixels per input pixel, 1 to 16; by default the model's own.
+        size: "1920x1080", "720p", "1080p", "1440p", "4k" or "8k", instead of a scale.
+        fidelity: Instead of a model, 0 (invented, sharp detail) to 1 (closest to the source).
+        device: "auto", "cpu", "cuda", "cuda:1", "mps"; "gpu" is an Intel GPU with the backend "openvino".
+        backend: "auto", "tensorrt", "openvino" or "pytorch".
+        precision: "auto", "int8", "fp16", "bf16" or "fp32".
+        batch: Frames that the network takes at once; by default by their size.
+        tile: Side of a tile in input pixels, to save memory; by default whole frames.
+        reuse: Compute only the parts of a frame that differ from the frame before; the output is the same.
+        input_format: FFmpeg's name of the source's format, where it cannot be recognised, such as "rawvideo".
+        video_size, pixel_format: Of raw video, such as "640x360" and "yuv420p".
+        framerate: Frames a second of raw video and of images.
+        start_seconds, duration_seconds: The part to upscale, in seconds of the source.
+        maps: Streams to take, each as ffmpeg's -map names them; by default all.
+        deinterlace: "auto" (where the video says that it is interlaced), "on" or "off".
+        hwaccel: "none" decodes on the CPU, "cuda" on a GPU, "auto" on the GPU that runs the network.
+        codec, crf, preset, pix_fmt: Of the video encoder, by FFmpeg's names; crf is its quality, lower is better.
+        encoder_options: Any other options of the encoder, such as {"tune": "film"}.
+        format: FFmpeg's name of the output's container; by default by the suffix.
+        audio: "copy", "aac", "opus" or "none".
+        overwrite: Replace an output that exists.
+        resume: True keeps what is done when the job is stopped, and goes on from there; None does so for jobs of more
+            than ten minutes; False starts anew.
+        strict: Raise StrictError, rather than warn, where the output cannot hold a part of the source.
+        verify: Read the output back and compare its frames, timestamps and streams with the source's.
+        report: File for the figures of the job, as JSON.
+        reference: The sharp original, to which the report gives every frame's PSNR.
+        note: Called with each note: a string with a `code`.
+        on_progress: Called after each batch.
 
-    Raises the errors of `vsr.errors`, and TypeError for an option that does not exist.
+    Returns:
+        What was done: output, model, engine, frames, size, seconds.
+
+    Raises the errors of `vsr.errors`.
     """
+    options = dict(locals())  # the first statement: the arguments alone, under the names that the parts have
+    del options["source"], options["output"], options["note"], options["on_progress"]
     for key in ("start_seconds", "duration_seconds", "framerate"):
-        if options.get(key) is not None:
-            options[key] = Fraction(options[key])
+        options[key] = None if options[key] is None else Fraction(options[key])
     for key in ("reference", "report"):
-        if options.get(key) is not None:
-            options[key] = Path(options[key])
-    return enhance_file(Path(source), Path(output), JobOptions(**options), note=note, on_progress=on_progress)
+        options[key] = None if options[key] is None else Path(options[key])
+    options |= {"maps": tuple(maps), "encoder_options": dict(encoder_options or {})}
+    listeners: dict[str, Any] = {"note": note, "on_progress": on_progress}
+    given = {name: listener for name, listener in listeners.items() if listener is not None}
+    return enhance_file(Path(source), Path(output), JobOptions.of(**options), **given)
 
 
 @functools.lru_cache(maxsize=2)

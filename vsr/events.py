@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-__all__ = ["Note", "NoteCode", "OnNote", "Progress"]
+__all__ = ["Canceller", "Note", "NoteCode", "OnNote", "Progress"]
 
 
 class NoteCode(StrEnum):
@@ -48,6 +50,36 @@ class Note(str):
 
 
 OnNote = Callable[[str], None]  # called with each note of a job
+
+
+class Canceller:
+    """Asks a job to end, from another thread: the job looks here between its steps, and is woken where it waits."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.is_cancelled = False
+        self._wake_ups: list[Callable[[], None]] = []
+
+    def cancel(self) -> None:
+        """End the job. It may be called from any thread, before the job starts too, and more than once."""
+        with self._lock:
+            self.is_cancelled = True
+            wake_ups = list(self._wake_ups)
+        for wake_up in wake_ups:
+            wake_up()
+
+    @contextmanager
+    def waking(self, wake_up: Callable[[], None]) -> Iterator[None]:
+        """Have `cancel` call a function, in its own thread, for the length of a block; at once if it was called."""
+        with self._lock:
+            self._wake_ups.append(wake_up)
+        if self.is_cancelled:
+            wake_up()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._wake_ups.remove(wake_up)
 
 
 @dataclass(frozen=True, slots=True)

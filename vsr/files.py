@@ -131,6 +131,6 @@ def check_target(path: Path, overwrite: bool, source: Path | None = None) -> Non
     if not path.parent.is_dir():
         raise OutputError(f"{path}: the folder {path.parent} does not exist; make it first")
     if path.exists() and not overwrite:
-        raise OutputError(f"{path}: exists already; -y overwrites it")
+        raise OutputError(f"{path}: exists already; `overwrite=True` overwrites it")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"{path}: no permission to write in {path.parent}")

@@ -16,8 +16,8 @@ from vsr.backends import openvino_engine
 from vsr.backends.onnx_export import fingerprint
 from vsr.backends.openvino_engine import OpenVINOEngine, is_prepared, make_openvino_engine, openvino_device
 from vsr.errors import EngineError, MissingExtraError, OptionError
-from vsr.jobs.job import enhance_image
 from vsr.jobs.options import JobOptions
+from vsr.jobs.run import enhance_file
 from vsr.media.images import read_image, write_image
 from vsr.models.nets import NETS, LumaNet
 
@@ -246,7 +246,7 @@ def test_a_job_runs_on_the_backend_that_was_asked_for(tmp_path: Path) -> None:
     pictures = {}
     for backend in ("openvino", "pytorch"):
         output = tmp_path / f"{backend}.png"
-        report = enhance_image(source, output, JobOptions(model="fast", backend=backend, device="cpu"))
+        report = enhance_file(source, output, JobOptions.of(model="fast", backend=backend, device="cpu"))
         assert report.engine.lower().startswith(backend)
         pictures[backend] = read_image(output).astype(int)
     assert abs(pictures["openvino"] - pictures["pytorch"]).max() <= 2

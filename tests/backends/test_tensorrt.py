@@ -34,8 +34,8 @@ from vsr.backends.select import EngineMaker, Place
 from vsr.backends.tensorrt_engine import TensorRTEngine, make_tensorrt_engine
 from vsr.backends.torch_engine import TorchEngine
 from vsr.errors import EngineError
-from vsr.jobs.job import enhance_video
 from vsr.jobs.options import JobOptions
+from vsr.jobs.run import enhance_file
 from vsr.models.cards import ModelCard
 from vsr.models.nets import LumaNet, SRResNet
 from vsr.pipeline.tiles import TiledNetwork
@@ -563,7 +563,7 @@ def test_two_threads_at_once_build_once_and_the_second_is_told(bench: Bench) -> 
 
 SAMPLE = Path(__file__).resolve().parents[2] / "samples" / "sample.mp4"
 CARD = ModelCard("tiny", "luma", {"features": 8, "depth": 1, "scale": 2}, 2, "y", 3)
-FIVE_FRAMES = JobOptions(
+FIVE_FRAMES = JobOptions.of(
     duration_seconds=Fraction(5, 30), batch=2, precision="fp32", preset="ultrafast", codec="libx264", crf=0
 )
 
@@ -577,9 +577,9 @@ def _luma(path: Path) -> list[np.ndarray]:
 def test_a_job_gives_the_video_that_pytorch_gives(bench: Bench, tmp_path: Path, precision: str) -> None:
     net = luma_net()
     on_torch = Upscaler(CARD, lambda precision: TorchEngine(net, CPU, precision), "fp32")
-    enhance_video(SAMPLE, tmp_path / "torch.mp4", FIVE_FRAMES, upscaler=on_torch)
+    enhance_file(SAMPLE, tmp_path / "torch.mp4", FIVE_FRAMES, upscaler=on_torch)
     upscaler = Upscaler(CARD, lambda precision: bench.engine(net, precision), precision, note=bench.notes.append)  # type: ignore[arg-type]
-    report = enhance_video(SAMPLE, tmp_path / "tensorrt.mp4", FIVE_FRAMES, upscaler=upscaler, note=bench.notes.append)
+    report = enhance_file(SAMPLE, tmp_path / "tensorrt.mp4", FIVE_FRAMES, upscaler=upscaler, note=bench.notes.append)
     assert report.num_frames == 5 and report.engine.startswith(f"TensorRT {bench.version}")
     pairs = list(zip(_luma(tmp_path / "tensorrt.mp4"), _luma(tmp_path / "torch.mp4"), strict=True))
     differences = np.stack([np.abs(ours.astype(int) - theirs) for ours, theirs in pairs])
@@ -598,7 +598,7 @@ def test_a_job_builds_one_engine_for_its_check_its_batches_and_its_tiles(
     upscaler = Upscaler(
         CARD, lambda precision: bench.engine(net, precision), "fp32", tile, bench.notes.append, make_reference=reference
     )
-    report = enhance_video(SAMPLE, tmp_path / "out.mp4", FIVE_FRAMES, upscaler=upscaler)
+    report = enhance_file(SAMPLE, tmp_path / "out.mp4", FIVE_FRAMES, upscaler=upscaler)
     assert report.num_frames == 5 and report.engine.startswith("TensorRT")
     assert bench.num_builds() == 1
 
@@ -607,7 +607,7 @@ def test_a_job_builds_one_engine_for_its_check_its_batches_and_its_tiles(
 def test_a_job_goes_on_when_a_file_of_the_last_one_is_damaged(bench: Bench, tmp_path: Path, damaged: str) -> None:
     def job(name: str) -> int:
         upscaler = Upscaler(CARD, lambda precision: bench.engine(precision=precision), "fp32")
-        return enhance_video(SAMPLE, tmp_path / name, FIVE_FRAMES, upscaler=upscaler).num_frames
+        return enhance_file(SAMPLE, tmp_path / name, FIVE_FRAMES, upscaler=upscaler).num_frames
 
     assert job("first.mp4") == 5 and bench.num_builds() == 1
     for path in bench.files(damaged):
@@ -656,7 +656,7 @@ def test_a_job_falls_back_to_pytorch_and_says_why_once(
 ) -> None:
     _break(bench, fault)
     upscaler = Upscaler(CARD, _maker(bench, monkeypatch, "auto").make, "fp32")
-    report = enhance_video(SAMPLE, tmp_path / "out.mp4", FIVE_FRAMES, upscaler=upscaler)
+    report = enhance_file(SAMPLE, tmp_path / "out.mp4", FIVE_FRAMES, upscaler=upscaler)
     assert report.num_frames == 5 and report.engine.startswith("PyTorch")
     (note,) = [note for note in bench.notes if "PyTorch" in note]
     assert FAULTS[fault] in note and note.endswith("going on with PyTorch")
@@ -669,5 +669,5 @@ def test_a_job_that_asks_for_tensorrt_fails_with_the_reason_and_leaves_no_file(
     _break(bench, fault)
     with pytest.raises(EngineError, match=FAULTS[fault]):
         upscaler = Upscaler(CARD, _maker(bench, monkeypatch, "tensorrt").make, "fp32")
-        enhance_video(SAMPLE, tmp_path / "out.mp4", FIVE_FRAMES, upscaler=upscaler)
+        enhance_file(SAMPLE, tmp_path / "out.mp4", FIVE_FRAMES, upscaler=upscaler)
     assert not list(tmp_path.glob("*.mp4*"))

@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vsr.jobs.job import enhance_video
 from vsr.jobs.options import JobOptions
+from vsr.jobs.run import enhance_file
 from vsr.models.cards import ModelCard
 from vsr.pipeline.upscaler import Upscaler
 
@@ -118,8 +118,8 @@ def _make_chart(
 
 
 def _enhance(source: Path, output: Path, upscaler: Upscaler) -> None:
-    options = JobOptions(codec="libx264", preset="ultrafast", encoder_options={"qp": "0"})
-    enhance_video(source, output, options, upscaler=upscaler)
+    options = JobOptions.of(codec="libx264", preset="ultrafast", encoder_options={"qp": "0"})
+    enhance_file(source, output, options, upscaler=upscaler)
 
 
 def _planes(frame: av.VideoFrame) -> list[np.ndarray]:
@@ -234,7 +234,7 @@ def test_samples_stay_what_they_are(
     suffix = ".mov" if codec == "png" else ".mkv"
     source = _lossless_clip(make_clip, tmp_path / f"in{suffix}", codec, pix_fmt)
     target = tmp_path / f"out{suffix}"
-    enhance_video(source, target, JobOptions(codec=codec), upscaler=_upscaler(color))
+    enhance_file(source, target, JobOptions.of(codec=codec), upscaler=_upscaler(color))
     before, after = read_back(source).first, read_back(target).first
     assert after.format.name == before.format.name == pix_fmt
     chroma_moves = color == "rgb" and "42" in pix_fmt  # up to every pixel and down again
@@ -315,8 +315,8 @@ def test_chart_keeps_its_place_when_resized(
     """The one resize moves nothing: patches lie where they lay, in luma and in chroma."""
     values = _code_values("709", LIMITED, 8)
     source = _make_chart(make_clip, tmp_path / "in.mkv", "yuv420p", values, (1, 1, 1), LIMITED)
-    options = JobOptions(codec="libx264", preset="ultrafast", encoder_options={"qp": "0"}, scale=float(scale))
-    enhance_video(source, tmp_path / "out.mkv", options, upscaler=_upscaler("y", scale=2))
+    options = JobOptions.of(codec="libx264", preset="ultrafast", encoder_options={"qp": "0"}, scale=float(scale))
+    enhance_file(source, tmp_path / "out.mkv", options, upscaler=_upscaler("y", scale=2))
     frame = read_back(tmp_path / "out.mkv").first
     assert frame.width == COLUMNS * PATCH * scale
     for plane, patches in zip(_planes(frame), values, strict=True):

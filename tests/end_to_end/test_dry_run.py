@@ -57,7 +57,7 @@ def test_the_plan_is_what_the_job_does(
     assert _line(ended, "video stream 0 ") == "video stream 0 (h264): upscaled"
     assert _line(ended, "audio stream 1 ") == "audio stream 1 (aac, eng): copied"
     assert "mp4 cannot hold it" in _line(ended, "attachment stream 3 ")
-    assert "attachment stream 3" in _line(ended, "lost: attachment")
+    assert "attachment stream 3" in _line(ended, "left out: attachment")
     time = r"time: about \d+ seconds, by the first \d+ frames: decode .* network .* encode"
     assert re.match(time, _line(ended, "time"))
     done = run("enhance", *words, "--quiet")
@@ -125,7 +125,7 @@ def test_a_picture(run: Run, tmp_path: Path, tiny_model: Path, clean_folder: Cal
     ended = run(*words, "--size", "32x24")
     assert (ended.code, ended.err) == (0, "")
     assert _line(ended, "picture: ") == "picture: 16x12 to 32x24, uint16, .jpg"
-    assert "alpha" in _line(ended, "lost: alpha")
+    assert "alpha" in _line(ended, "left out: alpha")
     assert run(*words, "--strict").code == STRICT
     clean_folder("in.png")
 

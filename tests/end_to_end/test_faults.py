@@ -28,8 +28,8 @@ from vsr.backends.engine import Engine, Precision
 from vsr.backends.transfers import DirectTransfers, Planes
 from vsr.cli import main
 from vsr.errors import EngineError, InputError, OptionError, OutputError, StrictError, VerificationError
-from vsr.jobs.job import enhance_video
 from vsr.jobs.options import JobOptions
+from vsr.jobs.run import enhance_file
 from vsr.media.read.reader import Chunk, VideoReader
 from vsr.media.write.container_writer import VideoWriter
 from vsr.models.cards import ModelCard
@@ -92,8 +92,8 @@ def _job(
     upscaler: Upscaler | None = None,
     **options: Any,
 ) -> BaseException | None:
-    chosen = JobOptions(**{"batch": 2, "preset": "ultrafast", **options})
-    return _outcome(lambda: enhance_video(source, output, chosen, upscaler=upscaler or _upscaler()))
+    chosen = JobOptions.of(**{"batch": 2, "preset": "ultrafast", **options})
+    return _outcome(lambda: enhance_file(source, output, chosen, upscaler=upscaler or _upscaler()))
 
 
 def test_the_undisturbed_job_succeeds(
@@ -449,7 +449,7 @@ def test_the_command_line_says_in_one_line_that_a_device_is_lost(
         raise RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be")
 
     upscaler = _dilating([Dilation(before=lose)], [], TRANSFERS[0])
-    monkeypatch.setattr("vsr.jobs.model_cache.load_upscaler", lambda *args, **kwargs: upscaler)
+    monkeypatch.setattr("vsr.jobs.model_cache.upscaler_of_net", lambda *args, **kwargs: upscaler)
     monkeypatch.setattr(sys, "argv", ["vsr", "enhance", str(moving_clip), str(tmp_path / "out.mkv"), "--quiet"])
     handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
@@ -471,8 +471,8 @@ def test_callback_that_throws(tmp_path: Path, long_clip: Path, clean_folder: Cal
         raise cause
 
     def job() -> None:
-        output, options = tmp_path / "out.mp4", JobOptions(batch=2)
-        enhance_video(long_clip, output, options, upscaler=_upscaler(), on_progress=on_progress)
+        output, options = tmp_path / "out.mp4", JobOptions.of(batch=2)
+        enhance_file(long_clip, output, options, upscaler=_upscaler(), on_progress=on_progress)
 
     assert _outcome(job) is cause
     clean_folder()
@@ -509,8 +509,8 @@ def test_damaged_packet_is_named_and_all_else_is_kept(
     tmp_path: Path, damaged_clip: Path, read_back: Callable[..., Any]
 ) -> None:
     notes: list[str] = []
-    options = JobOptions(preset="ultrafast")
-    enhance_video(damaged_clip, tmp_path / "out.mp4", options, upscaler=_upscaler(), note=notes.append)
+    options = JobOptions.of(preset="ultrafast")
+    enhance_file(damaged_clip, tmp_path / "out.mp4", options, upscaler=_upscaler(), note=notes.append)
     assert len([line for line in notes if "1 damaged packet" in line]) == 1
     output = read_back(tmp_path / "out.mp4")
     assert [time * 25 for time in output.times] == [*range(30)]
@@ -528,8 +528,8 @@ def test_damaged_sound_that_is_transcoded_is_named(tmp_path: Path, long_clip: Pa
     source = tmp_path / "in.mp4"
     source.write_bytes(data.replace(packet, b"\xff" * len(packet), 1))
     notes: list[str] = []
-    options = JobOptions(audio="opus", batch=2, preset="ultrafast")
-    enhance_video(source, tmp_path / "out.mkv", options, upscaler=_upscaler(), note=notes.append)
+    options = JobOptions.of(audio="opus", batch=2, preset="ultrafast")
+    enhance_file(source, tmp_path / "out.mkv", options, upscaler=_upscaler(), note=notes.append)
     assert len([line for line in notes if "damaged audio or subtitle packets" in line]) == 1
 
 
@@ -544,11 +544,11 @@ def test_damaged_packet_is_an_error_when_strict(
 
 def test_file_that_breaks_off(tmp_path: Path, long_clip: Path, read_back: Callable[..., Any]) -> None:
     """A recording that was cut: every frame and packet that is there goes through."""
-    options = JobOptions(preset="ultrafast", encoder_options={"qp": "0"})
-    enhance_video(long_clip, tmp_path / "whole.mkv", options, upscaler=_upscaler())
+    options = JobOptions.of(preset="ultrafast", encoder_options={"qp": "0"})
+    enhance_file(long_clip, tmp_path / "whole.mkv", options, upscaler=_upscaler())
     whole = (tmp_path / "whole.mkv").read_bytes()
     (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) * 6 // 10])
-    enhance_video(tmp_path / "cut.mkv", tmp_path / "out.mkv", options, upscaler=_upscaler())
+    enhance_file(tmp_path / "cut.mkv", tmp_path / "out.mkv", options, upscaler=_upscaler())
     before, after = read_back(tmp_path / "cut.mkv"), read_back(tmp_path / "out.mkv")
     assert 40 < len(before.times) < 100
     assert after.times == before.times

@@ -17,9 +17,9 @@ import pytest
 
 from vsr.bench.video import compare_files
 from vsr.errors import InputError, OptionError, OutputError
-from vsr.jobs.job import enhance_file
 from vsr.jobs.options import JobOptions
 from vsr.jobs.report import JobReport
+from vsr.jobs.run import enhance_file
 
 LOSSLESS = {"preset": "ultrafast", "crf": "0"}
 SIZE = (64, 48)
@@ -45,7 +45,7 @@ def clips(tmp_path: Path, make_clip: Callable[..., Path]) -> tuple[Path, Path]:
 
 
 def _enhance(model: Path, source: Path, output: Path, **options: Any) -> JobReport:
-    return enhance_file(source, output, JobOptions(str(model), crf=0, preset="ultrafast", **options))
+    return enhance_file(source, output, JobOptions.of(model=str(model), crf=0, preset="ultrafast", **options))
 
 
 def _quality(report: Path) -> Any:
@@ -198,10 +198,10 @@ def test_what_is_refused_before_any_work(
     source, reference = clips
     make_clip(tmp_path / "large.mp4", size=(128, 96))
     (tmp_path / "taken.json").write_text("{}")
-    monkeypatch.setattr("vsr.jobs.job.run_stages", lambda *args: pytest.fail("work began"))
+    monkeypatch.setattr("vsr.jobs.run.run_stages", lambda *args: pytest.fail("work began"))
     output, report = tmp_path / "out.mp4", tmp_path / "r.json"
     for error, words, options in (
-        (OptionError, "needs --report", {"reference": reference}),
+        (OptionError, "`reference`: needs `report`", {"reference": reference}),
         (InputError, "large.mp4: is 128x96, and the output will be 64x48", {"reference": tmp_path / "large.mp4"}),
         (InputError, "none.mp4: no such file", {"reference": tmp_path / "none.mp4"}),
         (InputError, "not a media file", {"reference": tmp_path / "taken.json"}),
@@ -212,7 +212,7 @@ def test_what_is_refused_before_any_work(
         (OptionError, "is the output's name", {"report": output}),
         (OutputError, "does not exist; make it first", {"report": tmp_path / "none" / "r.json"}),
     ):
-        needs = {} if words == "needs --report" else {"report": report}
+        needs = {} if words == "`reference`: needs `report`" else {"report": report}
         with pytest.raises(error, match=words):
             _enhance(tiny_model, source, output, **needs | options)
     with pytest.raises(OutputError, match=r"reference\.mp4: is the reference"):

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from vsr.errors import InputError, OptionError, OutputError
 from vsr.jobs import resume
-from vsr.jobs.job import enhance_video
 from vsr.jobs.journal import work_folder
 from vsr.jobs.options import JobOptions
 from vsr.jobs.report import JobReport
+from vsr.jobs.run import enhance_file
 from vsr.media.write.segments import decode_times
 from vsr.models.cards import ModelCard
 from vsr.pipeline.upscaler import Upscaler
@@ -64,11 +64,11 @@ def _short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 def _run(
     source: Path, output: Path, engine: Identity | None = None, notes: list[str] | None = None, **options: Any
 ) -> JobReport:
-    chosen = JobOptions(**{"batch": 2, "preset": "veryfast", "reuse": False, "resume": True, **options})
+    chosen = JobOptions.of(**{"batch": 2, "preset": "veryfast", "reuse": False, "resume": True, **options})
     network = engine or Identity()
     upscaler = Upscaler(ModelCard("identity", "luma", {}, 1, "y", 0), lambda precision: network, "fp32")
     note = (lambda line: None) if notes is None else notes.append
-    return enhance_video(source, output, chosen, upscaler=upscaler, note=note)
+    return enhance_file(source, output, chosen, upscaler=upscaler, note=note)
 
 
 def _run_until(source: Path, output: Path, num_calls: int, **options: Any) -> None:
@@ -227,7 +227,7 @@ def test_another_job_is_refused(
 ) -> None:
     output = tmp_path / "out.mp4"
     _run_until(clip, output, 10)
-    with pytest.raises(OutputError, match=f"another {word}; .*--no-resume"):
+    with pytest.raises(OutputError, match=f"another {word}; .*`resume=False`"):
         _run(clip, output, **options)
     assert _run(clip, output).num_frames_before == 2 * FRAMES_PER_SEGMENT  # nothing was lost by that
 
@@ -244,7 +244,7 @@ def test_an_output_that_came_meanwhile_is_kept_without_y(clip: Path, tmp_path: P
     output = tmp_path / "out.mp4"
     _run_until(clip, output, 10)
     output.write_bytes(b"precious")
-    with pytest.raises(OutputError, match="exists already; -y"):
+    with pytest.raises(OutputError, match="exists already; `overwrite=True`"):
         _run(clip, output)
     assert output.read_bytes() == b"precious"
     assert _run(clip, output, overwrite=True).num_frames_before == 2 * FRAMES_PER_SEGMENT
@@ -301,7 +301,7 @@ def test_a_journal_that_makes_no_sense_is_named(clip: Path, tmp_path: Path) -> N
     output = tmp_path / "out.mp4"
     _run_until(clip, output, 10)
     (work_folder(output) / "journal.jsonl").write_text("[]\n{}\n", "utf-8")
-    with pytest.raises(OutputError, match="is damaged; --no-resume"):
+    with pytest.raises(OutputError, match="is damaged; `resume=False`"):
         _run(clip, output)
 
 
@@ -339,7 +339,7 @@ def test_two_at_work_on_one_output(clip: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "options", "words"),
-    [("out.avi", {}, "cannot be joined in avi"), ("out.mp4", {"reference": Path("x.mp4")}, "--reference")],
+    [("out.avi", {}, "cannot be joined in avi"), ("out.mp4", {"reference": Path("x.mp4")}, "go with `reference`")],
 )
 def test_resume_that_cannot_be(
     name: str, options: dict[str, Any], words: str, clip: Path, tmp_path: Path, clean_folder: Callable[..., None]

@@ -211,8 +211,8 @@ def test_the_input_is_never_replaced(output: str, enhance: Enhance) -> None:
         ("out.png", {}, OptionError, "several pictures go in"),
         ("a/b/%d.png", {}, OutputError, "does not exist; make it first"),
         ("out/%d%d.png", {}, OutputError, "one %d"),
-        ("out/%d.png", {"crf": 20}, OptionError, "--crf"),
-        ("out/%d.png", {"resume": True}, OptionError, "--resume"),
+        ("out/%d.png", {"crf": 20}, OptionError, "`crf`"),
+        ("out/%d.png", {"resume": True}, OptionError, "`resume`"),
     ],
 )
 def test_outputs_that_cannot_be(

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from command_line import Run, is_refused
 
-import vsr.jobs.job
 import vsr.jobs.model_cache
+import vsr.jobs.run
 import vsr.pipeline.upscaler
 
 INPUT, OPTION, MODEL, INTERRUPTED = 2, 4, 5, 130
@@ -131,21 +131,21 @@ def test_the_model_stays_loaded_and_is_checked_for_every_file(
     sizes = {"a": (64, 48), "b": (64, 48), "c": (48, 32), "d": (64, 48), "e": (64, 48)}
     clips = [make_clip(tmp_path / f"{name}.mkv", pts=range(3), size=size) for name, size in sizes.items()]
     loaded, checked = [], []
-    load, gate = vsr.jobs.model_cache.load_upscaler, vsr.pipeline.upscaler.PrecisionGate
+    load, gate = vsr.jobs.model_cache.upscaler_of_net, vsr.pipeline.upscaler.PrecisionGate
 
-    def counted_load(options: Any, width: int, height: int, *more: Any, **others: Any) -> Any:
-        loaded.append((width, height))
-        return load(options, width, height, *more, **others)
+    def counted_load(card: Any, *more: Any, **others: Any) -> Any:
+        loaded.append(card.name)
+        return load(card, *more, **others)
 
     def counted_gate(*arguments: Any) -> Any:
         checked.append(arguments)
         return gate(*arguments)
 
-    monkeypatch.setattr(vsr.jobs.model_cache, "load_upscaler", counted_load)
+    monkeypatch.setattr(vsr.jobs.model_cache, "upscaler_of_net", counted_load)
     monkeypatch.setattr(vsr.pipeline.upscaler, "PrecisionGate", counted_gate)
     options = ["--model", "nano", "--precision", "bf16", "-crf", "0", "--quiet"]
     assert run("enhance", *clips, "--output-dir", out, *options).code == 0
-    assert loaded == [(64, 48), (48, 32), (64, 48)]
+    assert loaded == ["nano"]
     assert len(checked) == 5
     assert run("enhance", clips[4], tmp_path / "alone.mkv", *options).code == 0
     together, alone = (read_back(path, keep_frames=True).frames for path in (out / "e.mkv", tmp_path / "alone.mkv"))
@@ -212,7 +212,7 @@ def test_ctrl_c_stops_all(
     run: Run, clips: list[Path], out: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It arrives in the middle of the second file."""
-    enhance_file, seen = vsr.jobs.job.enhance_file, []
+    enhance_file, seen = vsr.jobs.run.enhance_file, []
 
     def interrupted(source: Path, output: Path, options: Any, **hooks: Any) -> Any:
         seen.append(source)
@@ -223,7 +223,7 @@ def test_ctrl_c_stops_all(
     def _interrupt(progress: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(vsr.jobs.job, "enhance_file", interrupted)
+    monkeypatch.setattr(vsr.jobs.run, "enhance_file", interrupted)
     ended = run("enhance", *clips, "--output-dir", out, "--model", tiny_model)
     assert ended.code == INTERRUPTED
     assert ended.lines[-1] == "vsr: interrupted"

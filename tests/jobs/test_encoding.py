@@ -10,8 +10,8 @@ from vsr.color.pixel_formats import FORMATS
 from vsr.errors import OptionError
 from vsr.frames import Range
 from vsr.jobs.encoding import _choose_pixel_format, _encoder_options, _loss
-from vsr.jobs.options import JobOptions
 from vsr.media.formats import find_container, find_encoder
+from vsr.media.write.options import EncodingOptions
 
 
 @pytest.mark.parametrize(
@@ -49,23 +49,23 @@ def _ffmpeg_has_nvenc(request: pytest.FixtureRequest) -> None:
 
 @nvenc
 def test_quality_means_the_same_to_nvenc(codec: str) -> None:
-    by_default = _encoder_options(find_encoder(codec), JobOptions())
+    by_default = _encoder_options(find_encoder(codec), EncodingOptions())
     assert by_default["rc"] == "vbr" and by_default["b"] == "0" and 15 < float(by_default["cq"]) < 30
-    assert _encoder_options(find_encoder(codec), JobOptions(crf=31.5)) == by_default | {"cq": "31.5"}
-    assert _encoder_options(find_encoder(codec), JobOptions(encoder_options={"b": "8M"})) == {"b": "8M"}
-    with pytest.raises(OptionError, match=r"1 to 51.*tune=lossless"):
-        _encoder_options(find_encoder(codec), JobOptions(crf=0))
+    assert _encoder_options(find_encoder(codec), EncodingOptions(crf=31.5)) == by_default | {"cq": "31.5"}
+    assert _encoder_options(find_encoder(codec), EncodingOptions(encoder_options={"b": "8M"})) == {"b": "8M"}
+    with pytest.raises(OptionError, match=r"1 to 51.*lossless"):
+        _encoder_options(find_encoder(codec), EncodingOptions(crf=0))
 
 
 @nvenc
 def test_presets_of_nvenc_are_its_own(codec: str) -> None:
-    assert _encoder_options(find_encoder(codec), JobOptions(preset="p7"))["preset"] == "p7"
-    with pytest.raises(OptionError, match=r"--preset veryfast: .* has .*p1, p2"):
-        _encoder_options(find_encoder(codec), JobOptions(preset="veryfast"))
+    assert _encoder_options(find_encoder(codec), EncodingOptions(preset="p7"))["preset"] == "p7"
+    with pytest.raises(OptionError, match=r"`preset=\"veryfast\"`: .* has .*p1, p2"):
+        _encoder_options(find_encoder(codec), EncodingOptions(preset="veryfast"))
 
 
 def test_presets_that_are_numbers_are_left_to_the_encoder() -> None:
-    assert _encoder_options(find_encoder("libsvtav1"), JobOptions(preset="8"))["preset"] == "8"
+    assert _encoder_options(find_encoder("libsvtav1"), EncodingOptions(preset="8"))["preset"] == "8"
 
 
 @pytest.mark.parametrize(

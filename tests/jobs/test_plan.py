@@ -6,31 +6,31 @@ import torch
 from vsr.errors import OptionError
 from vsr.jobs.options import JobOptions
 from vsr.jobs.plan import choose_batch, choose_model, choose_size
-from vsr.models.cards import find_card
+from vsr.pipeline.loading import ModelOptions
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.mark.parametrize(
-    ("options", "device", "is_picture", "size", "name"),
+    ("options", "device", "is_image", "size", "name"),
     [
-        (JobOptions(), CPU, False, (320, 180), "fast"),
-        (JobOptions(scale=2), CPU, False, (320, 180), "fast-x2"),
-        (JobOptions(scale=1.5), GPU, False, (320, 180), "fast-x2"),
-        (JobOptions(scale=3), CPU, False, (320, 180), "fast"),
-        (JobOptions(size="1080p"), CPU, False, (1280, 720), "fast-x2"),
-        (JobOptions(size="4k"), CPU, False, (1280, 720), "fast"),
-        (JobOptions(), CPU, False, (1920, 1080), "nano"),
-        (JobOptions(), GPU, False, (1280, 720), "srresnet"),
-        (JobOptions(), CPU, True, (640, 480), "srresnet"),
-        (JobOptions(), CPU, True, (4000, 3000), "fast"),
-        (JobOptions(model="fast-x2"), GPU, True, (640, 480), "fast-x2"),
+        (ModelOptions(), CPU, False, (320, 180), "fast"),
+        (ModelOptions(scale=2), CPU, False, (320, 180), "fast-x2"),
+        (ModelOptions(scale=1.5), GPU, False, (320, 180), "fast-x2"),
+        (ModelOptions(scale=3), CPU, False, (320, 180), "fast"),
+        (ModelOptions(size="1080p"), CPU, False, (1280, 720), "fast-x2"),
+        (ModelOptions(size="4k"), CPU, False, (1280, 720), "fast"),
+        (ModelOptions(), CPU, False, (1920, 1080), "nano"),
+        (ModelOptions(), GPU, False, (1280, 720), "srresnet"),
+        (ModelOptions(), CPU, True, (640, 480), "srresnet"),
+        (ModelOptions(), CPU, True, (4000, 3000), "fast"),
+        (ModelOptions(model="fast-x2"), GPU, True, (640, 480), "fast-x2"),
     ],
 )
 def test_auto_takes_what_the_device_can_bear(
-    options: JobOptions, device: torch.device, is_picture: bool, size: tuple[int, int], name: str
+    options: ModelOptions, device: torch.device, is_image: bool, size: tuple[int, int], name: str
 ) -> None:
-    chosen, reason = choose_model(options, *size, device, is_picture=is_picture)
+    chosen, reason = choose_model(options, *size, device, is_image=is_image)
     assert chosen == name
     assert "auto" in reason or options.model != "auto"
 
@@ -47,14 +47,12 @@ def test_auto_takes_what_the_device_can_bear(
     ],
 )
 def test_size_in_pixels(text: str, source: tuple[int, int], expected: tuple[int, int]) -> None:
-    card = find_card("fast")
-    assert choose_size(JobOptions(size=text), card, *source, (True, True)) == expected
+    assert choose_size(ModelOptions(size=text), 4, *source, (True, True)) == expected
 
 
 def test_odd_sizes_that_follow_from_a_scale_become_even_where_chroma_needs_it() -> None:
-    card = find_card("fast")
-    assert choose_size(JobOptions(scale=3), card, 33, 17, (True, True)) == (100, 52)
-    assert choose_size(JobOptions(scale=3), card, 33, 17, (False, False)) == (99, 51)
+    assert choose_size(ModelOptions(scale=3), 4, 33, 17, (True, True)) == (100, 52)
+    assert choose_size(ModelOptions(scale=3), 4, 33, 17, (False, False)) == (99, 51)
 
 
 @pytest.mark.parametrize(
@@ -63,11 +61,10 @@ def test_odd_sizes_that_follow_from_a_scale_become_even_where_chroma_needs_it() 
 )
 def test_options_that_make_no_sense(options: dict[str, float]) -> None:
     with pytest.raises(OptionError):
-        JobOptions(**options)  # type: ignore[arg-type]
+        JobOptions.of(**options)
 
 
 def test_a_batch_on_a_cpu_has_frames_to_run_side_by_side() -> None:
-    card = find_card("fast")
-    assert choose_batch(JobOptions(), card, 320, 180, CPU) == 4
-    assert choose_batch(JobOptions(), card, 1920, 1080, CPU) == 2
-    assert choose_batch(JobOptions(batch=7), card, 1920, 1080, CPU) == 7
+    assert choose_batch(None, 320, 180, CPU) == 4
+    assert choose_batch(None, 1920, 1080, CPU) == 2
+    assert choose_batch(7, 1920, 1080, CPU) == 7

@@ -18,8 +18,8 @@ from torch import Tensor
 from vsr.backends.engine import PRECISIONS, Precision
 from vsr.color.pixel_formats import FORMATS, allocate_planes
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
-from vsr.jobs.job import enhance_video
 from vsr.jobs.options import JobOptions
+from vsr.jobs.run import enhance_file
 from vsr.models.cards import ModelCard
 from vsr.models.nets import LumaNet
 from vsr.pipeline.color_path import Target
@@ -418,8 +418,8 @@ def test_a_job_writes_the_same_file(tmp_path: Path, options: dict[str, Any]) -> 
     source = _write_slides(tmp_path / "slides.mkv")
     upscaler = load_model("nano", device="cpu", backend="pytorch")
     chosen = {"preset": "ultrafast", **options}
-    report = enhance_video(source, tmp_path / "with.mkv", JobOptions(reuse=True, **chosen), upscaler=upscaler)
-    plain = enhance_video(source, tmp_path / "without.mkv", JobOptions(reuse=False, **chosen), upscaler=upscaler)
+    report = enhance_file(source, tmp_path / "with.mkv", JobOptions.of(reuse=True, **chosen), upscaler=upscaler)
+    plain = enhance_file(source, tmp_path / "without.mkv", JobOptions.of(reuse=False, **chosen), upscaler=upscaler)
     assert _packets(tmp_path / "with.mkv") == _packets(tmp_path / "without.mkv")
     assert report.num_frames == plain.num_frames == 24
     assert plain.reused_share is None
@@ -430,8 +430,8 @@ def test_a_job_with_ten_bits_writes_the_same_file(tmp_path: Path) -> None:
     source = _write_slides(tmp_path / "slides.mkv", pix_fmt="yuv420p10le")
     upscaler = load_model("nano", device="cpu", backend="pytorch")
     for name, reuse in (("with.mkv", True), ("without.mkv", False)):
-        options = JobOptions(codec="libx264", preset="ultrafast", reuse=reuse)
-        enhance_video(source, tmp_path / name, options, upscaler=upscaler)
+        options = JobOptions.of(codec="libx264", preset="ultrafast", reuse=reuse)
+        enhance_file(source, tmp_path / name, options, upscaler=upscaler)
     assert _packets(tmp_path / "with.mkv") == _packets(tmp_path / "without.mkv")
 
 
@@ -439,6 +439,6 @@ def test_moving_pictures_of_a_camera(tmp_path: Path) -> None:
     source = Path(__file__).parents[2] / "samples" / "sample.mp4"
     upscaler = load_model("nano", device="cpu", backend="pytorch")
     for name, reuse in (("with.mkv", True), ("without.mkv", False)):
-        options = JobOptions(preset="ultrafast", reuse=reuse, duration_seconds=Fraction(1, 5))
-        enhance_video(source, tmp_path / name, options, upscaler=upscaler)
+        options = JobOptions.of(preset="ultrafast", reuse=reuse, duration_seconds=Fraction(1, 5))
+        enhance_file(source, tmp_path / name, options, upscaler=upscaler)
     assert _packets(tmp_path / "with.mkv") == _packets(tmp_path / "without.mkv")

@@ -38,9 +38,9 @@ from vsr.backends.installed import describe_backends
 from vsr.backends.select import EngineMaker, choose_place
 from vsr.errors import EngineError, OptionError, VsrError
 from vsr.events import OnNote
-from vsr.jobs.job import enhance_video
 from vsr.jobs.options import JobOptions
 from vsr.jobs.plan import choose_batch
+from vsr.jobs.run import enhance_file
 from vsr.models.weights import load_int8_net
 from vsr.pipeline.loading import load_card_and_net
 from vsr.pipeline.upscaler import Upscaler
@@ -247,8 +247,7 @@ class _Bench:
         load_quantized = functools.partial(load_int8_net, card)
         maker = EngineMaker(net, channels, place, label=card.name, work=math.inf, load_quantized=load_quantized)
         precision = maker.choose_precision(case.precision)
-        options = JobOptions(batch=case.batch)
-        batch = choose_batch(options, card, case.width, case.height, place.device)
+        batch = choose_batch(case.batch, case.width, case.height, place.device)
         self._device = place.device
         # PyTorch multiplies no integers: their share is one of what it reaches in its fastest type.
         dtype = PRECISIONS[choose_precision(place.device) if precision == "int8" else precision]
@@ -383,5 +382,5 @@ def job_fps(upscaler: Upscaler, width: int, height: int, batch: int, network_fps
     with tempfile.TemporaryDirectory() as name:
         clip, output = Path(name, "in.mp4"), Path(name, "out.mp4")
         make_clip(clip, width, height, num_frames)
-        report = enhance_video(clip, output, JobOptions(batch=batch, resume=False), upscaler=upscaler)
+        report = enhance_file(clip, output, JobOptions.of(batch=batch, resume=False), upscaler=upscaler)
     return report.num_frames / report.seconds

@@ -11,6 +11,8 @@ import click
 
 from vsr.cli.options import BACKENDS, FILE, PRECISIONS, Size
 from vsr.cli.progress import ProgressPrinter
+from vsr.cli.spelling import Group
+from vsr.events import Note, NoteCode
 
 if TYPE_CHECKING:
     from vsr.bench.results import Report
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["benchmark"]
 
 
-class _Benchmarks(click.Group):
+class _Benchmarks(Group):
     """Takes the name of a set or a folder for 'quality' on it."""
 
     def resolve_command(
@@ -100,7 +102,7 @@ def _measure(measure: Callable[..., Report], out: Path | None, overwrite: bool, 
     click.echo(table(report))
     if out is not None:
         write_report(report, out, overwrite=overwrite)
-        printer.note(f"{out / 'index.html'}")
+        printer.note(Note(NoteCode.OUTPUT, f"{out / 'index.html'}"))
 
 
 @benchmark.command()

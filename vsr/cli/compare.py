@@ -11,11 +11,13 @@ import click
 from vsr.cli.options import FILE, FfmpegCommand, Rate, Seconds, encoder_options, model_options
 from vsr.cli.progress import ProgressPrinter
 from vsr.cli.signals import stop_if_interrupted
+from vsr.cli.spelling import Command
+from vsr.events import Note, NoteCode
 
 __all__ = ["compare", "preview"]
 
 
-@click.command(no_args_is_help=True)
+@click.command(cls=Command, no_args_is_help=True)
 @click.argument("sources", metavar="A B [C]...", nargs=-1, required=True, type=FILE)
 @click.argument("output", type=FILE)
 @click.option("--layout", type=click.Choice(["side", "split"]), default="side", show_default=True, help="Of two files.")
@@ -29,15 +31,19 @@ def compare(sources: tuple[Path, ...], output: Path, quiet: bool, **values: Any)
     Frames belong together by their time. Sound, colour and samples are those of A.
     """
     from vsr.compare.compare import write_comparison
+    from vsr.jobs.options import taken
+    from vsr.media.write.options import EncodingOptions
 
-    values["encoder_options"] = values.pop("encoder_option")
+    encoding = EncodingOptions(**taken(values, EncodingOptions))
     printer = ProgressPrinter("none" if quiet else "bar", quiet)
     try:
-        done = write_comparison(sources, output, note=printer.note, on_progress=printer.update, **values)
+        done = write_comparison(
+            sources, output, encoding=encoding, note=printer.note, on_progress=printer.update, **values
+        )
     finally:
         printer.close()
     frames = f"{done.num_frames} frame{'s' if done.num_frames != 1 else ''}"
-    printer.note(f"{done.output}: {frames} at {done.width}x{done.height}")
+    printer.note(Note(NoteCode.OUTPUT, f"{done.output}: {frames} at {done.width}x{done.height}"))
 
 
 @click.command(cls=FfmpegCommand, no_args_is_help=True)
@@ -60,8 +66,8 @@ def preview(source: Path, output: Path | None, quiet: bool, **values: Any) -> No
     from vsr.jobs.options import JobOptions
 
     stop_if_interrupted()
-    at, duration, encoder = values.pop("at"), values.pop("duration"), values.pop("encoder_option")
-    options = JobOptions(encoder_options=encoder, **values)
+    at, duration = values.pop("at"), values.pop("duration")
+    options = JobOptions.of(**values)
     printer = ProgressPrinter("none" if quiet else "bar", quiet)
     try:
         done = write_preview(
@@ -75,4 +81,4 @@ def preview(source: Path, output: Path | None, quiet: bool, **values: Any) -> No
         )
     finally:
         printer.close()
-    printer.note(f"{done.output}: {done.num_frames} frames at {done.width}x{done.height}")
+    printer.note(Note(NoteCode.OUTPUT, f"{done.output}: {done.num_frames} frames at {done.width}x{done.height}"))

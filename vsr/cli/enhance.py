@@ -1,4 +1,4 @@
-"""The command that enhances."""
+"""The command `vsr enhance`."""
 
 from __future__ import annotations
 
@@ -10,53 +10,102 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vsr.cli.options import FILE, FfmpegCommand, Rate, Seconds, encoder_options, model_options
+from vsr.cli.options import FILE, FfmpegCommand, Rate, Seconds, encoder_options, in_section, model_options
 from vsr.cli.progress import FfmpegProgress, ProgressPrinter
 from vsr.cli.signals import stop_if_interrupted
+from vsr.cli.spelling import as_typed
 from vsr.errors import OptionError
 
 if TYPE_CHECKING:
-    from vsr.jobs.model_cache import KeptModel
+    from vsr.jobs.model_cache import ModelCache
     from vsr.jobs.options import JobOptions
 
 __all__ = ["enhance"]
 
 _AUDIO = ["copy", "aac", "opus", "none"]
 _STDOUT = ("-", "pipe:", "pipe:1")
+_EXAMPLES = """\b
+Examples:
+  vsr enhance in.mp4 out.mp4                          four times as wide and high
+  vsr enhance in.mkv out.mkv --size 4k --crf 16       to 2160 lines, finer
+  vsr enhance in.mp4 out.mp4 -ss 0:30 -t 10 --dry-run what ten seconds would take
+  vsr enhance photo.jpg photo_4x.png                  an image
+  vsr enhance videos/ --output-dir large/             a folder of videos
+  ffmpeg -i in.avi -f nut - | vsr enhance - out.mp4   from a pipe
+"""
+
+_input, _encoding = in_section("Input"), in_section("Encoding")
+_files, _messages = in_section("Output files"), in_section("Messages")
 
 
-@click.command(cls=FfmpegCommand, no_args_is_help=True)
+@click.command(cls=FfmpegCommand, no_args_is_help=True, epilog=_EXAMPLES, context_settings={"max_content_width": 100})
 @click.argument("files", metavar="INPUT... OUTPUT", nargs=-1, type=FILE)
 @model_options
+@_input("--start", "-ss", "start_seconds", type=Seconds(), help="Begin at this time of INPUT: seconds or HH:MM:SS.")
+@_input("--duration", "-t", "duration_seconds", type=Seconds(), help="Upscale so much: seconds or HH:MM:SS.")
+@_input("--to", "-to", type=Seconds(), help="End at this time of INPUT, instead of a duration.")
+@_input(
+    "-map",
+    "--map",
+    "maps",
+    multiple=True,
+    metavar="STREAM",
+    help="Streams to take, as ffmpeg names them: 0:v, 0:a:1, -0:s ...; may be repeated.  [default: all]",
+)
+@_input("--input-format", metavar="NAME", help="Format of INPUT, where it cannot be recognised: rawvideo, nut ...")
+@_input("--video-size", "-video_size", metavar="WxH", help="Frame size of raw video, which does not hold it.")
+@_input("--pixel-format", "-pixel_format", metavar="NAME", help="Pixel format of raw video: yuv420p ...")
+@_input(
+    "--framerate",
+    "-framerate",
+    "-r",
+    type=Rate(),
+    help="Frames a second of raw video and of images: 24, 30000/1001 ...  [default for images: 25]",
+)
 @encoder_options
-@click.option("--input-format", help="What INPUT is: rawvideo, nut ...  [default: what it looks like]")
-@click.option("--video-size", "-video_size", help="WIDTHxHEIGHT of raw video.")
-@click.option("--pixel-format", "-pixel_format", help="Of raw video.")
-@click.option("--framerate", "-framerate", "-r", type=Rate(), help="Of raw video and of pictures: 24, 30000/1001 ...")
-@click.option("--format", "-f", help="Container of OUTPUT: nut, mp4 ...  [default: by its suffix; y4m for a pipe]")
-@click.option("--pix-fmt", "-pix_fmt", help="Pixel format.  [default: the source's, or the closest]")
-@click.option("--audio", type=click.Choice(_AUDIO), default="copy", show_default=True, help="What to do with audio.")
-@click.option("--map", "-map", "maps", multiple=True, help="Streams to take: 0:v, 0:a:1, -0:s ...  [default: all]")
-@click.option("--start", "-ss", type=Seconds(), help="Where to start: seconds or HH:MM:SS.")
-@click.option("--duration", "-t", type=Seconds(), help="How much to enhance: seconds or HH:MM:SS.")
-@click.option("--to", "-to", type=Seconds(), help="Where to stop in INPUT, instead of a duration.")
-@click.option("--output-dir", type=FILE, help="Folder for the outputs of several inputs, or of a folder of them.")
-@click.option("--suffix", help="Behind the names of the outputs in --output-dir: _4x.")
-@click.option("--container", help="Of the videos in --output-dir: mkv, mp4 ...  [default: each input's own]")
-@click.option("--report", type=FILE, help="Write what the job did to this file, as JSON.")
-@click.option("--reference", type=FILE, help="What OUTPUT should look like: PSNR of every frame in the report.")
-@click.option("--overwrite/--no-overwrite", "-y/-n", default=False, help="Replace OUTPUT if it exists.  [default: no]")
-@click.option(
+@_encoding("--pix-fmt", "-pix_fmt", metavar="NAME", help="Pixel format of OUTPUT.  [default: INPUT's, or the closest]")
+@_encoding(
+    "--format", "-f", metavar="NAME", help="Container of OUTPUT: mp4, nut ...  [default: by suffix; y4m for a pipe]"
+)
+@_encoding(
+    "--audio",
+    type=click.Choice(_AUDIO),
+    default="copy",
+    show_default=True,
+    help="Copy audio as it is, transcode it to AAC or Opus, or leave it out.",
+)
+@_files("-y/-n", "--overwrite/--no-overwrite", "overwrite", help="Replace OUTPUT if it exists.  [default: no]")
+@_files("--output-dir", type=FILE, help="Write the outputs of several inputs, or of a folder, into this folder.")
+@_files("--suffix", metavar="TEXT", help="Add this to the names of the outputs in --output-dir: _4x.")
+@_files(
+    "--container", metavar="NAME", help="Container of the videos in --output-dir: mkv ...  [default: as each input]"
+)
+@_files(
     "--resume/--no-resume",
     default=None,
-    help="Go on with a job that was stopped; by itself where the job will take more than ten minutes.",
+    help="Keep what is done when the job is stopped, and go on from there with the same command; --no-resume starts "
+    "anew.  [default: --resume for jobs of more than ten minutes]",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and how long it might take; write nothing.")
-@click.option("--strict", is_flag=True, help="Make everything that would be lost an error.")
-@click.option("--quiet", is_flag=True, help="Print errors only.")
-@click.option("--progress", type=click.Choice(["bar", "json", "none"]), default="bar", show_default=True)
-@click.option("--progress-to", "-progress", metavar="FILE", help="Also ffmpeg's key=value lines: to FILE, '-', pipe:N.")
-@click.option("--verify/--no-verify", default=True, help="Check frames, timestamps and streams of the output.")
+@_files("--strict", is_flag=True, help="Fail, rather than warn, where OUTPUT cannot hold a part of INPUT.")
+@_files(
+    "--verify/--no-verify",
+    default=True,
+    help="Read OUTPUT back and compare its frames, timestamps and streams with INPUT's.  [default: --verify]",
+)
+@_files("--report", type=FILE, help="Write the figures of the job to this file, as JSON.")
+@_files("--reference", type=FILE, help="Sharp original, to which the report gives every frame's PSNR.")
+@_messages("--dry-run", is_flag=True, help="Say what would be done, how long it might take, and how large it gets.")
+@_messages("--quiet", is_flag=True, help="Print errors only.")
+@_messages(
+    "--progress",
+    type=click.Choice(["bar", "json", "none"]),
+    default="bar",
+    show_default=True,
+    help="Show progress on stderr as a bar, as one JSON object a line, or not at all.",
+)
+@_messages(
+    "--progress-to", "-progress", metavar="FILE", help="Also write ffmpeg's key=value progress to FILE, '-' or pipe:N."
+)
 def enhance(
     files: tuple[Path, ...],
     output_dir: Path | None,
@@ -65,29 +114,32 @@ def enhance(
     dry_run: bool,
     **values: Any,
 ) -> int | None:
-    """Upscale INPUT to OUTPUT: a video to a video, or a picture to a picture.
+    """Upscale a video to a video, or an image to an image.
 
-    Frames, timestamps, audio, subtitles, chapters, colour and metadata stay those of the input.
+    INPUT and OUTPUT are files; '-' is stdin or stdout. A numbered pattern (%06d.png), a glob pattern ('*.png') or a
+    folder of images stands for a video of these frames.
 
-    With --output-dir, every INPUT, and every video and picture in a folder, goes there under its own name. Those that
-    are there already are skipped, one that fails does not keep the others from it, and the exit code is then that of
-    the first failure.
+    Frames, timestamps, audio, subtitles, chapters, colour and metadata stay those of INPUT. What OUTPUT cannot hold
+    is named in a warning.
 
-    A line of ffmpeg's works with its verb changed, where vsr does the same: -i, -c:v, -c:a, -an, -sn, -map, -ss, -to,
-    -t, -f, -r, -tune, -b:v, -loglevel, -progress and others. What vsr does not do is refused.
+    With --output-dir, every INPUT, and every video and image in a folder, is written there under its own name. Those
+    that exist already are skipped; one that fails does not stop the others, and the exit code is then that of the
+    first failure.
+
+    A line of ffmpeg works with 'ffmpeg' replaced by 'vsr enhance', as far as vsr does the same: -i, -c:v, -c:a, -an,
+    -sn, -map, -ss, -to, -t, -f, -r, -tune, -b:v, -loglevel, -progress and others. Options that vsr lacks are refused.
     """
     from vsr.jobs.batch import enhance_each, make_folder, name_outputs
-    from vsr.jobs.dry_run import describe_job
-    from vsr.jobs.model_cache import KeptModel
+    from vsr.jobs.model_cache import ModelCache
 
     stop_if_interrupted()
     _check_files(files, output_dir, suffix, container)
     printer = _printer(values, files)
     options = _job_options(values)
-    if output_dir is not None and (options.report is not None or options.reference is not None):
-        raise OptionError("--report and --reference: are of one file; name one INPUT and one OUTPUT")
-    kept = KeptModel()
-    enhance_one = partial(describe_job, on_line=click.echo) if dry_run else partial(_enhance_one, printer, kept)
+    if output_dir is not None and (options.policy.report is not None or options.policy.reference is not None):
+        raise OptionError("`report` and `reference`: are of one file; name one INPUT and one OUTPUT")
+    models = ModelCache()
+    enhance_one = _describe_one if dry_run else partial(_enhance_one, printer, models)
     try:
         if output_dir is None:
             source, output = files
@@ -96,7 +148,7 @@ def enhance(
         named = name_outputs(files, output_dir, suffix or "", container)
         if not dry_run:
             make_folder(output_dir)
-        outcome = enhance_each(named, options, enhance_one, kept, note=printer.note, complain=printer.complain)
+        outcome = enhance_each(named, options, enhance_one, models, note=printer.note, complain=printer.complain)
         if not dry_run:
             printer.summary(outcome)
         return outcome.exit_code
@@ -104,11 +156,17 @@ def enhance(
         printer.end()
 
 
-def _enhance_one(printer: ProgressPrinter, load: KeptModel, source: Path, output: Path, options: JobOptions) -> None:
-    from vsr.jobs.job import enhance_file
+def _describe_one(source: Path, output: Path, options: JobOptions) -> None:
+    from vsr.jobs.dry_run import describe_job
+
+    describe_job(source, output, options, lambda line: click.echo(as_typed(line)))
+
+
+def _enhance_one(printer: ProgressPrinter, models: ModelCache, source: Path, output: Path, options: JobOptions) -> None:
+    from vsr.jobs.run import enhance_file
 
     try:
-        report = enhance_file(source, output, options, note=printer.note, on_progress=printer.update, load=load)
+        report = enhance_file(source, output, options, note=printer.note, on_progress=printer.update, models=models)
     finally:
         printer.close()
     printer.report(report)
@@ -128,7 +186,7 @@ def _check_files(files: Sequence[Path], output_dir: Path | None, suffix: str | N
 
 
 def _printer(values: dict[str, Any], files: Sequence[Path]) -> ProgressPrinter:
-    """What shows how the job goes; takes its options out of `values`."""
+    """Make the printer of the job's messages; take its options out of all values."""
     quiet, style, target = values.pop("quiet"), values.pop("progress"), values.pop("progress_to")
     if target in _STDOUT and files[-1] == Path("-"):
         raise OptionError(f"-progress {target}: OUTPUT goes to stdout; write the progress to a file or pipe:2")
@@ -137,13 +195,13 @@ def _printer(values: dict[str, Any], files: Sequence[Path]) -> ProgressPrinter:
 
 
 def _job_options(values: dict[str, Any]) -> JobOptions:
-    """The options of the command line, under the names that a job has for them."""
+    """Sort the values of the command line, which have the names of the job's options."""
     from vsr.jobs.options import JobOptions
 
-    start, duration, end = values.pop("start"), values.pop("duration"), values.pop("to")
-    if duration is None and end is not None:
-        duration = end - (start or Fraction(0))
+    start, end = values["start_seconds"], values.pop("to")
+    if values["duration_seconds"] is None and end is not None:
+        duration: Fraction = end - (start or Fraction(0))
         if duration <= 0:
             raise OptionError(f"-to {float(end):g}: must lie after -ss {float(start or 0):g}")
-    encoder = values.pop("encoder_option")
-    return JobOptions(start_seconds=start, duration_seconds=duration, encoder_options=encoder, **values)
+        values["duration_seconds"] = duration
+    return JobOptions.of(**values)

@@ -14,13 +14,13 @@ import torch
 from vsr.backends.engine import choose_device, choose_precision
 from vsr.backends.installed import describe_auto, describe_backends
 from vsr.errors import install_hint
-from vsr.jobs.options import JobOptions
 from vsr.jobs.plan import choose_model
 from vsr.media.formats import ENCODERS
 from vsr.media.image_sequence import is_one_picture
 from vsr.media.images import read_image
 from vsr.media.read.reader import VideoReader
 from vsr.media.write.stream_plan import codec_name
+from vsr.pipeline.loading import ModelOptions
 from vsr.version import __version__
 
 __all__ = ["describe_file", "describe_machine"]
@@ -104,8 +104,8 @@ def describe_machine() -> str:
     for extra, (module, purpose) in _EXTRAS.items():
         if importlib.util.find_spec(module) is None:
             lines.append(f"missing: {purpose}; {install_hint(extra)}")
-    for subject, is_picture in (("video", False), ("a picture", True)):
+    for subject, is_image in (("video", False), ("a picture", True)):
         for scale in (2.0, 4.0):
-            name, _ = choose_model(JobOptions(scale=scale), 640, 360, device, is_picture=is_picture)
+            name, _ = choose_model(ModelOptions(scale=scale), 640, 360, device, is_image=is_image)
             lines.append(f"auto for {subject} at ×{scale:g}: model {name} on {runner}, {device}, {precision}")
     return "\n".join(lines)

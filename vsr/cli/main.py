@@ -14,6 +14,7 @@ from vsr.cli.compare import compare, preview
 from vsr.cli.enhance import enhance
 from vsr.cli.models import engine, export, models
 from vsr.cli.signals import Terminated, handle_signals
+from vsr.cli.spelling import Group
 from vsr.cli.train import train
 from vsr.errors import VsrError
 from vsr.version import __version__
@@ -25,7 +26,7 @@ EXIT_TERMINATED = 143
 EXIT_READER_GONE = 141  # 128 + SIGPIPE: whoever reads stdout has gone, which is no error of ours
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="vsr")
 def cli() -> None:
     """Video super-resolution that loses nothing on the way.

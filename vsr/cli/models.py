@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from vsr.cli.options import FILE, PRECISIONS, Size
+from vsr.cli.spelling import Command, Group, as_typed
 
 __all__ = ["engine", "export", "models"]
 
 
-@click.command()
+@click.command(cls=Command)
 def models() -> None:
     """List the models that come with vsr, and what they were measured to do."""
     from vsr.models.cards import shipped_cards
@@ -25,7 +26,7 @@ def models() -> None:
         click.echo(f"{'':<14}{card.description}")
 
 
-@click.group()
+@click.group(cls=Group)
 def engine() -> None:
     """Build, list and remove TensorRT engines. A job builds what it needs by itself, too."""
 
@@ -40,7 +41,7 @@ def engine_build(model: str, size: str, **values: Any) -> None:
     """Build the engine that a job with MODEL will load: once for a size, a batch and a GPU."""
     from vsr.export.engines import build_engine
 
-    build_engine(model, size, note=lambda line: click.echo(f"vsr: {line}", err=True), **values)
+    build_engine(model, size, note=lambda line: click.echo(f"vsr: {as_typed(line)}", err=True), **values)
 
 
 @engine.command("list")
@@ -60,7 +61,7 @@ def engine_prune(everything: bool) -> None:
     click.echo(prune_engines(everything=everything))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model")
 @click.argument("output", metavar="OUT.onnx", type=FILE)
 @click.option("--precision", default="fp32", show_default=True, type=click.Choice(PRECISIONS[1:]))

@@ -1,25 +1,29 @@
-"""What several commands read from their command lines: types of values, and options that belong together."""
+"""Options that several commands share, the types of their values, and how --help lists them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from vsr.cli.ffmpeg_args import parse_seconds, translated
+from vsr.cli.spelling import Command
 
 __all__ = [
     "BACKENDS",
     "FILE",
     "PRECISIONS",
-    "Rate",
     "FfmpegCommand",
+    "Rate",
     "Seconds",
     "Size",
+    "deinterlace_option",
     "encoder_options",
+    "in_section",
     "model_options",
     "pairs",
 ]
@@ -34,7 +38,7 @@ _NAMED_RATES = {
     "ntsc-film": Fraction(24000, 1001),
 }
 
-Command = Callable[..., Any]
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class Seconds(click.ParamType[Fraction]):
@@ -76,7 +80,7 @@ class Size(click.ParamType[tuple[int, int]]):
 
 
 def pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """KEY=VALUE options as a dictionary."""
+    """Turn KEY=VALUE options into a dictionary."""
     found = {}
     for value in values:
         key, equals, rest = value.partition("=")
@@ -86,17 +90,41 @@ def pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -
     return found
 
 
-class FfmpegCommand(click.Command):
-    """A command that takes ffmpeg's words beside its own."""
+class _SectionOption(click.Option):
+    """An option that --help lists under a heading."""
+
+    def __init__(self, *names: Any, section: str, **settings: Any) -> None:
+        super().__init__(*names, **settings)
+        self.section = section
+
+
+def in_section(section: str) -> Callable[..., Decorator]:
+    """Make a `click.option` whose options --help lists under a heading."""
+    return partial(click.option, cls=_SectionOption, section=section)
+
+
+class FfmpegCommand(Command):
+    """A command that takes ffmpeg's option names beside its own, and lists its options under headings."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         spellings = [p for p in self.get_params(ctx) if isinstance(p, click.Option)]
         own = {name: not p.is_flag for p in spellings for name in (*p.opts, *p.secondary_opts)}
         return super().parse_args(ctx, translated(args, own))
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None and isinstance(param, click.Option):
+                sections.setdefault(getattr(param, "section", "Other options"), []).append(record)
+        sections["Other options"] = sections.pop("Other options")  # to the end; there is --help at least
+        for section, records in sections.items():
+            with formatter.section(section):
+                formatter.write_dl(records)
 
-def _all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def decorate(command: Command) -> Command:
+
+def _all_of(*options: Decorator) -> Decorator:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
             command = option(command)
         return command
@@ -104,30 +132,94 @@ def _all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
     return decorate
 
 
+_model, _speed, _encoding = in_section("Model and size"), in_section("Device and speed"), in_section("Encoding")
+
+deinterlace_option = in_section("Input")(
+    "--deinterlace",
+    type=click.Choice(["auto", "on", "off"]),
+    default="auto",
+    show_default=True,
+    help="Make whole frames of interlaced video; auto does so where the video says that it is interlaced.",
+)
+
 model_options = _all_of(
-    click.option("--model", default="auto", show_default=True, help="auto, a name ('vsr models'), or a weights file."),
-    click.option("--scale", type=float, help="Output pixels per input pixel; default: the model's."),
-    click.option("--size", help="WIDTHxHEIGHT, 1080p, 1440p, 4k or 8k, instead of a scale."),
-    click.option("--fidelity", type=float, help="0..1 instead of a model: from sharp (srgan) to faithful (srresnet)."),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, mps; gpu: by OpenVINO."),
-    click.option(
-        "--precision", default="auto", show_default=True, type=click.Choice(PRECISIONS), help="Of the network."
+    _model(
+        "--model",
+        metavar="NAME|FILE",
+        default="auto",
+        show_default=True,
+        help="Network that upscales: a name that 'vsr models' lists, or a weights file (.safetensors, .pth, .onnx). "
+        "auto chooses by scale, frame size and device.",
     ),
-    click.option("--backend", default="auto", show_default=True, type=click.Choice(BACKENDS), help="What runs it."),
-    click.option("--batch", type=int, help="Frames per batch.  [default: by frame size]"),
-    click.option("--tile", type=int, help="Side of a tile in input pixels.  [default: whole frames]"),
-    click.option("--reuse/--no-reuse", default=True, help="Take over what is as in the frame before.  [default: on]"),
-    click.option(
-        "--hwaccel", type=click.Choice(["none", "auto", "cuda"]), default="none", help="What decodes: CPU or GPU."
+    _model("--scale", type=float, metavar="N", help="Output pixels per input pixel, 1 to 16.  [default: the model's]"),
+    _model("--size", metavar="WxH", help="Size of OUTPUT instead of a scale: 1920x1080, 720p, 1080p, 1440p, 4k or 8k."),
+    _model(
+        "--fidelity",
+        type=float,
+        metavar="0..1",
+        help="Instead of a model: 0 invents sharp detail (srgan), 1 stays closest to the input (srresnet).",
     ),
-    click.option("--deinterlace", type=click.Choice(["auto", "on", "off"]), default="auto", show_default=True),
+    _speed(
+        "--device",
+        default="auto",
+        show_default=True,
+        help="auto, cpu, cuda, cuda:N, mps; or gpu, an Intel GPU, with --backend openvino.",
+    ),
+    _speed(
+        "--backend",
+        default="auto",
+        show_default=True,
+        type=click.Choice(BACKENDS),
+        help="Library that runs the network; auto takes the fastest that is installed for the device.",
+    ),
+    _speed(
+        "--precision",
+        default="auto",
+        show_default=True,
+        type=click.Choice(PRECISIONS),
+        help="Number format that the network computes in; auto takes the fastest that shows no difference from fp32.",
+    ),
+    _speed("--batch", type=int, metavar="N", help="Frames that the network takes at once.  [default: by frame size]"),
+    _speed(
+        "--tile",
+        type=int,
+        metavar="PIXELS",
+        help="Cut frames into tiles of this side, in input pixels, to save memory.  [default: whole frames]",
+    ),
+    _speed(
+        "--reuse/--no-reuse",
+        default=True,
+        help="Compute only the parts of a frame that differ from the frame before; the output is the same.  "
+        "[default: --reuse]",
+    ),
+    _speed(
+        "--hwaccel",
+        type=click.Choice(["none", "auto", "cuda"]),
+        default="none",
+        show_default=True,
+        help="Decode INPUT on the CPU (none), on a CUDA GPU (cuda), or on the GPU that runs the network (auto).",
+    ),
+    deinterlace_option,
 )
 
 encoder_options = _all_of(
-    click.option("--codec", "-c:v", help="Video encoder, in ffmpeg's words.  [default: by container]"),
-    click.option(
-        "--crf", "-crf", type=float, help="Quality of the encoder, lower is better.  [default: 18 for libx264]"
+    _encoding(
+        "--codec", "-c:v", metavar="NAME", help="Video encoder, by ffmpeg's name: libx264 ...  [default: by container]"
     ),
-    click.option("--preset", "-preset", help="Speed preset of the encoder."),
-    click.option("--encoder-option", multiple=True, callback=pairs, metavar="K=V", help="Any option of the encoder."),
+    _encoding(
+        "--crf",
+        "-crf",
+        type=float,
+        metavar="N",
+        help="Quality of the video: lower is better and larger.  [default: 18 for libx264, 20 for libx265]",
+    ),
+    _encoding("--preset", "-preset", metavar="NAME", help="Speed of the encoder: ultrafast ... veryslow for libx264."),
+    _encoding(
+        "--encoder-option",
+        "encoder_options",
+        multiple=True,
+        callback=pairs,
+        metavar="KEY=VALUE",
+        help="Any other option of the encoder, such as tune=film; may be repeated.",
+    ),
 )

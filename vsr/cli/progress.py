@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Literal, TextIO
 
 import click
 
+from vsr.cli.spelling import as_typed
 from vsr.errors import OptionError, OutputError
+from vsr.events import Note, NoteCode
 
 if TYPE_CHECKING:
     from vsr.events import Progress
@@ -43,19 +45,21 @@ class ProgressPrinter:
         self._is_open = False
 
     def note(self, line: str) -> None:
+        """Print a note, unless errors alone are wanted; in JSON with its code."""
         if not self._quiet:
-            self._print_line("note", line)
+            self._print_line({"event": "note", "code": getattr(line, "code", None)}, line)
 
     def complain(self, line: str) -> None:
         """Print an error that does not end the run; also where only errors are wanted."""
-        self._print_line("error", line)
+        self._print_line({"event": "error"}, line)
 
-    def _print_line(self, event: str, line: str) -> None:
+    def _print_line(self, event: dict[str, object], line: str) -> None:
         self.close()
+        text = as_typed(line)
         if self._style == "json":
-            self._print_json({"event": event, "text": line})
+            self._print_json({**event, "text": text})
         else:
-            click.echo(f"vsr: {line}", err=True)
+            click.echo(f"vsr: {text}", err=True)
 
     def update(self, progress: Progress) -> None:
         if self._ffmpeg is not None:
@@ -96,7 +100,7 @@ class ProgressPrinter:
         elif outcome.failed:
             self.complain(outcome.summary())
         else:
-            self.note(outcome.summary())
+            self.note(Note(NoteCode.FILES, outcome.summary()))
 
     def end(self) -> None:
         """After the last file, also where it failed."""

@@ -10,7 +10,7 @@ import click
 
 from vsr.errors import OPTION, VsrError
 
-__all__ = ["Command", "as_typed"]
+__all__ = ["Command", "Group", "as_typed"]
 
 
 class Command(click.Command):
@@ -22,6 +22,12 @@ class Command(click.Command):
         except VsrError as error:
             error.args = (as_typed(str(error), self), *error.args[1:])
             raise
+
+
+class Group(click.Group):
+    """A group of such commands."""
+
+    command_class = Command
 
 
 def as_typed(text: str, command: click.Command | None = None) -> str:

@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from vsr.cli.options import FILE
+from vsr.cli.spelling import Command
 
 __all__ = ["train"]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("recipe")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of sharp pictures.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")

@@ -21,13 +21,14 @@ from vsr.events import OnNote, Progress
 from vsr.files import check_target
 from vsr.frames import Color, FrameBatch
 from vsr.jobs.encoding import choose_encoding
-from vsr.jobs.omissions import sample_losses
-from vsr.jobs.options import JobOptions
+from vsr.jobs.omissions import sample_omissions
+from vsr.media.endpoints import File
 from vsr.media.image_sequence import is_image
 from vsr.media.read.reader import Chunk, VideoReader
 from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.container_writer import VideoWriter
 from vsr.media.write.encoder import VideoSettings
+from vsr.media.write.options import EncodingOptions
 from vsr.media.write.stream_plan import StreamPlan, plan_streams
 from vsr.pipeline.threads import Prefetch
 from vsr.quality.frames import is_same_moment
@@ -41,10 +42,7 @@ def write_comparison(
     *,
     layout: Layout = "side",
     labels: Sequence[str] = (),
-    codec: str | None = None,
-    crf: float | None = None,
-    preset: str | None = None,
-    encoder_options: dict[str, str] | None = None,
+    encoding: EncodingOptions | None = None,
     overwrite: bool = False,
     note: OnNote = lambda line: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -57,7 +55,7 @@ def write_comparison(
 
     layout: "side", or for two sources "split": the first left of a moving line, the second right of it.
     labels: one for each source, "" for none; the files' names unless given.
-    codec, crf, preset, encoder_options: as in `JobOptions`.
+    encoding: how the output is encoded; its container and audio are those of the output's name and of `sources[0]`.
     note: called with one line for what is scaled, converted or lost.  on_progress: called after each frame.
     Raises OptionError and InputError for what cannot be compared, OutputError where nothing can be written.
     """
@@ -65,8 +63,7 @@ def write_comparison(
     labels = list(labels) or _names(sources)
     if is_image(output):
         return write_images(sources, output, layout, labels, note)
-    options = JobOptions(codec=codec, crf=crf, preset=preset, encoder_options=encoder_options or {})
-    return _write_video(sources, output, options, layout, labels, note, on_progress)
+    return _write_video(sources, output, encoding or EncodingOptions(), layout, labels, note, on_progress)
 
 
 def _check(sources: Sequence[Path], output: Path, layout: Layout, labels: Sequence[str], overwrite: bool) -> None:
@@ -130,7 +127,7 @@ class _Source:
 def _write_video(
     paths: Sequence[Path],
     output: Path,
-    options: JobOptions,
+    options: EncodingOptions,
     layout: Layout,
     labels: Sequence[str],
     note: OnNote,
@@ -141,7 +138,7 @@ def _write_video(
         readers = [stack.enter_context(VideoReader(path, warn=note)) for path in paths]
         views = views_of(readers, layout, note)
         info = info_of_output([reader.info for reader in readers], [view.size for view in views])
-        encoding = choose_encoding(info, output, options, min(info.width, info.height))
+        encoding = choose_encoding(info, File(output), options, min(info.width, info.height))
         _note_conversions(note, readers, encoding.pixel_format, encoding.color, encoding.codec)
         canvas = Canvas([view.size for view in views], labels, layout, encoding.pixel_format, encoding.color)
         settings = VideoSettings(
@@ -257,7 +254,7 @@ def _note_conversions(
         own_format = reader.info.pixel_format
         if own_format.alpha:
             note(f"{reader.path}: alpha is left out")
-        for line in sample_losses(replace(own_format, alpha=False), format_, codec):
+        for line in sample_omissions(replace(own_format, alpha=False), format_, codec):
             note(f"{reader.path}: {line}")
         own = reader.info.color
         if own.transfer is not color.transfer or own.primaries is not color.primaries:

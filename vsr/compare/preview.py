@@ -8,19 +8,21 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+from vsr.backends.select import choose_place
 from vsr.compare.compare import write_comparison
 from vsr.compare.views import Comparison
 from vsr.errors import OptionError
 from vsr.events import OnNote, Progress
 from vsr.files import check_target
 from vsr.jobs.encoding import choose_encoding
-from vsr.jobs.job import enhance_video
-from vsr.jobs.options import JobOptions
+from vsr.jobs.options import JobOptions, OutputPolicy
+from vsr.jobs.run import enhance_file
 from vsr.jobs.source import open_source
-from vsr.media.image_sequence import find_sequence, is_image, is_one_picture
-from vsr.media.pipe import is_pipe
+from vsr.media.endpoints import File, Pipe, Source, parse_source
+from vsr.media.image_sequence import find_sequence, is_image
 from vsr.media.write.container_writer import VideoWriter
 from vsr.media.write.encoder import VideoSettings
+from vsr.media.write.options import EncodingOptions
 from vsr.media.write.stream_plan import plan_streams
 
 __all__ = ["preview_path", "write_preview"]
@@ -52,38 +54,41 @@ def write_preview(
     Sound and clock are the source's. Both parts lie in lossless temporary files until then, which are removed
     whatever happens. Raises the errors of `vsr.errors`.
     """
-    if is_one_picture(source):
-        raise OptionError(f"{source}: is a picture; use vsr enhance, and vsr compare --layout split")
-    if is_pipe(source):
+    begin = parse_source(source)
+    if isinstance(begin, File) and begin.is_image:
+        raise OptionError(f'{source}: is a picture; use vsr enhance, and vsr compare `layout="split"`')
+    if isinstance(begin, Pipe):
         raise OptionError(f"{source}: a preview reads its input twice; name a file")
     if is_image(output):
         raise OptionError(f"{output}: a preview is a video; name one (.mp4, .mkv, .mov, .webm)")
-    check_target(output, options.overwrite, source)
-    part = replace(options, start_seconds=at_seconds, duration_seconds=duration_seconds, resume=False)
+    check_target(output, options.policy.overwrite, source)
+    lossless = JobOptions(
+        replace(options.input, start_seconds=at_seconds, duration_seconds=duration_seconds),
+        options.model,
+        EncodingOptions(codec=_LOSSLESS, audio=options.encoding.audio),
+        OutputPolicy(resume=False, strict=options.policy.strict),
+    )
     with tempfile.TemporaryDirectory(prefix="vsr-preview-") as folder:
         before, after = Path(folder, "before.mkv"), Path(folder, "after.mkv")
-        lossless = replace(part, codec=_LOSSLESS, crf=None, preset=None, pix_fmt=None, encoder_options={}, format=None)
-        report = enhance_video(source, after, lossless, note=note, on_progress=on_progress)
-        _cut(source, before, lossless)
+        report = enhance_file(source, after, lossless, note=note, on_progress=on_progress)
+        _cut(begin, before, lossless)
         return write_comparison(
             [before, after],
             output,
             layout="split",
             labels=["bicubic", f"vsr {report.model}"],
-            codec=options.codec,
-            crf=options.crf,
-            preset=options.preset,
-            encoder_options=options.encoder_options,
-            overwrite=options.overwrite,
+            encoding=options.encoding,
+            overwrite=options.policy.overwrite,
             note=lambda line: note(line.replace(str(before), str(source)).replace(f"{folder}/", "")),
         )
 
 
-def _cut(source: Path, path: Path, options: JobOptions) -> None:
-    """The part of a video that the options say, as it is, with its sound."""
-    with open_source(source, options) as reader:
+def _cut(source: Source, path: Path, options: JobOptions) -> None:
+    """Copy the part of a video that the options name, losslessly, with its sound."""
+    place = choose_place(options.model.device, options.model.backend)
+    with open_source(source, options.input, place) as reader:
         info = reader.info
-        encoding = choose_encoding(info, path, options, min(info.width, info.height))
+        encoding = choose_encoding(info, File(path), options.encoding, min(info.width, info.height))
         settings = VideoSettings(
             encoding.codec,
             encoding.pixel_format,
@@ -94,7 +99,7 @@ def _cut(source: Path, path: Path, options: JobOptions) -> None:
             encoding.options,
         )
         sound = {stream.index for stream in reader.other_streams if stream.type == "audio"} & reader.chosen_streams
-        plans = plan_streams(reader.other_streams, encoding.container, options.audio, False, sound)
+        plans = plan_streams(reader.other_streams, encoding.container, options.encoding.audio, False, sound)
         writer = VideoWriter(path, reader, settings, plans)
         try:
             for chunk in reader.chunks(_BATCH):

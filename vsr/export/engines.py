@@ -12,7 +12,6 @@ from vsr.backends.engine import choose_device, choose_precision
 from vsr.backends.engine_store import EngineEntry, EngineStore, Target
 from vsr.backends.tensorrt_engine import load_tensorrt, make_tensorrt_engine
 from vsr.errors import EngineError, MissingExtraError, OptionError, OutputError
-from vsr.jobs.options import JobOptions
 from vsr.jobs.plan import choose_batch
 from vsr.models.weights import load_int8_net, load_net, resolve
 
@@ -49,7 +48,7 @@ def build_engine(
         note=note,
         label=card.name,
     )
-    frames = choose_batch(JobOptions(batch=batch), card, width, height, chosen)
+    frames = choose_batch(batch, width, height, chosen)
     sides = [side + -side % card.multiple_of for side in (height, width)]
     try:
         engine.prepare((frames, 1 if card.color == "y" else 3, sides[0], sides[1]))

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vsr.errors import InputError, MissingExtraError, ModelError, OptionError, OutputError, VsrError
-from vsr.jobs.model_cache import KeptModel
+from vsr.events import Note, NoteCode, OnNote
+from vsr.jobs.model_cache import ModelCache
 from vsr.jobs.options import JobOptions
 from vsr.media.formats import VIDEO_SUFFIXES
 from vsr.media.image_sequence import is_image
@@ -91,33 +92,34 @@ def enhance_each(
     named: Sequence[tuple[Path, Path]],
     options: JobOptions,
     enhance: Callable[[Path, Path, JobOptions], object],
-    kept: KeptModel,
+    models: ModelCache,
     *,
-    note: Callable[[str], None] = lambda line: None,
+    note: OnNote = lambda line: None,
     complain: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
     """Enhance every file to its output; a file that fails does not keep the others from it.
 
     named: inputs and outputs, as `name_outputs` gives them, in a folder that is there.
-    enhance: does one file, maybe with the model of the file before (`kept`), and raises the errors of `vsr.errors`.
+    enhance: does one file, maybe with the model of the file before (`models`), and raises the errors of `vsr.errors`.
     note, complain: called with a line for what is skipped, and for what fails.
 
-    An output that exists is skipped unless `options.overwrite`. Raises what would fail every file alike: a model that
+    An output that exists is skipped unless `overwrite=True`. Raises what would fail every file alike: a model that
     cannot be loaded, a part that is not installed.
     """
     outcome = Outcome()
     for number, (source, output) in enumerate(named, 1):
-        if output.exists() and not options.overwrite:
-            note(f"{output}: exists already, {source.name} is skipped (-y does it again)")
+        if output.exists() and not options.policy.overwrite:
+            text = f"{output}: exists already, {source.name} is skipped (`overwrite=True` does it again)"
+            note(Note(NoteCode.FILES, text))
             outcome.skipped.append(source)
             continue
-        note(f"[{number}/{len(named)}] {source}")
+        note(Note(NoteCode.FILES, f"[{number}/{len(named)}] {source}"))
         try:
             enhance(source, output, options)
         except (ModelError, MissingExtraError):
             raise
         except VsrError as error:
-            kept.forget()
+            models.forget()
             complain(str(error))
             outcome.failed.append((source, error))
         else:

@@ -15,24 +15,19 @@ import av
 from av.packet import Packet
 
 from vsr.errors import OptionError, StrictError
-from vsr.files import check_target
 from vsr.frames import FrameBatch
-from vsr.jobs.model_cache import load_upscaler
+from vsr.jobs.model_cache import ModelCache
+from vsr.jobs.open_job import OpenImage, OpenVideo, decide
 from vsr.jobs.options import JobOptions
-from vsr.jobs.plan import VideoPlan, choose_batch, choose_size
+from vsr.jobs.plan import VideoPlan
 from vsr.jobs.resume import target_of
-from vsr.jobs.sinks import check_output, plan_output
-from vsr.jobs.source import expected_frames, open_source
+from vsr.media.endpoints import Images
 from vsr.media.formats import Y4M
-from vsr.media.image_sequence import is_one_picture
-from vsr.media.images import lost_in, read_image
 from vsr.media.pipe import is_pipe
 from vsr.media.read.reader import VideoReader
 from vsr.media.write.encoder import VideoEncoder
-from vsr.media.write.image_writer import picture_target
 from vsr.media.write.stream_plan import StreamPlan, codec_name
 from vsr.pipeline.stages import failure_named
-from vsr.pipeline.upscaler import Upscaler
 
 __all__ = ["Estimate", "describe_job"]
 
@@ -80,66 +75,49 @@ def describe_job(
     Raises what the job would raise before its first frame, StrictError among it, after all is said.
     """
     if is_pipe(source):
-        raise OptionError("--dry-run: would use up what comes from the pipe; name a file")
+        raise OptionError("a dry run would use up what comes from the pipe; name a file")
     on_line(f"{source} to {output}, if this were no dry run:")
-    losses = (_describe_picture if is_one_picture(source) else _describe_video)(source, output, options, on_line)
-    if losses and options.strict:
-        raise StrictError(f"{source}: {'; '.join(losses)} (--strict)")
-
-
-def _describe_picture(source: Path, output: Path, options: JobOptions, on_line: Callable[[str], None]) -> list[str]:
-    image = read_image(source)
-    if output.parent.exists():
-        check_target(output, options.overwrite, source)
-    height, width = image.shape[:2]
-    upscaler = load_upscaler(options, width, height, on_line, num_frames=1, is_picture=True)
-    size = choose_size(options, upscaler.card, width, height, (False, False))
-    on_line(f"engine: {upscaler.engine.name}")
-    on_line(f"picture: {width}x{height} to {size[0]}x{size[1]}, {image.dtype}, {output.suffix}")
-    losses = lost_in(output, image)
-    for line in losses:
-        on_line(f"lost: {line}")
-    on_line("time and size: not estimated for a picture")
-    return losses
-
-
-def _describe_video(source: Path, output: Path, options: JobOptions, on_line: Callable[[str], None]) -> list[str]:
-    with open_source(source, options, on_line) as reader:
-        if output.parent.exists():
-            check_output(output, options.overwrite, source, reader)
-        info, num_frames = reader.info, expected_frames(reader)
-        upscaler = load_upscaler(options, info.width, info.height, on_line, num_frames=num_frames)
-        plan = plan_output(reader, output, options, upscaler.card)
-        batch_size = choose_batch(options, upscaler.card, info.width, info.height, upscaler.device)
-        for line in _plan_lines(reader, plan, upscaler, batch_size, num_frames):
+    with decide(source, output, options, on_line, ModelCache(), is_dry=True) as opened:
+        for line in _image_lines(opened) if isinstance(opened, OpenImage) else _video_lines(opened):
             on_line(line)
-        estimate = _try_out(reader, upscaler, plan, batch_size, output)
-        for line in _estimate_lines(estimate, reader, plan, num_frames):
-            on_line(line)
-    return list(plan.losses)
+    if opened.plan.omissions and options.policy.strict:
+        raise StrictError(f"{source}: {'; '.join(opened.plan.omissions)} (`strict=True`)")
 
 
-def _plan_lines(
-    reader: VideoReader, plan: VideoPlan, upscaler: Upscaler, batch_size: int, num_frames: int | None
-) -> Iterator[str]:
+def _image_lines(opened: OpenImage) -> Iterator[str]:
+    plan, (height, width) = opened.plan, opened.image.shape[:2]
+    suffix = opened.job.target.path.suffix
+    yield f"engine: {opened.upscaler.engine.name}"
+    yield f"picture: {width}x{height} to {plan.width}x{plan.height}, {opened.image.dtype}, {suffix}"
+    yield from (f"left out: {line}" for line in plan.omissions)
+    yield "time and size: not estimated for a picture"
+
+
+def _video_lines(opened: OpenVideo) -> Iterator[str]:
+    yield from _plan_lines(opened)
+    yield from _estimate_lines(_try_out(opened), opened)
+
+
+def _plan_lines(opened: OpenVideo) -> Iterator[str]:
+    reader, plan = opened.reader, opened.plan
     info, settings = reader.info, plan.settings
-    yield f"engine: {upscaler.engine.name}; batches of {batch_size}"
+    yield f"engine: {opened.upscaler.engine.name}; batches of {opened.job.batch}"
     rate = "no constant rate" if info.average_rate is None else f"{float(info.average_rate):.6g} fps"
-    frames = "frames not counted" if num_frames is None else f"about {num_frames:,} frames"
+    frames = "frames not counted" if plan.num_frames is None else f"about {plan.num_frames:,} frames"
     yield f"input: {info.codec}, {info.width}x{info.height}, {info.source_pixel_format}, {rate}, {frames}"
     options = " ".join(f"{name}={value}" for name, value in settings.options.items())
     yield (
         f"output: {plan.container}, {settings.codec}{f' ({options})' if options else ''}, "
         f"{settings.width}x{settings.height}, {settings.pixel_format.name}"
     )
-    plans = {stream.stream.index: stream for stream in plan.streams}
+    plans = {stream.index: stream for stream in plan.streams}
     for stream in reader.container.streams:
         if stream.index == reader.stream.index:
             yield f"video stream {stream.index} ({codec_name(stream)}): upscaled"
         else:
             yield f"{plans[stream.index].title}: {_fate(plans[stream.index])}"
     yield from (line for line in plan.notes if not _is_of_stream(line, plan))
-    yield from (f"lost: {line}" for line in plan.losses)
+    yield from (f"left out: {line}" for line in plan.omissions)
 
 
 def _fate(stream: StreamPlan) -> str:
@@ -153,13 +131,14 @@ def _is_of_stream(line: str, plan: VideoPlan) -> bool:
     return any(line == f"{stream.title}: {stream.note}" for stream in plan.streams)
 
 
-def _try_out(reader: VideoReader, upscaler: Upscaler, plan: VideoPlan, batch_size: int, output: Path) -> Estimate:
+def _try_out(opened: OpenVideo) -> Estimate:
     """Upscale and encode the first frames, and forget them."""
-    target, seconds = target_of(plan), {"decode": 0.0, "network": 0.0, "encode": 0.0}
+    reader, upscaler, batch_size = opened.reader, opened.upscaler, opened.job.batch
+    target, seconds = target_of(opened.plan), {"decode": 0.0, "network": 0.0, "encode": 0.0}
     warm_up = reader.first_batch(batch_size)
     batches = (chunk.batch for chunk in reader.chunks(batch_size) if chunk.batch is not None)
     num_frames = 0
-    with failure_named(str(reader.path), upscaler), _encoder(reader, plan, output) as encoder:
+    with failure_named(str(reader.path), upscaler), _encoder(opened) as encoder:
         upscaler.upscale(warm_up, target)
         while num_frames < TRIAL_FRAMES and seconds["network"] < TRIAL_SECONDS:
             begun = time.perf_counter()
@@ -210,17 +189,19 @@ class _TrialEncoder:
 
 
 @contextmanager
-def _encoder(reader: VideoReader, plan: VideoPlan, output: Path) -> Iterator[_TrialEncoder]:
-    if picture_target(output, reader.sequence) is not None or plan.container == Y4M:
+def _encoder(opened: OpenVideo) -> Iterator[_TrialEncoder]:
+    plan, target = opened.plan, opened.job.target
+    if isinstance(target, Images) or plan.container == Y4M:
         yield _TrialEncoder(None, plan.container == Y4M)
         return
     with av.open(io.BytesIO(), "w", format=plan.container) as container:
-        stream = VideoEncoder(container, output, plan.settings, reader.info)
+        stream = VideoEncoder(container, target.path, plan.settings, opened.reader.info)
         stream.open()
         yield _TrialEncoder(stream, False)
 
 
-def _estimate_lines(estimate: Estimate, reader: VideoReader, plan: VideoPlan, num_frames: int | None) -> Iterator[str]:
+def _estimate_lines(estimate: Estimate, opened: OpenVideo) -> Iterator[str]:
+    num_frames = opened.plan.num_frames
     stages = ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in estimate.seconds_per_frame.items())
     measured = f"by the first {estimate.num_frames_tried} frames: {stages} a frame"
     if num_frames is None:
@@ -232,7 +213,7 @@ def _estimate_lines(estimate: Estimate, reader: VideoReader, plan: VideoPlan, nu
     if num_bytes is None:
         yield "size: not estimated for pictures"
         return
-    others, unknown = _other_bytes(reader, plan)
+    others, unknown = _other_bytes(opened.reader, opened.plan)
     without = f", without {', '.join(unknown)}" if unknown else ""
     yield f"size: about {_size(num_bytes + others)}{without}; what moves more takes more"
 
@@ -242,13 +223,13 @@ def _other_bytes(reader: VideoReader, plan: VideoPlan) -> tuple[float, list[str]
     seconds = reader.duration_limit_seconds or reader.info.duration_seconds
     total, unknown = 0.0, []
     for stream in plan.streams:
-        rate = getattr(stream.stream.codec_context, "bit_rate", None)
+        rate = getattr(reader.container.streams[stream.index].codec_context, "bit_rate", None)
         if stream.action == "leave":
             continue
         if rate and seconds:
             total += rate / 8 * float(seconds)
-        elif stream.stream.type in ("audio", "video"):
-            unknown.append(f"{stream.stream.type} stream {stream.stream.index}")
+        elif stream.kind in ("audio", "video"):
+            unknown.append(f"{stream.kind} stream {stream.index}")
     return total, unknown
 
 

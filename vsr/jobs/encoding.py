@@ -5,18 +5,17 @@ from __future__ import annotations
 import functools
 import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import av
 
 from vsr.color.pixel_formats import FORMATS, PixelFormat
 from vsr.errors import OptionError, OutputError
 from vsr.frames import ChromaLocation, Color, Matrix, Range, Transfer
-from vsr.jobs.options import JobOptions
+from vsr.media.endpoints import Pipe, Target
 from vsr.media.formats import Y4M, Container, Encoder, container_named, find_container, find_encoder
-from vsr.media.pipe import is_pipe
 from vsr.media.read.color_tags import color_of_rgb_as_video
 from vsr.media.read.video_info import VideoInfo
+from vsr.media.write.options import EncodingOptions
 
 __all__ = ["Encoding", "choose_encoding"]
 
@@ -32,33 +31,34 @@ class Encoding:
     color: Color
 
 
-def choose_encoding(info: VideoInfo, output: Path, options: JobOptions, shorter_side: int) -> Encoding:
+def choose_encoding(info: VideoInfo, target: Target, options: EncodingOptions, shorter_side: int) -> Encoding:
     """Choose how to encode a file.
 
     Args:
         info: The video it shows.
-        output: The file, or "-" for stdout.
+        target: The file, or stdout.
         options: The wishes; what they leave open follows from the container and the video.
         shorter_side: Of the output's frames, in pixels.
     """
-    container, default = _container(output, options.format)
+    container, default = _container(target, options.format)
     codec = _encoder_name(options.codec or _default_codec(container, default, info, shorter_side))
-    if is_pipe(output) and options.codec is None:
+    if isinstance(target, Pipe) and options.codec is None:
         codec = container.pipe_encoder or codec
     if container.only_encoder not in (None, codec):
         name = container.shown_name
-        raise OptionError(f"--codec {options.codec}: {name} holds raw video; add --format matroska or nut")
+        raise OptionError(f'`codec="{options.codec}"`: {name} holds raw video; add `format="matroska"` or nut')
     encoder = find_encoder(codec)
     format_ = _choose_pixel_format(encoder, container, info, options.pix_fmt)
     return Encoding(container.name, codec, _encoder_options(encoder, options), format_, _output_color(info, format_))
 
 
-def _container(path: Path, format_: str | None) -> tuple[Container, str]:
+def _container(target: Target, format_: str | None) -> tuple[Container, str]:
     """Return the container that a name, or else a file's suffix, asks for, and FFmpeg's default video encoder for it.
 
-    Raises OptionError and OutputError where there is none that can be written to `path`.
+    Raises OptionError and OutputError where there is none that can be written to the target.
     """
-    if format_ is None and is_pipe(path):
+    path, is_pipe = target.path, isinstance(target, Pipe)
+    if format_ is None and is_pipe:
         format_ = Y4M
     name = container_named(format_) if format_ is not None else None
     remedy = "use .mp4, .mkv, .mov or .webm"
@@ -68,12 +68,16 @@ def _container(path: Path, format_: str | None) -> tuple[Container, str]:
             codec, audio = probe.default_video_codec, probe.default_audio_codec
     except (av.FFmpegError, ValueError) as error:
         if name is not None:
-            raise OptionError(f"--format {format_}: this FFmpeg writes no such format; try matroska or nut") from error
+            raise OptionError(
+                f'`format="{format_}"`: this FFmpeg writes no such format; try matroska or nut'
+            ) from error
         raise OutputError(f"{path}: the suffix '{path.suffix}' names no container; {remedy}") from error
     if codec == "none" or (codec == "png" and audio != "none"):  # audio files hold a PNG cover at most
         raise OutputError(f"{path}: {container.name} does not hold video; {remedy}")
-    if is_pipe(path) and container.needs_seeking:
-        raise OptionError(f"--format {format_}: {container.name} cannot go to a pipe; try matroska, mpegts, nut or y4m")
+    if is_pipe and container.needs_seeking:
+        raise OptionError(
+            f'`format="{format_}"`: {container.name} cannot go to a pipe; try matroska, mpegts, nut or y4m'
+        )
     return container, codec
 
 
@@ -90,7 +94,7 @@ def _encoder_name(codec: str) -> str:
     try:
         return str(av.Codec(codec, "w").name)
     except (av.FFmpegError, ValueError) as error:
-        raise OptionError(f"--codec {codec}: this FFmpeg has no such encoder; 'vsr doctor' lists some") from error
+        raise OptionError(f'`codec="{codec}"`: this FFmpeg has no such encoder; "vsr doctor" lists some') from error
 
 
 @functools.cache
@@ -101,12 +105,12 @@ def _encoder_facts(codec: str) -> tuple[dict[str, tuple[str, ...]], tuple[str, .
     """
     context = av.CodecContext.create(codec, "w")
     if context.type != "video":
-        raise OptionError(f"--codec {codec}: is not a video encoder")
+        raise OptionError(f'`codec="{codec}"`: is not a video encoder')
     names = {option.name: tuple(c.name for c in option.choices) for option in context.supported_options.private}
     return names, tuple(f.name for f in context.codec.video_formats or ())
 
 
-def _encoder_options(encoder: Encoder, options: JobOptions) -> dict[str, str]:
+def _encoder_options(encoder: Encoder, options: EncodingOptions) -> dict[str, str]:
     """Return the options to open an encoder with: those asked for, and the usual quality where none is."""
     codec = encoder.name
     known, _ = _encoder_facts(codec)
@@ -117,16 +121,17 @@ def _encoder_options(encoder: Encoder, options: JobOptions) -> dict[str, str]:
     if options.crf is not None:
         key = next((name for name in ("crf", "cq", "qp") if name in known), None)
         if key is None:
-            raise OptionError(f"--crf: the encoder {codec} has no such option; see --encoder-option")
+            raise OptionError(f"`crf`: the encoder {codec} has no such option; see `encoder_options`")
         if key == "cq" and options.crf < 1:  # which NVENC reads as "as you like"
-            raise OptionError(f"--crf {options.crf:g}: {codec} takes 1 to 51; or try --encoder-option tune=lossless")
+            lossless = '`encoder_options={"tune": "lossless"}`'
+            raise OptionError(f"`crf={options.crf:g}`: {codec} takes 1 to 51; or try {lossless}")
         result[key] = f"{options.crf:g}"
     if options.preset is not None:
         if "preset" not in known:
-            raise OptionError(f"--preset: the encoder {codec} has no such option")
+            raise OptionError(f"`preset`: the encoder {codec} has no such option")
         presets = encoder.presets or known["preset"]
         if presets and options.preset not in presets and not options.preset.lstrip("-").isdecimal():
-            raise OptionError(f"--preset {options.preset}: {codec} has {', '.join(presets)}")
+            raise OptionError(f'`preset="{options.preset}"`: {codec} has {", ".join(presets)}')
         result["preset"] = options.preset
     given = dict(options.encoder_options)
     for name in encoder.parameters.keys() & given.keys():
@@ -139,9 +144,10 @@ def _choose_pixel_format(encoder: Encoder, container: Container, info: VideoInfo
     names = container.pixel_formats or encoder.pixel_formats or _encoder_facts(encoder.name)[1]
     if asked is not None:
         if asked not in FORMATS:
-            raise OptionError(f"--pix-fmt {asked}: not supported; try yuv420p, yuv420p10le or yuv444p")
+            raise OptionError(f'`pix_fmt="{asked}"`: not supported; try yuv420p, yuv420p10le or yuv444p')
         if names and asked not in names:
-            raise OptionError(f"--pix-fmt {asked}: {encoder.name} takes {', '.join(n for n in names if n in FORMATS)}")
+            taken = ", ".join(n for n in names if n in FORMATS)
+            raise OptionError(f'`pix_fmt="{asked}"`: {encoder.name} takes {taken}')
         return FORMATS[asked]
     names = encoder.usual_pixel_formats or names
     candidates = [FORMATS[n] for n in names if n in FORMATS] or [FORMATS["yuv420p"]]

@@ -1,54 +1,56 @@
-"""What becomes of a video whose frames are written as pictures."""
+"""Decide what becomes of a video whose frames are written as image files."""
 
 from __future__ import annotations
 
 from vsr.color.pixel_formats import FORMATS, PixelFormat
 from vsr.errors import OptionError
+from vsr.events import Note, NoteCode
 from vsr.frames import ChromaLocation, Color, Matrix, Range, Transfer
-from vsr.jobs.omissions import file_losses, left_out_streams, output_aspect, sample_losses
+from vsr.jobs.omissions import file_omissions, left_out_streams, output_aspect, sample_omissions
 from vsr.jobs.options import JobOptions
-from vsr.jobs.plan import VideoPlan, choose_size
+from vsr.jobs.plan import VideoPlan, choose_size, input_notes
+from vsr.jobs.source import expected_frames
+from vsr.media.endpoints import Images
 from vsr.media.images import holds_16_bit, holds_alpha
 from vsr.media.read.reader import VideoReader
 from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.encoder import VideoSettings
-from vsr.media.write.image_writer import PictureTarget, is_right_angled
-from vsr.models.cards import ModelCard
+from vsr.media.write.image_writer import is_right_angled
 
-__all__ = ["PICTURES", "plan_pictures"]
+__all__ = ["IMAGES", "plan_images"]
 
-PICTURES = "pictures"  # in the place of a container's name
+IMAGES = "pictures"  # in the place of a container's name
 _OF_VIDEO = ("codec", "crf", "preset", "pix_fmt", "format")
 
-# How pictures are kept on the way to their files, by what they show and their bits.
+# Pixel formats of images on the way to their files, by what they show and their bits.
 _FORMATS = {
     ("gray", 8): "gray", ("gray", 16): "gray16le", ("rgb", 8): "gbrp", ("rgb", 16): "gbrp16le",
     ("alpha", 8): "gbrap", ("alpha", 16): "gbrap16le",
 }  # fmt: skip
 
 
-def plan_pictures(reader: VideoReader, target: PictureTarget, options: JobOptions, card: ModelCard) -> VideoPlan:
-    """Decide samples and size of pictures, and name what they cannot hold."""
-    given = [name for name in _OF_VIDEO if getattr(options, name) is not None]
-    if given or options.encoder_options:
-        raise OptionError(f"--{(given or ['encoder-option'])[0].replace('_', '-')}: is of video, and pictures come out")
+def plan_images(reader: VideoReader, target: Images, options: JobOptions, scale: int) -> VideoPlan:
+    """Decide on samples and size of images, and name what they cannot hold. scale: of the network."""
+    given = [name for name in _OF_VIDEO if getattr(options.encoding, name) is not None]
+    if given or options.encoding.encoder_options:
+        raise OptionError(f"`{(given or ['encoder_options'])[0]}`: is of video, and images come out")
     info, suffix = reader.info, target.suffix.lower()
     depth = 16 if info.color.bit_depth > 8 and holds_16_bit(suffix) else 8
     format_ = FORMATS[_FORMATS[_kind(info, suffix), depth]]
-    width, height = choose_size(options, card, info.width, info.height, (False, False))
+    width, height = choose_size(options.model, scale, info.width, info.height, (False, False))
     settings = VideoSettings(suffix.removeprefix("."), format_, width, height, _color(info, format_))
-    streams = left_out_streams(reader, options.audio, "pictures hold")
-    losses = [f"{s.title}: {s.note}" for s in streams if s.is_loss]
-    losses += file_losses(reader, "pictures hold")
-    losses += _frame_losses(info, settings, suffix)
-    notes = [f"{s.title}: {s.note}" for s in streams if not s.is_loss]
+    streams = left_out_streams(reader, options.encoding.audio, "pictures hold")
+    omissions = [f"{s.title}: {s.note}" for s in streams if s.is_omission]
+    omissions += file_omissions(reader, "pictures hold")
+    omissions += _frame_omissions(info, settings, suffix)
+    notes = [Note(NoteCode.STREAM, f"{s.title}: {s.note}") for s in streams if not s.is_omission]
     if reader.sequence is None:
-        notes.append("pictures hold no times: only the order of the frames is kept")
+        notes.append(Note(NoteCode.TIMESTAMPS, "pictures hold no times: only the order of the frames is kept"))
     if info.untagged and not info.color.is_rgb:
-        notes.append(f"the video has no colour tags; read as {info.color.matrix.name}")
+        notes.append(Note(NoteCode.INPUT, f"the video has no colour tags; read as {info.color.matrix.name}"))
     if reader.is_deinterlaced:
-        notes.append("deinterlaced by bwdif, a frame for a frame (--deinterlace off leaves it)")
-    return VideoPlan(settings, tuple(streams), PICTURES, tuple(notes), tuple(losses))
+        notes += input_notes(reader)
+    return VideoPlan(settings, tuple(streams), IMAGES, expected_frames(reader), tuple(notes), tuple(omissions))
 
 
 def _kind(info: VideoInfo, suffix: str) -> str:
@@ -63,14 +65,16 @@ def _color(info: VideoInfo, format_: PixelFormat) -> Color:
     return Color(matrix, source.primaries, source.transfer, Range.FULL, location, format_.bit_depth)
 
 
-def _frame_losses(info: VideoInfo, settings: VideoSettings, suffix: str) -> list[str]:
-    losses = [f"{name} of the video cannot be carried over" for name in info.side_data_not_carried]
-    losses += sample_losses(info.pixel_format, settings.pixel_format, suffix)
+def _frame_omissions(info: VideoInfo, settings: VideoSettings, suffix: str) -> list[str]:
+    omissions = [f"{name} of the video cannot be carried over" for name in info.side_data_not_carried]
+    omissions += sample_omissions(info.pixel_format, settings.pixel_format, suffix)
     aspect = output_aspect(info, settings.width, settings.height)
     if aspect not in (None, 1):
-        losses.append(f"the sample aspect ratio {aspect} is left out: pictures have square samples")
+        omissions.append(f"the sample aspect ratio {aspect} is left out: pictures have square samples")
     if info.display_matrix and not is_right_angled(info.display_matrix):
-        losses.append(f"the rotation by {info.rotation_degrees} degrees is left out: pictures turn by quarters")
+        omissions.append(f"the rotation by {info.rotation_degrees} degrees is left out: pictures turn by quarters")
     if settings.color.transfer in (Transfer.PQ, Transfer.HLG):
-        losses.append(f"that the samples are HDR ({settings.color.transfer.name}) is left out: pictures cannot say so")
-    return losses
+        omissions.append(
+            f"that the samples are HDR ({settings.color.transfer.name}) is left out: pictures cannot say so"
+        )
+    return omissions

@@ -1,4 +1,4 @@
-"""What is done of a long job: a folder beside its output, with the finished segments and a journal of them."""
+"""Keep the finished segments of a long job, and a journal of them, in a folder beside its output."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from filelock import FileLock, Timeout
 
 from vsr.backends.engine import Precision
 from vsr.errors import OutputError, reason
+from vsr.media.endpoints import File, Target
 from vsr.media.read.reader import FramePosition
 from vsr.media.write.segments import Segment
 
-__all__ = ["Done", "Journal", "work_folder"]
+__all__ = ["Done", "Journal", "is_in_place", "work_folder"]
 
 _JOURNAL, _LOCK = "journal.jsonl", "lock"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,20 @@ class Done:
 
 
 def work_folder(output: Path) -> Path:
-    """Where the segments of an output gather: hidden, beside it."""
+    """Return the folder in which the segments of an output gather: hidden, beside it."""
     return output.with_name(f".{output.name}.vsr-unfinished")
+
+
+def is_in_place(target: Target) -> bool:
+    """Tell whether an output was put in its place by a job that was stopped before it could clear up."""
+    if not isinstance(target, File) or not target.path.exists():
+        return False
+    try:
+        lines = (work_folder(target.path) / _JOURNAL).read_text("utf-8").splitlines()
+        joined = [json.loads(line).get("inode") for line in lines if '"inode"' in line]
+    except (OSError, ValueError, AttributeError):
+        return False
+    return target.path.stat().st_ino in joined
 
 
 class Journal:
@@ -167,7 +180,7 @@ class Journal:
             self._inode = next((line["inode"] for line in lines if "inode" in line), None)
             self.done = [self._done(line) for line in lines if "segment" in line]
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise OutputError(f"{self.folder / _JOURNAL}: is damaged; --no-resume starts anew") from error
+            raise OutputError(f"{self.folder / _JOURNAL}: is damaged; `resume=False` starts anew") from error
 
     def _check_job(self, head: Mapping[str, Any]) -> None:
         before = head["job"] if head.get("format") == _FORMAT else {"version": "another"}
@@ -175,7 +188,7 @@ class Journal:
         if names:
             raise OutputError(
                 f"{self.output}: an unfinished job lies in {self.folder.name}, with another {', '.join(names)}; "
-                "give what it was begun with to go on, or --no-resume to start anew"
+                "give what it was begun with to go on, or `resume=False` to start anew"
             )
 
     def _done(self, line: Mapping[str, Any]) -> Done:

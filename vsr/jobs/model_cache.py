@@ -1,99 +1,172 @@
-"""Load the model of a job, and keep it for the next."""
+"""Load the models of jobs, and keep the last one for the next job."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import nn
 
+from vsr.backends.installed import Backend
 from vsr.backends.onnx_model import OnnxFile
-from vsr.backends.select import choose_place
-from vsr.events import OnNote
-from vsr.jobs.options import JobOptions
+from vsr.backends.select import Place
+from vsr.errors import ModelError
+from vsr.events import Note, NoteCode, OnNote
 from vsr.jobs.plan import choose_model
 from vsr.models.cards import ModelCard
 from vsr.models.fidelity import load_between
-from vsr.pipeline.loading import load_card_and_net, upscaler_of_net
+from vsr.pipeline.loading import ModelOptions, load_card_and_net, upscaler_of_net
 from vsr.pipeline.upscaler import Upscaler
 
-__all__ = ["KeptModel", "LoadUpscaler", "load_upscaler"]
+__all__ = ["GivenModel", "ModelCache", "ModelChoice", "ModelSource"]
 
 
-class LoadUpscaler(Protocol):
-    """What `load_upscaler` does, or something in its place."""
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """A model that was chosen for a job, and where it runs.
 
-    def __call__(
-        self,
-        options: JobOptions,
-        width: int,
-        height: int,
-        note: OnNote,
-        *,
-        num_frames: int | None,
-        is_picture: bool = False,
-    ) -> Upscaler: ...
-
-
-def load_upscaler(
-    options: JobOptions, width: int, height: int, note: OnNote, *, num_frames: int | None, is_picture: bool = False
-) -> Upscaler:
-    """The model of a job's options, ready for frames of that size; says which it is and why.
-
-    num_frames: how many are expected, which decides what is worth preparing; None where that is not known.
+    model: its name, or the path of its file.  fidelity: as in `ModelOptions`.
+    title: the name on its card.  sha256: of its weights, or of its file; empty for interpolated weights.
+    scale: output pixels per input pixel.  num_parameters: weights of the network.
+    device, backend, accelerator: the place, in the words of `Place`.  precision, tile: as in `ModelOptions`.
     """
-    card: ModelCard
-    net: nn.Module | OnnxFile
-    if options.fidelity is not None:
-        card, net = load_between(options.fidelity)
-        reason = "as asked"
-    else:
-        device = choose_place(options.device, options.backend).device
-        model, reason = choose_model(options, width, height, device, is_picture=is_picture)
-        card, net = load_card_and_net(model)
-    note(f"model {card.name} ({reason})")
-    return upscaler_of_net(
-        card,
-        net,
-        device=options.device,
-        precision=options.precision,
-        backend=options.backend,
-        tile=options.tile,
-        num_pixels=(math.inf if num_frames is None else num_frames) * width * height,
-        note=note,
-    )
+
+    model: str
+    fidelity: float | None
+    title: str
+    sha256: str
+    scale: int
+    num_parameters: int
+    device: str
+    backend: Backend
+    accelerator: str
+    precision: str
+    tile: int | None
+
+    @property
+    def place(self) -> Place:
+        """Where the network runs."""
+        return Place(torch.device(self.device), self.backend, self.accelerator)
 
 
-class KeptModel:
-    """Loads the models of jobs, and keeps the last one for the next job with frames of the same size.
+class ModelSource(Protocol):
+    """Chooses a job's model and loads it."""
 
-    Takes the place of `load_upscaler`. The precision is checked on the first batch of every job all the same.
+    def choose(
+        self, options: ModelOptions, place: Place, width: int, height: int, note: OnNote, *, is_image: bool
+    ) -> ModelChoice: ...
+
+    def load(self, choice: ModelChoice, num_pixels: float, note: OnNote) -> Upscaler: ...
+
+
+class ModelCache:
+    """Chooses and loads models, and keeps the last one for jobs that ask for the same.
+
+    A kept model stands for all that makes it: the name or file, with its weights, the place, precision and tile. The
+    precision is checked on the first batch of every job all the same.
     """
 
     def __init__(self) -> None:
+        self._card_and_net: tuple[ModelCard, nn.Module | OnnxFile] | None = None
+        self._net_key: tuple[object, ...] = ()
         self._upscaler: Upscaler | None = None
-        self._use: tuple[object, ...] = ()
+        self._choice: ModelChoice | None = None
+        self._num_pixels = 0.0
 
-    def __call__(
-        self,
-        options: JobOptions,
-        width: int,
-        height: int,
-        note: Callable[[str], None],
-        *,
-        num_frames: int | None,
-        is_picture: bool = False,
-    ) -> Upscaler:
-        use = (width, height, is_picture)
-        if self._upscaler is not None and use == self._use:
+    def choose(
+        self, options: ModelOptions, place: Place, width: int, height: int, note: OnNote, *, is_image: bool
+    ) -> ModelChoice:
+        """Choose the model for frames of that size in pixels, and note which it is and why."""
+        if options.fidelity is not None:
+            model, reason = "auto", "as asked"
+        else:
+            model, reason = choose_model(options, width, height, place.device, is_image=is_image)
+        card, sha256 = self._read(model, options.fidelity)
+        note(Note(NoteCode.MODEL, f"model {card.name} ({reason})"))
+        return _choice(card, sha256, model, options, place)
+
+    def load(self, choice: ModelChoice, num_pixels: float, note: OnNote) -> Upscaler:
+        """Load a model that was chosen, or give the one that is kept.
+
+        num_pixels: input pixels of all frames of the job, by which "auto" weighs a backend's start; infinite where
+            their number is not known. A model that was loaded for less is loaded again, as it may have been too short
+            a job for the fastest backend.
+        Raises ModelError where the weights are not those that were chosen.
+        """
+        if self._upscaler is not None and choice == self._choice and num_pixels <= self._num_pixels:
             self._upscaler.check_again()
             return self._upscaler
-        self.forget()  # before the next one takes memory
-        self._use = use
-        self._upscaler = load_upscaler(options, width, height, note, num_frames=num_frames, is_picture=is_picture)
+        self._upscaler = None  # before the next one takes memory
+        card, sha256 = self._read(choice.model, choice.fidelity)
+        if sha256 != choice.sha256:
+            raise ModelError(f"{choice.model}: the weights are not those that the job was made with; make it again")
+        assert self._card_and_net is not None
+        self._upscaler = upscaler_of_net(
+            card,
+            self._card_and_net[1],
+            place=choice.place,
+            precision=choice.precision,
+            tile=choice.tile,
+            num_pixels=num_pixels,
+            note=note,
+        )
+        self._choice, self._num_pixels = choice, num_pixels
         return self._upscaler
 
     def forget(self) -> None:
         """Load anew next time, as after an error that may be the engine's."""
-        self._upscaler = None
+        self._upscaler = self._choice = self._card_and_net = None
+
+    def _read(self, model: str, fidelity: float | None) -> tuple[ModelCard, str]:
+        """Read a model, unless it is the one that was read last; return its card and checksum."""
+        file = Path(model)
+        digest = _sha256(file) if fidelity is None and file.is_file() else ""
+        key = (model, fidelity, digest)
+        if self._card_and_net is None or key != self._net_key:
+            self.forget()
+            self._card_and_net = load_between(fidelity) if fidelity is not None else load_card_and_net(model)
+            self._net_key = key
+        card = self._card_and_net[0]
+        return card, digest or card.sha256
+
+
+class GivenModel:
+    """Stands in for a `ModelCache` with a model that is loaded already, whatever is asked for."""
+
+    def __init__(self, upscaler: Upscaler) -> None:
+        self._upscaler = upscaler
+
+    def choose(
+        self, options: ModelOptions, place: Place, width: int, height: int, note: OnNote, *, is_image: bool
+    ) -> ModelChoice:
+        """Describe the model that was given."""
+        card = self._upscaler.card
+        return _choice(card, card.sha256, options.model, options, Place(self._upscaler.device, place.backend))
+
+    def load(self, choice: ModelChoice, num_pixels: float, note: OnNote) -> Upscaler:
+        """Return the model that was given."""
+        return self._upscaler
+
+
+def _choice(card: ModelCard, sha256: str, model: str, options: ModelOptions, place: Place) -> ModelChoice:
+    return ModelChoice(
+        model,
+        options.fidelity,
+        card.name,
+        sha256,
+        card.scale,
+        card.num_parameters,
+        str(place.device),
+        place.backend,
+        place.accelerator,
+        options.precision,
+        options.tile,
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,28 +9,32 @@ from pathlib import Path
 
 from vsr.errors import OptionError, OutputError
 from vsr.files import check_target, naming_output, write_file
-from vsr.jobs.options import JobOptions
-from vsr.media.image_sequence import is_one_picture
+from vsr.jobs.options import OutputPolicy
+from vsr.media.endpoints import File, Source, Target, parse_source
 from vsr.quality.provenance import describe_run
 from vsr.quality.reference import FrameQuality
 
 __all__ = ["JobReport", "check_report", "reported", "write_job_report"]
 
 
-def check_report(options: JobOptions, source: Path, output: Path) -> None:
+def check_report(policy: OutputPolicy, source: Source, target: Target) -> None:
     """Refuse, before any work, a report that cannot or must not be written, and a target that is the reference."""
-    reference, report = options.reference, options.report
+    reference, report = policy.reference, policy.report
     if report is not None:
-        check_target(report, options.overwrite, source)
-        if report.absolute() == output.absolute():
-            raise OptionError(f"--report {report}: is the output's name; give another")
+        check_target(report, policy.overwrite, source.path)
+        if report.absolute() == target.path.absolute():
+            raise OptionError(f'`report="{report}"`: is the output\'s name; give another')
     if reference is None:
         return
-    if is_one_picture(reference) != is_one_picture(source):
-        raise OptionError(f"--reference {reference}: compare a video with a video, or a picture with a picture")
-    for target in (output, report):
-        if target is not None and target.exists() and reference.exists() and target.samefile(reference):
-            raise OutputError(f"{target}: is the reference; give another name")
+    if _is_image(parse_source(reference)) != _is_image(source):
+        raise OptionError(f'`reference="{reference}"`: compare a video with a video, or a picture with a picture')
+    for path in (target.path, report):
+        if path is not None and path.exists() and reference.exists() and path.samefile(reference):
+            raise OutputError(f"{path}: is the reference; give another name")
+
+
+def _is_image(end: Source) -> bool:
+    return isinstance(end, File) and end.is_image
 
 
 def write_job_report(path: Path, source: Path, summary: Mapping[str, object], quality: FrameQuality | None) -> None:
@@ -48,7 +52,7 @@ def write_job_report(path: Path, source: Path, summary: Mapping[str, object], qu
 
 @dataclass(frozen=True, slots=True)
 class JobReport:
-    """What a finished job did.
+    """The result of a finished job.
 
     stage_seconds: busy time of each stage; they overlap, so their sum can exceed `seconds`.
     reused_share: the part of all frames' pixels, 0 to 1, that the network did not compute anew; None where
@@ -70,7 +74,7 @@ class JobReport:
     num_frames_before: int = 0
 
     def summary(self) -> dict[str, object]:
-        """As JSON has it: the last line of --progress json, and the head of a report."""
+        """Give it as JSON has it: the last line of `vsr enhance --progress json`, and the head of a report."""
         return {
             "output": str(self.output),
             "model": self.model,
@@ -85,10 +89,10 @@ class JobReport:
         }
 
 
-def reported(report: JobReport, quality: FrameQuality | None, source: Path, options: JobOptions) -> JobReport:
-    """The report with what was measured in it, also in the file that was asked for."""
+def reported(report: JobReport, quality: FrameQuality | None, source: Source, path: Path | None) -> JobReport:
+    """Put the measured quality into a report, and write it to a file, if one is asked for."""
     if quality is not None:
         report = replace(report, mean_psnr_db=quality.mean_psnr_db)
-    if options.report is not None:
-        write_job_report(options.report, source, report.summary(), quality)
+    if path is not None:
+        write_job_report(path, source.path, report.summary(), quality)
     return report

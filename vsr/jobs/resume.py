@@ -1,4 +1,4 @@
-"""Go on with long jobs that were stopped: decide which are resumable, and find the place."""
+"""Go on with long jobs that were stopped: decide which can be, and find the place."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from vsr.errors import InputError, OptionError
-from vsr.events import OnNote
-from vsr.files import check_target
+from vsr.events import Note, NoteCode, OnNote
 from vsr.frames import FrameBatch
+from vsr.jobs.job import Job
 from vsr.jobs.journal import Journal, work_folder
-from vsr.jobs.options import JobOptions
+from vsr.jobs.open_job import OpenVideo
+from vsr.jobs.plain import to_plain
 from vsr.jobs.plan import VideoPlan
 from vsr.jobs.segmented_sink import InPlace, SegmentedSink
-from vsr.jobs.source import expected_frames, open_source
+from vsr.jobs.source import open_source
+from vsr.media.endpoints import Images, Pipe
 from vsr.media.formats import find_container
-from vsr.media.pipe import is_pipe
 from vsr.media.read.reader import Chunk, VideoReader
 from vsr.media.write.segments import check_segment
 from vsr.pipeline.color_path import Target
@@ -34,160 +35,142 @@ _FEWEST_FRAMES, _MOST_FRAMES = 48, 240  # of a segment; encoders by themselves s
 _MACS_NEVER_LONG = 1e12  # whole jobs, by weights and input pixels; no machine takes ten minutes for less
 
 
-def open_journal(
-    source: Path,
-    output: Path,
-    options: JobOptions,
-    reader: VideoReader,
-    upscaler: Upscaler,
-    plan: VideoPlan,
-    batch_size: int,
-    note: OnNote,
-) -> Journal | None:
-    """The journal of a job that is to be resumable; None for one that is not.
+def open_journal(opened: OpenVideo) -> Journal | None:
+    """Open the journal of a job that is to be resumable; None for one that is not.
 
     It is where that was asked for, where an unfinished job lies beside the output, or where the job will be long.
     """
-    folder = work_folder(output)
-    if options.resume is False:
+    job, note = opened.job, opened.note
+    folder, asked = work_folder(job.target.path), job.policy.resume
+    if asked is False:
         if folder.exists():
-            note(f"the unfinished job in {folder.name} is removed, as asked")
+            note(Note(NoteCode.RESUME, f"the unfinished job in {folder.name} is removed, as asked"))
             shutil.rmtree(folder, ignore_errors=True)
         return None
-    obstacle = _obstacle(output, options, reader, plan)
+    obstacle = _obstacle(job, opened.plan)
     if obstacle is not None:
-        if options.resume:
-            raise OptionError(f"--resume: {obstacle}")
+        if asked:
+            raise OptionError(f"`resume`: {obstacle}")
         return None
-    if not (options.resume or folder.exists() or _is_long(options, reader, upscaler, plan, batch_size, note)):
+    if not (asked or folder.exists() or _is_long(opened)):
         return None
-    job = _identity(source, reader, options, upscaler, plan, batch_size)
-    return Journal(output, job, _num_frames_per_segment(reader, upscaler, batch_size))
+    return Journal(job.target.path, _identity(opened), _num_frames_per_segment(opened))
 
 
-def _obstacle(output: Path, options: JobOptions, reader: VideoReader, plan: VideoPlan) -> str | None:
-    if reader.pipe is not None or is_pipe(output):
+def _obstacle(job: Job, plan: VideoPlan) -> str | None:
+    if isinstance(job.source, Pipe) or isinstance(job.target, Pipe):
         return "what went through a pipe cannot be had again; name a file"
-    if options.reference is not None:
-        return "does not go with --reference, which needs all frames in one run"
+    if job.policy.reference is not None:
+        return "does not go with `reference`, which needs all frames in one run"
     if not find_container(plan.container).is_joinable:
         return f"segments cannot be joined in {plan.container}; use .mp4, .mkv, .mov, .webm or .ts"
     return None
 
 
-def _identity(
-    source: Path, reader: VideoReader, options: JobOptions, upscaler: Upscaler, plan: VideoPlan, batch_size: int
-) -> dict[str, Any]:
-    """All that the frames depend on, by names that a message can use."""
-    card, settings = upscaler.card, plan.settings
-    statuses = [file.stat() for file in ([source] if reader.sequence is None else reader.sequence.files)]
+def _identity(opened: OpenVideo) -> dict[str, Any]:
+    """Collect all that the frames depend on, by names that a message can use."""
+    job, settings = opened.job, to_plain(opened.plan.settings)
+    files = job.source.files if isinstance(job.source, Images) else [job.source.path]
+    statuses = [file.stat() for file in files]
+    source = job.input
     return {
         "input": [
-            *(str(source.absolute()), repr(options.source_format), len(statuses)),
+            *(str(job.source.path.absolute()), to_plain(source.format), list(source.maps), len(statuses)),
             *(sum(s.st_size for s in statuses), max(s.st_mtime_ns for s in statuses)),
         ],
-        "model": [card.name, card.sha256, *_file_facts(options.model)],
-        "backend": options.backend,
-        "device": str(upscaler.device),
-        "precision": options.precision,
-        "batch": [batch_size, options.tile],
-        "part": [str(options.start_seconds), str(options.duration_seconds)],
-        "deinterlacing": options.deinterlace,
-        "encoder": [settings.codec, settings.options, settings.pixel_format.name, repr(settings.color)],
-        "size": [settings.width, settings.height, str(settings.sample_aspect_ratio)],
-        "streams": [f"{stream.title}: {stream.action}" for stream in plan.streams],
+        "model": [job.model.title, job.model.sha256],
+        "backend": job.model.backend,
+        "device": str(opened.upscaler.device),
+        "precision": job.model.precision,
+        "batch": [job.batch, job.model.tile],
+        "part": to_plain([source.start_seconds, source.duration_seconds]),
+        "deinterlacing": source.deinterlace,
+        "encoder": [settings[name] for name in ("codec", "options", "pixel_format", "color")],
+        "size": [settings[name] for name in ("width", "height", "sample_aspect_ratio")],
+        "streams": [f"{stream.title}: {stream.action}" for stream in opened.plan.streams],
     }
 
 
-def _file_facts(model: str) -> list[int]:
-    path = Path(model)
-    return [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else []
-
-
-def _num_frames_per_segment(reader: VideoReader, upscaler: Upscaler, batch_size: int) -> int:
-    """Whole batches, and the same number in every run, or segments would be cut elsewhere."""
-    macs = max(1.0, upscaler.card.num_parameters * reader.info.width * reader.info.height)
+def _num_frames_per_segment(opened: OpenVideo) -> int:
+    """Choose whole batches, and the same number in every run, or segments would be cut elsewhere."""
+    info, batch = opened.reader.info, opened.job.batch
+    macs = max(1.0, opened.upscaler.card.num_parameters * info.width * info.height)
     frames = min(max(_MACS_PER_SEGMENT / macs, _FEWEST_FRAMES), _MOST_FRAMES)
-    return max(1, round(frames / batch_size)) * batch_size
+    return max(1, round(frames / batch)) * batch
 
 
-def _is_long(
-    options: JobOptions, reader: VideoReader, upscaler: Upscaler, plan: VideoPlan, batch_size: int, note: OnNote
-) -> bool:
-    """Whether the job is predicted to take more than ten minutes, by a trial of the network on the first frame."""
-    num_frames, info = expected_frames(reader), reader.info
+def _is_long(opened: OpenVideo) -> bool:
+    """Predict whether the job takes more than ten minutes, by a trial of the network on the first frame."""
+    num_frames, info, upscaler = opened.plan.num_frames, opened.reader.info, opened.upscaler
     if num_frames is None:
         return False
     if num_frames * upscaler.card.num_parameters * info.width * info.height < _MACS_NEVER_LONG:
         return False
-    seconds = num_frames * seconds_per_frame(upscaler, reader.first_batch(batch_size), target_of(plan))
+    batch = opened.reader.first_batch(opened.job.batch)
+    seconds = num_frames * seconds_per_frame(upscaler, batch, target_of(opened.plan))
     if seconds <= LONG_JOB_SECONDS:
         return False
-    note(
+    text = (
         f"this will take about {seconds / 60:.0f} minutes; if it is stopped, the same command goes on where it was "
-        "(--no-resume: it does not)"
+        "(`resume=False`: it does not)"
     )
+    opened.note(Note(NoteCode.RESUME, text))
     return True
 
 
 def target_of(plan: VideoPlan) -> Target:
-    """What the upscaler is to make of the frames."""
+    """Return the size, samples and colour that the upscaler is to make."""
     settings = plan.settings
     return Target(settings.width, settings.height, settings.pixel_format, settings.color)
 
 
 @contextmanager
-def resumed(
-    journal: Journal,
-    source: Path,
-    options: JobOptions,
-    reader: VideoReader,
-    upscaler: Upscaler,
-    batch_size: int,
-    note: OnNote,
-) -> Iterator[tuple[Iterator[Chunk], Sink]]:
-    """Both ends of a job that can be stopped: the chunks that are not done yet, and where they go.
+def resumed(journal: Journal, opened: OpenVideo) -> Iterator[tuple[Iterator[Chunk], Sink]]:
+    """Open both ends of a job that can be stopped: the chunks that are not done yet, and the sink of the rest.
 
-    reader: of the source, of which nothing was read yet.
+    opened: its reader has read nothing yet.
     """
     with ExitStack() as stack:
         stack.enter_context(journal)
         if journal.is_in_place:
-            note("the output was complete already")
+            opened.note(Note(NoteCode.RESUME, "the output was complete already"))
             yield iter(()), InPlace(journal)
             return
-        check_target(journal.output, options.overwrite, source)
-        stack.callback(_say_what_is_kept, journal, note)
-        reader = stack.enter_context(_going_on(reader, journal, source, options, note))
-        sink = SegmentedSink(journal, source, options, reader, upscaler)
+        stack.callback(_say_what_is_kept, journal, opened.note)
+        opened = replace(opened, reader=stack.enter_context(_going_on(journal, opened)))
+        sink = SegmentedSink(journal, opened)
         stack.callback(sink.abort)
-        yield sink.marked(reader.chunks(batch_size)), sink
+        yield sink.marked(opened.reader.chunks(opened.job.batch)), sink
 
 
 def _say_what_is_kept(journal: Journal, note: OnNote) -> None:
     if journal.done and not journal.is_over:
-        note(f"{journal.num_frames} frames are done and kept; the same command goes on from there")
+        text = f"{journal.num_frames} frames are done and kept; the same command goes on from there"
+        note(Note(NoteCode.RESUME, text))
 
 
-def _going_on(reader: VideoReader, journal: Journal, source: Path, options: JobOptions, note: OnNote) -> VideoReader:
-    """A reader that hands out the frames after those that are done: `reader`, or where it cannot, another.
+def _going_on(journal: Journal, opened: OpenVideo) -> VideoReader:
+    """Return a reader of the frames after those that are done: the one that is open or, where it cannot, another.
 
     Raises InputError where the last frame that is done is not found again.
     """
+    job, note = opened.job, opened.note
     if not journal.done:
-        return reader
+        return opened.reader
     for done in journal.done:
         check_segment(done.segment)
     last = journal.done[-1]
-    note(f"going on after {journal.num_frames} frames that are done")
-    if not last.num_damaged and reader.skip_through(last.last, search=True):
-        return reader
-    note("the place cannot be searched for: decoding from the start")
-    again = open_source(source, options)
+    note(Note(NoteCode.RESUME, f"going on after {journal.num_frames} frames that are done"))
+    if not last.num_damaged and opened.reader.skip_through(last.last, search=True):
+        return opened.reader
+    note(Note(NoteCode.RESUME, "the place cannot be searched for: decoding from the start"))
+    again = open_source(job.source, job.input, job.model.place)
     if again.skip_through(last.last, search=False):
         return again
     again.close()
-    raise InputError(f"{source}: does not have the frames that the unfinished job began with; --no-resume starts anew")
+    raise InputError(
+        f"{job.source}: does not have the frames that the unfinished job began with; `resume=False` starts anew"
+    )
 
 
 def seconds_per_frame(upscaler: Upscaler, batch: FrameBatch, target: Target) -> float:

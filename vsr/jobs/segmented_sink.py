@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from vsr.jobs.journal import Done, Journal
-from vsr.jobs.options import JobOptions
-from vsr.jobs.plan import VideoPlan, plan_video
+from vsr.jobs.open_job import OpenVideo
 from vsr.jobs.source import open_source
 from vsr.media.read.reader import Chunk, FramePosition, VideoReader
 from vsr.media.write.segments import JoinedWriter, SegmentWriter
-from vsr.pipeline.upscaler import Upscaler
 
 __all__ = ["InPlace", "SegmentedSink"]
 
 
 class InPlace:
-    """The sink of a job of which nothing is left to do but to clear away."""
+    """The sink of a job that is complete but for clearing up."""
 
     num_damaged = num_damaged_audio = num_lost_chapters = 0
 
@@ -40,13 +37,10 @@ class InPlace:
 class SegmentedSink:
     """Encodes frames to segments, records them, and joins them with the other streams of the source."""
 
-    def __init__(
-        self, journal: Journal, source: Path, options: JobOptions, reader: VideoReader, upscaler: Upscaler
-    ) -> None:
-        """reader: stands after the frames that are done."""
-        self._journal, self._source, self._options = journal, source, options
-        self._reader, self._upscaler = reader, upscaler
-        self._settings = self._plan(reader).settings
+    def __init__(self, journal: Journal, opened: OpenVideo) -> None:
+        """opened: its reader stands after the frames that are done."""
+        self._journal, self._job, self._plan = journal, opened.job, opened.plan
+        self._reader, self._upscaler = opened.reader, opened.upscaler
         self._num_damaged_before = journal.done[-1].num_damaged if journal.done else 0
         self._pts_before = sorted(pts for done in journal.done for pts in done.segment.pts)
         self._marks: dict[int, tuple[FramePosition, int]] = {}  # by the number of frames up to there
@@ -54,10 +48,7 @@ class SegmentedSink:
         self._joined: JoinedWriter | None = None
         self._joining: VideoReader | None = None
         if journal.done:
-            upscaler.go_on_in(journal.done[-1].precision)
-
-    def _plan(self, reader: VideoReader) -> VideoPlan:
-        return plan_video(reader, self._journal.output, self._options, self._upscaler.card)
+            self._upscaler.go_on_in(journal.done[-1].precision)
 
     @property
     def num_frames(self) -> int:
@@ -77,7 +68,7 @@ class SegmentedSink:
         return self._joined.num_lost_chapters if self._joined else 0
 
     def marked(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-        """The chunks as they are; takes down by what the last frame of each segment can be found again."""
+        """Pass the chunks on as they are, and note how the last frame of each segment can be found again."""
         num_frames, last = self._journal.num_frames, None
         for chunk in chunks:
             if chunk.batch is not None:
@@ -94,7 +85,7 @@ class SegmentedSink:
         if chunk.batch is None:
             return
         if self._segment is None:
-            self._segment = SegmentWriter(self._journal.next_path, self._settings, self._reader.info)
+            self._segment = SegmentWriter(self._journal.next_path, self._plan.settings, self._reader.info)
         self._segment.encode(chunk.batch)
         if self._segment.num_frames >= self._journal.num_frames_per_segment:
             self._finish_segment(self._segment)
@@ -110,8 +101,8 @@ class SegmentedSink:
         if self._segment is not None:
             self._finish_segment(self._segment)
         output = self._journal.output
-        self._joining = reader = open_source(self._source, self._options)
-        plan, segments = self._plan(reader), [done.segment for done in self._journal.done]
+        plan, segments = self._plan, [done.segment for done in self._journal.done]
+        self._joining = reader = open_source(self._job.source, self._job.input, self._job.model.place)
         partial = self._journal.folder / f"joined{output.suffix}"
         self._joined = JoinedWriter(output, reader, plan.settings, plan.streams, segments, partial, plan.container)
         self._joined.write_all(reader)

@@ -1,4 +1,4 @@
-"""Where a job's frames go: a file, stdout, or pictures. What is allowed, what is planned, and what writes it."""
+"""Open the writer of a job's output: a file, stdout, or image files."""
 
 from __future__ import annotations
 
@@ -8,65 +8,55 @@ from pathlib import Path
 
 from vsr.errors import OptionError, OutputError
 from vsr.files import check_target
-from vsr.jobs.image_plan import plan_pictures
-from vsr.jobs.options import JobOptions
-from vsr.jobs.plan import VideoPlan, plan_video
+from vsr.jobs.plan import VideoPlan
+from vsr.media.endpoints import File, Images, Pipe, Source, Target
 from vsr.media.formats import Y4M
-from vsr.media.image_sequence import is_image
-from vsr.media.pipe import PipeWriter, is_pipe
+from vsr.media.pipe import PipeWriter
 from vsr.media.read.reader import VideoReader
 from vsr.media.write.container_writer import VideoWriter
-from vsr.media.write.image_writer import PictureWriter, check_pictures, picture_target
+from vsr.media.write.image_writer import PictureWriter, check_pictures
 from vsr.media.write.pipe_writer import PipeVideoWriter
 from vsr.media.write.y4m_writer import Y4mWriter
-from vsr.models.cards import ModelCard
 from vsr.pipeline.stages import Sink
 
-__all__ = ["check_output", "open_sink", "plan_output"]
+__all__ = ["check_output", "open_sink"]
 
 
-def check_output(output: Path, overwrite: bool, source: Path, reader: VideoReader) -> None:
+def check_output(target: Target, overwrite: bool, source: Source) -> None:
     """Refuse an output that cannot or must not be written, before any work is done."""
-    if is_pipe(output):
+    if isinstance(target, Pipe):
         return
-    pictures = picture_target(output, reader.sequence)
-    if pictures is not None:
-        check_pictures(pictures, overwrite, reader.sequence)
-    elif is_image(output):
-        what = "a video goes in" if reader.sequence is None else "several pictures go in"
-        raise OptionError(
-            f"{output}: {what}; name a video to come out (.mp4, .mkv, .mov, .webm), or pictures (%06d.png)"
-        )
-    elif output.is_dir():
-        raise OutputError(f"{output}: is a folder; name a file in it, or pictures ({output / '%06d.png'})")
-    else:
-        check_target(output, overwrite, source)
-
-
-def plan_output(reader: VideoReader, output: Path, options: JobOptions, card: ModelCard) -> VideoPlan:
-    """Decide what becomes of a video, or of the pictures that are read as one."""
-    pictures = picture_target(output, reader.sequence)
-    if pictures is not None:
-        return plan_pictures(reader, pictures, options, card)
-    return plan_video(reader, output, options, card)
+    path = target.path
+    if isinstance(target, Images):
+        check_pictures(target, overwrite, source)
+        return
+    is_of_image = isinstance(source, Pipe) or (isinstance(source, File) and source.is_image)
+    if target.is_image and not is_of_image:
+        what = "several pictures go in" if isinstance(source, Images) else "a video goes in"
+        raise OptionError(f"{path}: {what}; name a video to come out (.mp4, .mkv, .mov, .webm), or pictures (%06d.png)")
+    if path.is_dir() and not target.is_image:
+        raise OutputError(f"{path}: is a folder; name a file in it, or pictures ({path / '%06d.png'})")
+    check_target(path, overwrite, source.path)
 
 
 @contextmanager
-def open_sink(output: Path, pipe: PipeWriter | None, reader: VideoReader, plan: VideoPlan) -> Iterator[Sink]:
-    """What takes the frames; what it has not put in place is gone when the block is left. pipe: stdout, if it is."""
-    sink = _sink(output, pipe, reader, plan)
+def open_sink(target: Target, pipe: PipeWriter | None, reader: VideoReader, plan: VideoPlan) -> Iterator[Sink]:
+    """Open the writer that takes the frames; unless it has put them in place, nothing is left after the block.
+
+    pipe: stdout, if it is the target.
+    """
+    sink = _sink(target, pipe, reader, plan)
     try:
         yield sink
     finally:
         sink.abort()
 
 
-def _sink(output: Path, pipe: PipeWriter | None, reader: VideoReader, plan: VideoPlan) -> Sink:
-    pictures = picture_target(output, reader.sequence)
-    if pictures is not None:
-        return PictureWriter(pictures, reader, plan.settings)
+def _sink(target: Target, pipe: PipeWriter | None, reader: VideoReader, plan: VideoPlan) -> Sink:
+    if isinstance(target, Images):
+        return PictureWriter(target, reader, plan.settings)
     if plan.container == Y4M:
-        return Y4mWriter(output if pipe is None else Path(pipe.name), reader, plan.settings, pipe)
+        return Y4mWriter(target.path if pipe is None else Path(pipe.name), reader, plan.settings, pipe)
     if pipe is not None:
         return PipeVideoWriter(pipe, reader, plan.settings, plan.streams, plan.container)
-    return VideoWriter(output, reader, plan.settings, plan.streams, container=plan.container)
+    return VideoWriter(target.path, reader, plan.settings, plan.streams, container=plan.container)

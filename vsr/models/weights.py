@@ -26,6 +26,7 @@ __all__ = [
     "load_int8_net",
     "load_model_file",
     "load_net",
+    "load_with_card",
     "read_card",
     "resolve",
     "save_model_file",
@@ -43,6 +44,19 @@ def resolve(model: str) -> tuple[ModelCard, Path]:
         return card, path
     card = find_card(model)
     return card, SHIPPED / card.weights
+
+
+def load_with_card(model: str) -> tuple[ModelCard, nn.Module]:
+    """Load a network, with its card, by name or by the path of a file, which is read once.
+
+    Raises ModelError as `resolve` and `load_net` do.
+    """
+    path = Path(model)
+    if (path.suffix in SUFFIXES or path.is_file()) and not _has_card(path):
+        card, state = import_checkpoint(path)
+        return card, _filled(card, state, path)
+    card, path = resolve(model)
+    return card, load_net(card, path)
 
 
 def load_net(card: ModelCard, path: Path) -> nn.Module:
@@ -75,9 +89,19 @@ def load_int8_net(card: ModelCard) -> nn.Module:
 def load_model_file(card: ModelCard, path: Path) -> nn.Module:
     """Like `load_net`, for a file that has no checksum on record."""
     if card.net == spandrel_net.NET:
-        return _load_with_spandrel(path)
+        return _filled(card, read_checkpoint(path), path)
+    return _filled(card, read_safetensors(path) if _has_card(path) else import_checkpoint(path)[1], path)
+
+
+def _filled(card: ModelCard, state: dict[str, Tensor], path: Path) -> nn.Module:
+    """Build the network of a card and give it weights, batch norms folded. path: of their file, for messages."""
+    if card.net == spandrel_net.NET:
+        try:
+            return spandrel_net.spandrel_net(state).eval().requires_grad_(False)
+        except ValueError as error:
+            raise ModelError(f"{path}: {error}") from error
     net = build_net(card)
-    state = fold_batch_norm(read_safetensors(path), net) if _has_card(path) else import_checkpoint(path)[1]
+    state = fold_batch_norm(state, net)
     try:
         net.load_state_dict({key: value.float() for key, value in state.items()})
     except RuntimeError as error:
@@ -123,14 +147,6 @@ def _has_card(path: Path) -> bool:
             return CARD_KEY in (file.metadata() or {})
     except (SafetensorError, OSError):
         return False
-
-
-def _load_with_spandrel(path: Path) -> nn.Module:
-    try:
-        net = spandrel_net.spandrel_net(read_checkpoint(path))
-    except ValueError as error:
-        raise ModelError(f"{path}: {error}") from error
-    return net.eval().requires_grad_(False)
 
 
 def _one_line(error: BaseException) -> str:

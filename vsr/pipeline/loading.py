@@ -4,17 +4,43 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from vsr.backends.onnx_model import ONNX_SUFFIX, OnnxFile, read_onnx
-from vsr.backends.select import EngineMaker, choose_place
+from vsr.backends.select import EngineMaker, Place, choose_place
 from vsr.models.cards import ModelCard
-from vsr.models.weights import load_int8_net, load_net, resolve
+from vsr.models.weights import load_int8_net, load_with_card
 from vsr.pipeline.upscaler import Upscaler
 
-__all__ = ["load_card_and_net", "load_model", "upscaler_of_net"]
+__all__ = ["ModelOptions", "load_card_and_net", "load_model", "upscaler_of_net"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """The part of a job's options that says which network upscales, how far, and on what.
+
+    model: "auto", a name that `vsr models` lists, or the path of a weights file.
+    scale: output pixels per input pixel, 1 to 16; None for the network's own.
+    size: "WIDTHxHEIGHT" in pixels, or "720p", "1080p", "1440p", "2k", "4k" or "8k", instead of a scale.
+    fidelity: instead of a model, a point between `srgan` (0, sharp) and `srresnet` (1, faithful).
+    device, precision, backend: see `load_model`.
+    batch: frames per batch; None chooses by frame size.  tile: side in input pixels; None for whole frames.
+    reuse: take over the parts of a frame that equal the frame before from its result; the bits are the same.
+    """
+
+    model: str = "auto"
+    scale: float | None = None
+    size: str | None = None
+    fidelity: float | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    backend: str = "auto"
+    batch: int | None = None
+    tile: int | None = None
+    reuse: bool = True
 
 
 def load_model(
@@ -42,8 +68,7 @@ def load_card_and_net(model: str) -> tuple[ModelCard, nn.Module | OnnxFile]:
     """A model by name or file: a network with its weights, or the file itself where it holds both."""
     if Path(model).suffix == ONNX_SUFFIX:
         return read_onnx(Path(model))
-    card, path = resolve(model)
-    return card, load_net(card, path)
+    return load_with_card(model)
 
 
 def upscaler_of_net(
@@ -53,12 +78,14 @@ def upscaler_of_net(
     device: str = "auto",
     precision: str = "auto",
     backend: str = "auto",
+    place: Place | None = None,
     tile: int | None = None,
     num_pixels: float | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Upscaler:
-    """Like `load_model`, for a network that is in memory.
+    """Make a network that is in memory ready for use; as in `load_model`.
 
+    place: where it runs, if that is chosen already, instead of a device and a backend.
     num_pixels: input pixels of all frames of the job, by which "auto" weighs a backend's start; None where
         nothing is known of it.
     """
@@ -66,7 +93,7 @@ def upscaler_of_net(
     engines = EngineMaker(
         net,
         1 if card.color == "y" else 3,
-        choose_place(device, backend),
+        place or choose_place(device, backend),
         label=card.name,
         work=None if num_pixels is None else num_pixels * num_weights,
         note=note,

@@ -65,6 +65,7 @@ class OutputFile(ABC):
         """Add the main video's stream to the container."""
 
     def _add_streams(self, reader: VideoReader) -> None:
+        covers = reader.covers
         for source in reader.container.streams:
             if source.index == reader.stream.index:
                 stream = self._add_video()
@@ -72,7 +73,7 @@ class OutputFile(ABC):
                 stream.disposition = source.disposition
                 self._video_index = stream.index
             else:
-                self._remuxer.add_stream(source.index)
+                self._remuxer.add_stream(source, covers.get(source.index, b""))
         use_known_languages(self.container)
         self.container.metadata.update(carried_tags(reader.container.metadata))
         end = reader.duration_limit_seconds

@@ -9,7 +9,6 @@ import shutil
 from array import array
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,69 +16,35 @@ import numpy as np
 from vsr.errors import OutputError, VerificationError, reason
 from vsr.files import naming_output, partial_path
 from vsr.frames import FrameBatch
-from vsr.media.image_sequence import PictureSequence, is_numbered
+from vsr.media.endpoints import Images, Source
 from vsr.media.images import encode_image
-from vsr.media.pipe import is_pipe
 from vsr.media.read.reader import Chunk, VideoReader
 from vsr.media.write.encoder import VideoSettings
 
-__all__ = ["PictureTarget", "PictureWriter", "check_pictures", "is_right_angled", "picture_target"]
+__all__ = ["PictureWriter", "check_pictures", "is_right_angled"]
 
 FIRST_NUMBER = 1
 WAITING_PER_THREAD = 2  # pictures that are waiting to be encoded; more take memory and nothing else
 
 
-@dataclass(frozen=True, slots=True)
-class PictureTarget:
-    """Which files the pictures become: numbered by a pattern (%06d.png), or called as those of the input."""
-
-    folder: Path
-    pattern: str | None
-    names: tuple[str, ...] = ()
-
-    @property
-    def suffix(self) -> str:
-        return Path(self.pattern or self.names[0]).suffix
-
-    def path(self, position: int, index: int) -> Path:
-        """position: of the frame in the output.  index: of its picture among those of the input; both from 0."""
-        if self.pattern is None:
-            return self.folder / self.names[index]
-        return self.numbered(position + FIRST_NUMBER)
-
-    def numbered(self, number: int) -> Path:
-        """The file of a number, for a pattern."""
-        assert self.pattern is not None
-        name = re.sub(r"%%|%(\d*)d", lambda m: "%" if m[0] == "%%" else f"{number:0{int(m[1] or 0)}d}", self.pattern)
-        return self.folder / name
-
-    def existing(self) -> list[Path]:
-        """Files that are there already and have the name of a picture to come, or one that might."""
-        if not self.folder.is_dir():
-            return []
-        if self.pattern is None:
-            return [path for path in (self.folder / name for name in self.names) if path.exists()]
-        parts = re.split(r"(%%|%\d*d)", self.pattern)
-        pattern = "".join("%" if p == "%%" else r"\d+" if re.fullmatch(r"%\d*d", p) else re.escape(p) for p in parts)
-        return sorted(path for path in self.folder.iterdir() if re.fullmatch(pattern, path.name))
+def _numbered(target: Images, number: int) -> Path:
+    """The file of a number, for a numbered target."""
+    name = re.sub(r"%%|%(\d*)d", lambda m: "%" if m[0] == "%%" else f"{number:0{int(m[1] or 0)}d}", target.path.name)
+    return target.folder / name
 
 
-def picture_target(output: Path, source: PictureSequence | None) -> PictureTarget | None:
-    """The pictures that an output's name stands for, or None where it is a file.
-
-    source: the pictures of the input, if it is pictures; then a folder, or a name without a suffix, is for
-    pictures of the same names.
-    """
-    if is_numbered(output):
-        if len(re.findall(r"%\d*d", output.name.replace("%%", ""))) != 1:
-            raise OutputError(f"{output}: one %d is for the number; write %% for a percent sign")
-        return PictureTarget(output.parent, output.name)
-    if source is not None and not is_pipe(output) and (output.is_dir() or not (output.suffix or output.exists())):
-        return PictureTarget(output, None, tuple(file.name for file in source.files))
-    return None
+def _existing(target: Images) -> list[Path]:
+    """Files that are there already and have the name of an image to come, or one that might."""
+    if not target.folder.is_dir():
+        return []
+    if target.kind == "folder":
+        return [path for path in target.files if path.exists()]
+    parts = re.split(r"(%%|%\d*d)", target.path.name)
+    pattern = "".join("%" if p == "%%" else r"\d+" if re.fullmatch(r"%\d*d", p) else re.escape(p) for p in parts)
+    return sorted(path for path in target.folder.iterdir() if re.fullmatch(pattern, path.name))
 
 
-def check_pictures(target: PictureTarget, overwrite: bool, source: PictureSequence | None) -> None:
+def check_pictures(target: Images, overwrite: bool, source: Source) -> None:
     """Refuse pictures that cannot or must not be written, before any work is done."""
     folder, parent = target.folder, target.folder.absolute().parent
     if folder.exists() and not folder.is_dir():
@@ -88,13 +53,13 @@ def check_pictures(target: PictureTarget, overwrite: bool, source: PictureSequen
         raise OutputError(f"{folder}: the folder {parent} does not exist; make it first")
     if not os.access(folder if folder.exists() else parent, os.W_OK):
         raise OutputError(f"{folder}: no permission to write in it")
-    existing = target.existing()
-    sources = {file.resolve() for file in source.files} if source is not None else set()
+    existing = _existing(target)
+    sources = {file.resolve() for file in source.files} if isinstance(source, Images) else set()
     for path in existing:
         if path.resolve() in sources:
             raise OutputError(f"{path}: is part of the input itself; name another folder or pattern")
     if existing and not overwrite:
-        raise OutputError(f"{existing[0]}: exists already; -y overwrites it")
+        raise OutputError(f"{existing[0]}: exists already; `overwrite=True` overwrites it")
 
 
 class PictureWriter:
@@ -105,7 +70,7 @@ class PictureWriter:
 
     num_damaged_audio = num_lost_chapters = 0  # there is no place for either, which the plan says
 
-    def __init__(self, target: PictureTarget, reader: VideoReader, settings: VideoSettings) -> None:
+    def __init__(self, target: Images, reader: VideoReader, settings: VideoSettings) -> None:
         self.path, self.settings = target.folder, settings
         self._target, self._reader = target, reader
         self._matrix = reader.info.display_matrix
@@ -144,7 +109,10 @@ class PictureWriter:
                 self._sizes.append(self._waiting.popleft().result())
 
     def _path(self, position: int) -> Path:
-        return self._target.path(position, self._indices[position])
+        """position: of the frame in the output, from 0."""
+        if self._target.kind == "folder":
+            return self._target.files[self._indices[position]]
+        return _numbered(self._target, position + FIRST_NUMBER)
 
     def _encode(self, batch: FrameBatch, position: int, path: Path) -> int:
         data = encode_image(_upright(_pixels(batch, position), self._matrix), path)
@@ -173,7 +141,7 @@ class PictureWriter:
     def older(self) -> list[Path]:
         """Pictures that are there already, have a name of the pattern, and will not be replaced."""
         written = {self._path(position) for position in range(self.num_frames)}
-        return [path for path in self._target.existing() if path not in written]
+        return [path for path in _existing(self._target) if path not in written]
 
     def commit(self) -> None:
         """Put the pictures in their place, one after the other."""

@@ -83,40 +83,46 @@ class Remuxer:
         self.num_damaged_audio = 0  # packets of sound, and of text, that could not be decoded or held
         self._is_from_zero_on = not find_container(output.format.name).holds_negative_times
         self.num_refused: Counter[int] = Counter()  # packets that cannot be held, by the output's stream
-        self._plans = {plan.stream.index: plan for plan in plans}
+        self._plans = {plan.index: plan for plan in plans}
+        self._sources: dict[int, Stream] = {}  # the input's streams that are decoded
 
-    def add_stream(self, index: int) -> None:
-        """Create the output's stream for the input's stream `index`, if it has one."""
-        plan = self._plans[index]
+    def add_stream(self, source: Stream, cover: bytes = b"") -> None:
+        """Create the output's stream for a stream of the input, if it has one.
+
+        cover: the image of an attached cover.
+        """
+        index, plan = source.index, self._plans[source.index]
         if plan.action == "copy":
-            self._streams[index] = add_copy(self._output, plan.stream)
-        elif plan.action == "transcode" and plan.stream.type == "subtitle":
-            self._texts[index] = self._add_text(plan)
+            self._streams[index] = add_copy(self._output, source)
+        elif plan.action == "transcode" and source.type == "subtitle":
+            self._sources[index] = source
+            self._texts[index] = self._add_text(source, plan.encoder or "ass")
         elif plan.action == "transcode":
-            source = plan.stream.codec_context
-            assert isinstance(source, AudioCodecContext)
+            self._sources[index] = source
+            decoder = source.codec_context
+            assert isinstance(decoder, AudioCodecContext)
             name = plan.encoder or "aac"
-            rate = find_audio_encoder(name).sample_rate or source.sample_rate
+            rate = find_audio_encoder(name).sample_rate or decoder.sample_rate
             encoded = self._output.add_stream(name, rate=rate)
             assert isinstance(encoded, AudioStream)
-            encoded.codec_context.layout = with_names(source.layout)
-            encoded.metadata.update(carried_tags(plan.stream.metadata))
-            encoded.disposition = plan.stream.disposition
+            encoded.codec_context.layout = with_names(decoder.layout)
+            encoded.metadata.update(carried_tags(source.metadata))
+            encoded.disposition = source.disposition
             self._encoders[index] = encoded
         elif plan.action == "attach":
-            name, kind = ATTACHED_COVERS[codec_name(plan.stream) or ""]
-            self._output.add_attachment(plan.stream.metadata.get("filename", name), kind, plan.cover)
+            name, kind = ATTACHED_COVERS[codec_name(source) or ""]
+            self._output.add_attachment(source.metadata.get("filename", name), kind, cover)
 
-    def _add_text(self, plan: StreamPlan) -> SubtitleStream:
-        decoder = plan.stream.codec_context
+    def _add_text(self, source: Stream, encoder: str) -> SubtitleStream:
+        decoder = source.codec_context
         assert isinstance(decoder, SubtitleCodecContext)
         decoder.open(strict=False)  # which makes the header of styles that the encoder wants
-        stream = self._output.add_stream(plan.encoder or "ass")
+        stream = self._output.add_stream(encoder)
         assert isinstance(stream, SubtitleStream)
         stream.codec_context.subtitle_header = decoder.subtitle_header
-        stream.time_base = plan.stream.time_base
-        stream.metadata.update(carried_tags(plan.stream.metadata))
-        stream.disposition = plan.stream.disposition
+        stream.time_base = source.time_base
+        stream.metadata.update(carried_tags(source.metadata))
+        stream.disposition = source.disposition
         return stream
 
     @property
@@ -154,7 +160,7 @@ class Remuxer:
 
     def _translate(self, packet: Packet[Any], index: int) -> None:
         """Subtitles of one kind of text as those of another, at the same time and for as long."""
-        decoder = self._plans[index].stream.codec_context
+        decoder = self._sources[index].codec_context
         assert isinstance(decoder, SubtitleCodecContext)
         try:
             words = decoder.decode2(packet)
@@ -187,7 +193,7 @@ class Remuxer:
         """Drain the audio decoders and encoders."""
         for index, encoder in self._encoders.items():
             try:
-                frames = self._plans[index].stream.decode(None)  # type: ignore[attr-defined]
+                frames = self._sources[index].decode(None)  # type: ignore[attr-defined]
             except av.FFmpegError:
                 self.num_damaged_audio += 1
                 frames = []

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 
 import av
 from av.audio.layout import AudioLayout
@@ -46,23 +46,39 @@ def codec_name(stream: Stream) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class StreamPlan:
-    """What happens to one stream of the input. `note` says why, where it is not plainly copied.
+    """The decision on one stream of the input; plain values, so that a job can be sent elsewhere.
 
-    cover: the picture of a stream that is to become an attachment.
+    index: of the stream in the input.  kind: "audio", "subtitle" and so on.  codec: FFmpeg's name of it.
+    note: why it is not plainly copied.  is_omission: whether something of it is left out that was not asked to be.
     """
 
-    stream: Stream
+    index: int
+    kind: str
+    codec: str
+    language: str | None
     action: Literal["copy", "transcode", "attach", "leave"]
     encoder: str | None = None
     note: str | None = None
-    is_loss: bool = False
-    cover: bytes = b""
+    is_omission: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        stream: Stream,
+        action: Literal["copy", "transcode", "attach", "leave"],
+        encoder: str | None = None,
+        note: str | None = None,
+        is_omission: bool = False,
+    ) -> Self:
+        """Make the plan of a stream."""
+        codec = codec_name(stream) or "unknown codec"
+        return cls(stream.index, stream.type, codec, stream.language, action, encoder, note, is_omission)
 
     @property
     def title(self) -> str:
-        codec = codec_name(self.stream) or "unknown codec"
-        language = f", {self.stream.language}" if self.stream.language else ""
-        return f"{self.stream.type} stream {self.stream.index} ({codec}{language})"
+        """The stream's name in messages."""
+        language = f", {self.language}" if self.language else ""
+        return f"{self.kind} stream {self.index} ({self.codec}{language})"
 
 
 def plan_streams(
@@ -71,36 +87,35 @@ def plan_streams(
     audio: AudioMode,
     has_chapters: bool,
     chosen: Collection[int] | None = None,
-    covers: Mapping[int, bytes] | None = None,
+    covers: Collection[int] = (),
 ) -> list[StreamPlan]:
     """Decide for every stream: copied where the container takes it, else transcoded (audio, text) or left out.
 
     container: FFmpeg's name of the output format.  chosen: indices of the streams that are wanted; None for all.
-    covers: attached pictures by the index of their stream.
+    covers: indices of attached images, which the reader holds whole.
     """
     plans, row = [], find_container(container)
     for stream in streams:
-        cover = (covers or {}).get(stream.index)
         if chosen is not None and stream.index not in chosen:
-            plans.append(StreamPlan(stream, "leave", note="left out as asked (-map)"))
-        elif cover and row.holds_attachments and codec_name(stream) in ATTACHED_COVERS:
-            plans.append(StreamPlan(stream, "attach", cover=cover))
+            plans.append(StreamPlan.of(stream, "leave", note="left out as asked (`maps`)"))
+        elif stream.index in covers and row.holds_attachments and codec_name(stream) in ATTACHED_COVERS:
+            plans.append(StreamPlan.of(stream, "attach"))
         else:
             plan = _plan_stream(stream, row, audio, has_chapters)
-            plans.append(plan if row.holds_negative_times else _without_past(plan))
+            plans.append(plan if row.holds_negative_times else _without_past(plan, stream))
     return plans
 
 
-def _without_past(plan: StreamPlan) -> StreamPlan:
-    """The plan of a stream that goes where there are no times before zero.
+def _without_past(plan: StreamPlan, stream: Stream) -> StreamPlan:
+    """Return the plan of a stream that goes where there are no times before zero.
 
     FFmpeg's start of a stream does not count what only prepares the decoder and is not played.
     """
-    if plan.action != "copy" or plan.stream.type not in ("audio", "subtitle"):
+    if plan.action != "copy" or plan.kind not in ("audio", "subtitle"):
         return plan
-    if (plan.stream.start_time or 0) < 0:
-        return replace(plan, note="what lies before time zero is left out: its container has none", is_loss=True)
-    if plan.stream.type == "subtitle":
+    if (stream.start_time or 0) < 0:
+        return replace(plan, note="what lies before time zero is left out: its container has none", is_omission=True)
+    if plan.kind == "subtitle":
         return plan
     note = "copied, but for what lies before time zero to prepare the decoder: the container has no such times"
     return replace(plan, note=note)
@@ -109,18 +124,18 @@ def _without_past(plan: StreamPlan) -> StreamPlan:
 def _plan_stream(stream: Stream, container: Container, audio: AudioMode, has_chapters: bool) -> StreamPlan:
     asked = audio_encoder_for(audio)
     if stream.type == "audio" and audio == "none":
-        return StreamPlan(stream, "leave", note="left out as asked (--audio none)")
+        return StreamPlan.of(stream, "leave", note='left out as asked (`audio="none"`)')
     if stream.type == "audio" and asked is not None and not _has_decoder(stream):
-        return StreamPlan(stream, "leave", note="left out: this FFmpeg has no decoder for it", is_loss=True)
+        return StreamPlan.of(stream, "leave", note="left out: this FFmpeg has no decoder for it", is_omission=True)
     if stream.type == "audio" and asked is not None:
-        return StreamPlan(stream, "transcode", asked.name, f"transcoded to {audio} as asked")
+        return StreamPlan.of(stream, "transcode", asked.name, f"transcoded to {audio} as asked")
     if stream.type == "data" and stream.name == "bin_data" and has_chapters:
-        return StreamPlan(stream, "leave", note="is a chapter track, rebuilt from the chapters")
+        return StreamPlan.of(stream, "leave", note="is a chapter track, rebuilt from the chapters")
     if stream.type == "data" and "timecode" in stream.metadata and container.rebuilds_timecode:
-        return StreamPlan(stream, "leave", note="is a timecode track, rebuilt from the timecode")
+        return StreamPlan.of(stream, "leave", note="is a timecode track, rebuilt from the timecode")
     refusal = _known_refusal(stream, container) or _refusal(stream, container)
     if refusal is None:
-        return StreamPlan(stream, "copy")
+        return StreamPlan.of(stream, "copy")
     encoder = None
     if stream.type == "audio" and _has_decoder(stream):
         encoder = _audio_encoder(container)
@@ -128,8 +143,10 @@ def _plan_stream(stream: Stream, container: Container, audio: AudioMode, has_cha
         encoder = container.text_encoder
     if encoder:
         note = f"transcoded to {encoder}: {container.name} cannot hold it as it is"
-        return StreamPlan(stream, "transcode", encoder, note, is_loss=True)
-    return StreamPlan(stream, "leave", note=f"left out: {container.name} cannot hold it ({refusal})", is_loss=True)
+        return StreamPlan.of(stream, "transcode", encoder, note, is_omission=True)
+    return StreamPlan.of(
+        stream, "leave", note=f"left out: {container.name} cannot hold it ({refusal})", is_omission=True
+    )
 
 
 def _has_decoder(stream: Stream) -> bool:

@@ -1,0 +1,98 @@
+"""The two ends of a job: a file, stdin or stdout, or image files that make a video. Names are parsed here, once."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vsr.errors import OutputError
+from vsr.media.image_sequence import find_sequence, is_image, is_numbered
+from vsr.media.pipe import PIPE, is_pipe
+
+__all__ = ["File", "Images", "Pipe", "Source", "Target", "parse_source", "parse_target"]
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file. is_image: whether it holds one image, and not a video."""
+
+    path: Path
+    is_image: bool = False
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Pipe:
+    """stdin as a source, stdout as a target."""
+
+    @property
+    def path(self) -> Path:
+        """The name that stands for it on a command line."""
+        return PIPE
+
+    def __str__(self) -> str:
+        return str(PIPE)
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Image files, one a frame.
+
+    path: as it was named: a numbered pattern ("%06d.png"), a glob pattern, or a folder.
+    files: in their order; none for a numbered target, whose files are numbered as they are written.
+    """
+
+    path: Path
+    kind: Literal["numbered", "glob", "folder"]
+    files: tuple[Path, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """The folder that a target's files lie in."""
+        return self.path if self.kind == "folder" else self.path.parent
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of all its files."""
+        return (self.files[0] if self.files else self.path).suffix
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+Source = File | Pipe | Images
+Target = File | Pipe | Images
+
+
+def parse_source(path: Path) -> Source:
+    """Find out what a name of an input stands for; "-" is stdin. Raises InputError for images that do not fit."""
+    if is_pipe(path):
+        return Pipe()
+    sequence = find_sequence(path)
+    if sequence is None:
+        return File(path, is_image(path))
+    kind: Literal["numbered", "glob", "folder"] = "folder" if path.is_dir() else "glob"
+    if is_numbered(path):
+        kind = "numbered"
+    return Images(path, kind, sequence.files)
+
+
+def parse_target(path: Path, source: Source) -> Target:
+    """Find out what a name of an output stands for; "-" is stdout.
+
+    With images as the source, a folder, or a name without a suffix, stands for images of the same names.
+    Raises OutputError for a pattern with more than one number.
+    """
+    if is_pipe(path):
+        return Pipe()
+    if is_numbered(path):
+        if len(re.findall(r"%\d*d", path.name.replace("%%", ""))) != 1:
+            raise OutputError(f"{path}: one %d is for the number; write %% for a percent sign")
+        return Images(path, "numbered")
+    if isinstance(source, Images) and (path.is_dir() or not (path.suffix or path.exists())):
+        return Images(path, "folder", tuple(path / file.name for file in source.files))
+    return File(path, is_image(path))
