@@ -33,6 +33,7 @@ EXCEPTIONS: Mapping[Kind, Mapping[str, str]] = {
         "vsr/export/onnx.py:export_model": "the options of 'vsr export', by their names",
         "vsr/models/nets/srgan.py:SRResNet.__init__": "what a model card says of the network, by its names there",
         "vsr/train/command.py:run_training": "the options of 'vsr train', by their names",
+        "vsr/train/clip_loop.py:train_on_clips": "the options of a run, by their names",
         "vsr/train/loop.py:train": "the options of a run, by their names",
         # To be split.
         "vsr/jobs/job.py:_ends": "",

@@ -12,8 +12,9 @@ import torch
 
 from vsr.models.quantization import QuantizedConv2d
 from vsr.models.weights import load_net, read_card, resolve
-from vsr.train.loop import Budget, _identity, train
+from vsr.train.loop import train
 from vsr.train.recipes import RECIPES
+from vsr.train.run import Budget, identity
 
 TINY = replace(RECIPES["nano-int8"], patch=8, batch=2)
 
@@ -52,4 +53,4 @@ def test_a_run_goes_on_from_the_model_and_keeps_its_scales(pictures: Path, tmp_p
 
 
 def test_runs_of_other_recipes_begun_before_int8_go_on() -> None:
-    assert "quantized" not in _identity(RECIPES["fast"]) and "quantized" in _identity(RECIPES["fast-int8"])
+    assert "quantized" not in identity(RECIPES["fast"]) and "quantized" in identity(RECIPES["fast-int8"])

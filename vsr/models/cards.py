@@ -35,7 +35,7 @@ class ModelCard:
     net: str
     options: dict[str, Any]
     scale: int
-    color: Literal["rgb", "y"]
+    color: Literal["rgb", "y", "yuv"]
     halo: int
     multiple_of: int = 1
     window: int = 1

@@ -1,12 +1,13 @@
-"""`vsr train`: a recipe's name and some options to a run, with validation on Set5 and Set14."""
+"""`vsr train`: a recipe's name and some options to a run, with validation on the test sets that there are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from vsr.backends.engine import choose_device
@@ -14,17 +15,23 @@ from vsr.errors import OptionError
 from vsr.pipeline.loading import upscaler_of_net
 from vsr.quality.data_folder import evaluation_sets
 from vsr.quality.protocols import StillsBenchmark
-from vsr.train.loop import Budget, train
+from vsr.train.clip_loop import train_on_clips
+from vsr.train.loop import train
 from vsr.train.memory import keep_freed_memory
 from vsr.train.objective import load_features
 from vsr.train.recipes import RECIPES, Recipe, card_of
+from vsr.train.run import Budget
+from vsr.train.vid4 import vid4_validation
+from vsr.train.video_recipes import VIDEO_RECIPES, VideoRecipe
 
 __all__ = ["run_training"]
+
+Validation = Callable[[nn.Module], dict[str, float]]
 
 
 def run_training(
     recipe: str,
-    data: Path,
+    data: Path | Sequence[Path],
     out: Path,
     *,
     log: Callable[[str], None],
@@ -40,59 +47,75 @@ def run_training(
     validation: Path | None = None,
     device: str = "auto",
     fp32: bool = False,
+    threads: int | None = None,
     seed: int = 0,
 ) -> Path:
     """Train a recipe; returns the path of the weights, a .safetensors file that `--model` takes.
 
-    patch, batch, learning_rate: instead of the recipe's, which are made for a CPU.
+    Args:
+        data: Folders of pictures, and for networks that see time of clips too.
+        patch, batch, learning_rate: Instead of the recipe's, which are made for a CPU.
+        threads: Of PyTorch on the CPU; by default one for clips, whose many small operations gain nothing from more.
     """
     chosen = _chosen_recipe(recipe, patch=patch, batch=batch, learning_rate=learning_rate)
     where = choose_device(device)
     if where.type == "cpu":
         keep_freed_memory()
-    features = load_features(vgg, squeezenet, where)
-    if features is None and any("perceptual" in stage.losses for stage in chosen.stages):
-        log("perceptual loss: the discriminator's own features (--vgg or --squeezenet name a network's file)")
-    if steps is None and minutes is None:
-        steps = chosen.num_steps
-    path = train(
-        chosen,
-        data,
-        out,
-        Budget(steps, minutes),
-        resume=resume,
-        init=init,
-        device=where,
-        bf16=not fp32,
-        seed=seed,
-        features=features,
-        validate=_validation(chosen, validation, log),
-        log=log,
-    )
+    if threads or isinstance(chosen, VideoRecipe):
+        torch.set_num_threads(threads or 1)
+    budget = Budget(chosen.num_steps if steps is None and minutes is None else steps, minutes)
+    options: dict[str, Any] = {"resume": resume, "init": init, "device": where, "bf16": not fp32, "seed": seed}
+    if isinstance(chosen, VideoRecipe):
+        validate = _clip_validation(chosen, validation, where, not fp32, log)
+        folders = [data] if isinstance(data, Path) else list(data)
+        path = train_on_clips(chosen, folders, out, budget, validate=validate, log=log, **options)
+    else:
+        features = load_features(vgg, squeezenet, where)
+        if features is None and any("perceptual" in stage.losses for stage in chosen.stages):
+            log("perceptual loss: the discriminator's own features (--vgg or --squeezenet name a network's file)")
+        validate = _validation(chosen, validation, log)
+        path = train(chosen, data, out, budget, features=features, validate=validate, log=log, **options)
     log(f"weights: {path}")
     return path
 
 
-def _chosen_recipe(name: str, **changes: Any) -> Recipe:
-    """Look a recipe up and change its fields, but for those that are None. Raises OptionError for an unknown name."""
-    if name not in RECIPES:
-        raise OptionError(f"unknown recipe '{name}'; there are {', '.join(RECIPES)}")
-    return replace(RECIPES[name], **{key: value for key, value in changes.items() if value is not None})
+def _chosen_recipe(name: str, **changes: Any) -> Recipe | VideoRecipe:
+    """Look a recipe up and change its fields, but for those that are None. Raises OptionError for what does not fit."""
+    known: dict[str, Recipe | VideoRecipe] = {**RECIPES, **VIDEO_RECIPES}
+    if name not in known:
+        raise OptionError(f"unknown recipe '{name}'; there are {', '.join(known)}")
+    chosen = replace(known[name], **{key: value for key, value in changes.items() if value is not None})
+    if isinstance(chosen, VideoRecipe) and chosen.patch % 2:
+        raise OptionError(f"--patch {chosen.patch}: clips need an even number, as chroma has half the samples")
+    return chosen
 
 
-def _validation(
-    recipe: Recipe, folder: Path | None, log: Callable[[str], None]
-) -> Callable[[nn.Module], dict[str, float]]:
-    """PSNR on Set5 and Set14, where they are; their bicubic gate is checked first."""
+def _test_sets(folder: Path | None, log: Callable[[str], None]) -> Path | None:
+    """Find the folder of the test sets, or say why there is none."""
     try:
-        folder = evaluation_sets(folder, "--validation")
+        return evaluation_sets(folder, "--validation")
     except OptionError as error:
         log(f"training without validation: {error}")
+        return None
+
+
+def _clip_validation(
+    recipe: VideoRecipe, folder: Path | None, device: torch.device, bf16: bool, log: Callable[[str], None]
+) -> Validation:
+    """Report PSNR on Vid4, where it is."""
+    found = _test_sets(folder, log)
+    return vid4_validation(recipe, found, device, bf16, log) if found else lambda net: {}
+
+
+def _validation(recipe: Recipe, folder: Path | None, log: Callable[[str], None]) -> Validation:
+    """Report PSNR on Set5 and Set14, where they are; their bicubic gate is checked first."""
+    found = _test_sets(folder, log)
+    if found is None:
         return lambda net: {}
-    stills = StillsBenchmark(folder, recipe.scale)
+    stills = StillsBenchmark(found, recipe.scale)
     card = card_of(recipe)
     if not stills.sets:
-        log(f"no Set5 or Set14 in {folder}: training without validation (--validation names another folder)")
+        log(f"no Set5 or Set14 in {found}: training without validation (--validation names another folder)")
         return lambda net: {}
     log(f"bicubic ×{recipe.scale}:  {stills.bicubic_gate()}")
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from vsr.models.cards import ModelCard
 from vsr.models.weights import build_net
 from vsr.train.adversary import DiscriminatorName
 from vsr.train.losses import AdversarialKind
 
-__all__ = ["RECIPES", "Recipe", "Stage", "card_of"]
+__all__ = ["RECIPES", "AnyRecipe", "Recipe", "Stage", "card_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,21 @@ class Recipe:
             if progress < end:
                 return stage.losses
         return self.stages[-1].losses
+
+
+class AnyRecipe(Protocol):
+    """The part of a recipe that every run needs; recipes are dataclasses."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    @property
+    def ema_decay(self) -> float: ...
 
 
 def _luma(name: str, features: int, depth: int, scale: int, patch: int, **more: Any) -> Recipe:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vsr.errors import install_hint
 from vsr.files import write_file
-from vsr.train.recipes import Recipe
+from vsr.train.recipes import AnyRecipe
 from vsr.version import __version__
 
 __all__ = ["RunRecord"]
@@ -29,12 +29,13 @@ class RunRecord:
     """
 
     def __init__(self, out: Path, num_steps: int, log: Callable[[str], None]) -> None:
+        out.mkdir(parents=True, exist_ok=True)
         self.out, self._log = out, log
         self._csv = out / "log.csv"
         self._drop_rows_after(num_steps)
         self._writer = self._tensorboard(num_steps)
 
-    def start(self, recipe: Recipe, arguments: Mapping[str, Any]) -> None:
+    def start(self, recipe: AnyRecipe, arguments: Mapping[str, Any]) -> None:
         """Note with what, from where and by which code the run is started or gone on with."""
         path = self.out / "recipe.json"
         starts = json.loads(path.read_text("utf-8"))["starts"] if path.is_file() else []

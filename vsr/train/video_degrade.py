@@ -35,6 +35,7 @@ __all__ = [
     "LowClip",
     "bicubic_clip",
     "gaussian_clip",
+    "planes_of_rgb",
 ]
 
 
@@ -68,12 +69,12 @@ class ClipDegradation(Protocol):
 def bicubic_clip(high: Tensor, scale: int, rng: np.random.Generator | None = None) -> LowClip:
     """Reduce as MATLAB's `imresize` does, to uint8 RGB, and convert that to planes."""
     height, width = high.shape[-2:]
-    return _clip_of_rgb(imresize(high, (height // scale, width // scale)))
+    return planes_of_rgb(imresize(high, (height // scale, width // scale)))
 
 
 def gaussian_clip(high: Tensor, scale: int, rng: np.random.Generator | None = None) -> LowClip:
     """Reduce as BD does, to uint8 RGB, and convert that to planes."""
-    return _clip_of_rgb(torch.stack([reduce_gaussian(frame, scale) for frame in high]))
+    return planes_of_rgb(torch.stack([reduce_gaussian(frame, scale) for frame in high]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +249,9 @@ CLIP_DEGRADATIONS: dict[str, ClipDegradation] = {
 }
 
 
-def _clip_of_rgb(low: Tensor) -> LowClip:
-    luma, chroma = yuv420_of_rgb(low.float().mul_(1 / 255)).planes
+def planes_of_rgb(rgb: Tensor) -> LowClip:
+    """Convert (T, 3, H, W) uint8 RGB, H and W even, to planes."""
+    luma, chroma = yuv420_of_rgb(rgb.float().mul_(1 / 255)).planes
     return LowClip(luma[:, 0], chroma)
 
 

@@ -1,0 +1,109 @@
+"""Flow, cuts and warping on frames whose motion is known."""
+
+from __future__ import annotations
+
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from vsr.pipeline.motion import FlowEstimator, is_scene_cut, luma_8bit, optical_flow, taps_of, warp
+
+
+def _scene(seed: int, height: int = 96, width: int = 128) -> np.ndarray:
+    """Soft blobs with fine texture on top, (H, W) uint8."""
+    rng = np.random.default_rng(seed)
+    coarse = cv2.resize(
+        rng.integers(0, 256, (9, 12)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+    )
+    fine = cv2.GaussianBlur(rng.normal(0, 60, (height, width)).astype(np.float32), (0, 0), 1.5)
+    return np.clip(coarse * 0.7 + fine + 30, 0, 255).astype(np.uint8)
+
+
+def _moved(frame: np.ndarray, right: float, down: float) -> np.ndarray:
+    matrix = np.array([[1, 0, right], [0, 1, down]], np.float32)
+    size = (frame.shape[1], frame.shape[0])
+    return cv2.warpAffine(frame, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+
+
+@pytest.mark.parametrize(("right", "down"), [(3.0, 0.0), (-2.5, 1.25), (0.5, -4.0)])
+def test_flow_leads_to_where_a_pixel_lies_in_the_other_frame(right: float, down: float) -> None:
+    frame = _scene(1)
+    flow = optical_flow(frame, _moved(frame, right, down))[12:-12, 12:-12]
+    assert np.abs(np.median(flow, (0, 1)) - (right, down)).max() < 0.1
+
+
+def test_warping_along_the_flow_brings_the_other_frame_to_this_one() -> None:
+    frame = _scene(2)
+    other = _moved(frame, 2.5, -1.5)
+    flow = torch.from_numpy(optical_flow(frame, other))[None]
+    warped = warp(torch.from_numpy(other).float()[None, None], taps_of(flow))[0, 0].numpy()
+    inside = (slice(8, -8), slice(8, -8))
+    before = np.abs(frame.astype(float) - other)[inside].mean()
+    assert np.abs(frame - warped)[inside].mean() < before / 8
+
+
+def test_whole_pixels_are_fetched_exactly_and_the_border_repeats() -> None:
+    x = torch.arange(20.0).view(1, 1, 4, 5)
+    flow = torch.zeros(1, 4, 5, 2)
+    flow[..., 0], flow[..., 1] = 2.0, -1.0
+    rows, columns = torch.tensor([0, 0, 1, 2]), torch.tensor([2, 3, 4, 4, 4])
+    assert torch.allclose(warp(x, taps_of(flow))[0, 0], x[0, 0][rows][:, columns], atol=1e-4)
+
+
+def test_no_motion_changes_nothing() -> None:
+    x = torch.rand(2, 3, 17, 23)
+    assert torch.allclose(warp(x, taps_of(torch.zeros(2, 17, 23, 2))), x, atol=1e-4)
+
+
+def test_a_cut_is_told_from_motion_noise_and_fades() -> None:
+    frame, other = _scene(3), _scene(4)
+    noisy = np.clip(frame + np.random.default_rng(0).normal(0, 5, frame.shape), 0, 255).astype(np.uint8)
+    darker = (frame * 0.93).astype(np.uint8)
+    for same in (frame, _moved(frame, 6, 2), noisy, darker):
+        assert not is_scene_cut(frame, same, optical_flow(frame, same))
+    assert is_scene_cut(frame, other, optical_flow(frame, other))
+
+
+def test_black_to_a_picture_is_a_cut_and_black_to_black_is_none() -> None:
+    black, frame = np.full((96, 128), 16, np.uint8), _scene(5)
+    assert is_scene_cut(frame, black, optical_flow(frame, black))
+    assert not is_scene_cut(black, black, optical_flow(black, black))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (15, 40), (16, 16), (17, 33)])
+def test_any_size_has_a_flow(shape: tuple[int, int]) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    flow = optical_flow(frame, frame)
+    assert flow.shape == (*shape, 2) and flow.dtype == np.float32
+    assert np.isfinite(flow).all()
+
+
+def test_ten_bits_are_brought_to_eight() -> None:
+    luma = torch.tensor([[[[64, 940, 1023]]]], dtype=torch.uint16)
+    assert luma_8bit(luma, 10).tolist() == [[[16, 235, 255]]]
+    eight = torch.tensor([[[[16, 235, 255]]]], dtype=torch.uint8)
+    assert luma_8bit(eight, 8).tolist() == [[[16, 235, 255]]]
+
+
+def test_threads_give_what_one_call_after_the_other_gives() -> None:
+    frames = [_scene(seed) for seed in range(4)]
+    pairs = list(itertools.pairwise(frames)) * 3
+    with FlowEstimator(3) as estimator:
+        flows = estimator.flows(pairs)
+    assert all(np.array_equal(flow, optical_flow(*pair)) for flow, pair in zip(flows, pairs, strict=True))
+
+
+def test_between_pixels_a_parabola_is_hit_exactly() -> None:
+    """Only the cubic kernel with a = −1/2 reproduces parabolas (Keys 1981)."""
+    rows, columns = torch.meshgrid(torch.arange(12.0), torch.arange(16.0), indexing="ij")
+    flow = torch.stack((torch.full((12, 16), 0.3), torch.full((12, 16), -0.6)), -1)[None]
+
+    def parabola(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return 0.3 * x * x - 0.2 * x * y + 0.1 * y * y + x
+
+    warped = warp(parabola(columns, rows)[None, None], taps_of(flow))[0, 0]
+    wanted = parabola(columns + 0.3, rows - 0.6)
+    assert torch.allclose(warped[3:-3, 3:-3], wanted[3:-3, 3:-3], atol=1e-4)

@@ -1,0 +1,94 @@
+"""A recurrent network for video: small, at low resolution, with what it saw before as explicit input and output."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["RecurrentNet"]
+
+
+class RecurrentNet(nn.Module):
+    """Upscale the planes of a frame, given its neighbours and the state of the step before.
+
+    A flow-warped recurrence in the manner of FRVSR (Sajjadi et al. 2018) and RLSP (Fuoli et al. 2019): a head of
+    3×3 convolutions on frame and state, residual blocks, a tail, and pixel shuffles (Shi et al. 2016). It holds no
+    state and no motion: its caller warps neighbours and state to the frame, so the graph is plain convolutions.
+
+    Inputs, all float32 and of one height and width (N, C, H, W):
+        planes: 3 channels at the luma grid: Y as it is coded, over 255 (16/255 to 235/255 in limited range), and
+            Cb and Cr about zero, (code − 128) / 255; both zero for a gray source.
+        previous, following: 1 channel, the luma of the frame before and of the frame after, warped to this frame.
+            Where there is none, the frame's own luma. A network with `uses_next=False` leaves `following` unused.
+        hidden: `features` channels, and detail: `detail_channels`: outputs of the step before, warped to this
+            frame; zeros at a start (`initial_state`).
+    Outputs:
+        luma: (N, 1, H·scale, W·scale), unclamped.
+        chroma: (N, 2, H·scale/2, W·scale/2), the correction to add to the bicubically upscaled chroma, about zero
+            and in the same unit, where an output of 4:2:0 with left siting has its samples.
+        hidden, detail: the state to warp to the next frame.
+
+    In bf16 the convolution that sees the frame itself stays in float32, as eight bits of mantissa are too few for
+    it, and the residuals are added in float32.
+    """
+
+    keep_float32 = ("pixels",)
+
+    def __init__(self, features: int = 32, blocks: int = 3, scale: int = 4, uses_next: bool = True) -> None:
+        super().__init__()
+        if scale % 2:
+            raise ValueError(f"scale {scale} is odd, and chroma has half the samples of luma")
+        self.features, self.scale, self.uses_next = features, scale, uses_next
+        self.num_luma_details, self.num_chroma_details = scale * scale, 2 * (scale // 2) ** 2
+        self.pixels = nn.Conv2d(5 if uses_next else 4, features, 3, padding=1)
+        self.state = nn.Conv2d(features + self.detail_channels, features, 3, padding=1, bias=False)
+        self.activation = nn.PReLU(features, 0.1)
+        self.body = nn.Sequential(*(_Block(features) for _ in range(blocks)))
+        self.tail = nn.Conv2d(features, self.detail_channels, 3, padding=1)
+        nn.init.normal_(self.tail.weight, std=1e-3)  # starts at the nearest-neighbour picture
+        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
+        self.halo = 2 * blocks + 2
+
+    @property
+    def detail_channels(self) -> int:
+        """Sub-pixels of luma and of both chroma planes that belong to an input pixel."""
+        return self.num_luma_details + self.num_chroma_details
+
+    def initial_state(self, planes: Tensor) -> tuple[Tensor, Tensor]:
+        """`hidden` and `detail` of a start: zeros as large as the (N, 3, H, W) planes."""
+        num, _, height, width = planes.shape
+        return (
+            planes.new_zeros(num, self.features, height, width),
+            planes.new_zeros(num, self.detail_channels, height, width),
+        )
+
+    def forward(
+        self, planes: Tensor, previous: Tensor, following: Tensor, hidden: Tensor, detail: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        luma = planes[:, :1]
+        seen = [planes, previous - luma, following - luma] if self.uses_next else [planes, previous - luma]
+        weight = self.tail.weight
+        first = self.pixels(torch.cat(seen, 1).to(self.pixels.weight.dtype)).to(weight.dtype)
+        features = self.activation(first + self.state(torch.cat((hidden, detail), 1).to(weight.dtype)))
+        features = self.body(features)
+        detail = self.tail(features).to(planes.dtype)
+        sharp = F.pixel_shuffle(detail[:, : self.num_luma_details] + luma, self.scale)
+        chroma = F.pixel_shuffle(detail[:, self.num_luma_details :], self.scale // 2)
+        return sharp, chroma, features.to(planes.dtype), detail
+
+
+class _Block(nn.Module):
+    """Two convolutions around a PReLU, added to their input; begins close to the identity."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(features, features, 3, padding=1)
+        self.activation = nn.PReLU(features, 0.1)
+        self.second = nn.Conv2d(features, features, 3, padding=1)
+        with torch.no_grad():
+            self.second.weight *= 0.3
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.second(self.activation(self.first(x)))
+        return out

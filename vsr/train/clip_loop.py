@@ -1,0 +1,211 @@
+"""Training on clips: a recurrent network, its error propagated back through time."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+
+import cv2
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vsr.errors import EngineError
+from vsr.models.nets.recurrent import RecurrentNet
+from vsr.train.clip_bank import ClipBank, ClipMaker, held_out_clips
+from vsr.train.clips import Clip
+from vsr.train.codec import missing_codecs
+from vsr.train.footage import Material, find_material
+from vsr.train.losses import PIXEL_LOSSES
+from vsr.train.record import RunRecord
+from vsr.train.rollout import sight_of, target_of, unroll
+from vsr.train.run import WEIGHTS, Budget, Learner, Pace, Reporter, check_folder, run
+from vsr.train.video_degrade import CLIP_DEGRADATIONS
+from vsr.train.video_recipes import VideoRecipe, card_of_video
+
+__all__ = ["ClipTrainer", "HeldOutClips", "clip_scores", "train_on_clips"]
+
+MOST_BAD_STEPS = 20  # in a row, without a finite gradient
+HIGHEST_DB = 100.0  # of an exact frame, so that means stay finite
+
+
+class ClipTrainer(Learner):
+    """A recurrent network trained on cut-outs of clips.
+
+    On a CPU its time is that of all the process's threads, so that other programs do not use up the budget.
+    """
+
+    net: RecurrentNet
+
+    def __init__(
+        self, recipe: VideoRecipe, bank: ClipBank, device: torch.device, seed: int = 0, bf16: bool = True
+    ) -> None:
+        super().__init__(recipe, card_of_video(recipe), device, seed)
+        self.recipe, self.bank, self.bf16 = recipe, bank, bf16
+        self.clock = time.process_time if device.type == "cpu" else time.monotonic
+        self._num_bad = 0
+
+    def step(self, progress: float) -> dict[str, Tensor]:
+        """Move by one batch. Raises EngineError where the gradients stay not finite."""
+        recipe = self.recipe
+        self.bank.seek(self.num_steps)
+        batch = self.bank.sample(recipe.batch, recipe.frames_at(progress), self.rng).to(self.device)
+        self.set_rate(self.cosine_rate(progress))
+        sight, target = sight_of(batch), target_of(batch)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            outputs = list(unroll(self.net, sight))
+        luma, chroma = (torch.stack(frames) for frames in zip(*outputs, strict=True))
+        terms = {}
+        for name, weight in recipe.losses_at(progress).items():
+            terms[name] = weight * PIXEL_LOSSES[name](luma, target.luma)
+            terms[f"chroma {name}"] = recipe.chroma_weight * weight * PIXEL_LOSSES[name](chroma, target.chroma)
+        self._descend(torch.stack(list(terms.values())).sum())
+        self.num_steps += 1
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _descend(self, loss: Tensor) -> None:
+        """Follow the gradient; where it is not finite, leave the weights as they are."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.max_gradient)
+        if math.isfinite(float(norm)):
+            self._num_bad = 0
+            self.optimizer.step()
+            self.update_average()
+            return
+        self._num_bad += 1
+        if self._num_bad >= MOST_BAD_STEPS:
+            raise EngineError(
+                f"step {self.num_steps}: the gradients of {self._num_bad} steps in a row are not finite; the last "
+                "checkpoint is from before; go on from it with --resume, or begin again with a lower --learning-rate"
+            )
+
+    def fitted(self, source: nn.Module, own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Give zeros to inputs that the other network's first convolution does not see."""
+        state = dict(source.state_dict())
+        name = "pixels.weight"
+        if name in state and state[name].shape[1] < own[name].shape[1]:
+            missing = own[name].shape[1] - state[name].shape[1]
+            state[name] = F.pad(state[name], (0, 0, 0, 0, 0, missing))
+        return state
+
+
+class HeldOutClips:
+    """Clips that are kept from training: they choose the best weights, and are shown."""
+
+    def __init__(self, clips: Sequence[Clip], device: torch.device, bf16: bool) -> None:
+        self._clips, self._device, self._bf16 = clips, device, bf16
+        self._frames: list[Tensor] = []
+
+    def scores(self, net: nn.Module) -> dict[str, float]:
+        """Mean PSNR in dB over the clips, of luma ("held out") and of chroma."""
+        found = [clip_scores(net, clip, self._device, self._bf16) for clip in self._clips]
+        return {"held out": fmean(luma for luma, _ in found), "held out chroma": fmean(chroma for _, chroma in found)}
+
+    @torch.inference_mode()
+    def pictures(self, net: nn.Module) -> Tensor:
+        """Middle frames of four clips: bicubic, output and truth side by side; (1, H, W) in [0, 1]."""
+        side = min(min(clip.low_luma.shape[-2:]) for clip in self._clips[:4])
+        rows = []
+        for clip in self._clips[:4]:
+            batch = clip.frames(slice(0, clip.num_frames // 2 + 1)).area(0, 0, side // 2 * 2).to(self._device)
+            *_, (out, _) = unroll(_recurrent(net), sight_of(batch))
+            low, high = batch.low_luma[-1].float() / 255, batch.high_luma[-1].float() / 255
+            rows.append(torch.cat((F.interpolate(low, high.shape[-2:], mode="bicubic"), out, high), 3)[0])
+        return torch.cat(rows, 1).clamp(0, 1).cpu()
+
+
+def _recurrent(net: nn.Module) -> RecurrentNet:
+    assert isinstance(net, RecurrentNet)
+    return net
+
+
+@torch.inference_mode()
+def clip_scores(net: nn.Module, clip: Clip, device: torch.device, bf16: bool, crop: int = 0) -> tuple[float, float]:
+    """Run a whole clip from its first frame; the mean PSNR in dB of its frames' luma and chroma, both as 8 bit.
+
+    crop: pixels at each edge of the luma that do not count.
+    """
+    batch = clip.to(device)
+    target = target_of(batch)
+    luma_db, chroma_db = [], []
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        for frame, (luma, chroma) in enumerate(unroll(_recurrent(net), sight_of(batch))):
+            codes = (luma * 255, (target.bicubic[frame] + chroma) * 255 + 128)
+            luma_db.append(_psnr_db(codes[0], batch.high_luma[frame], crop))
+            chroma_db.append(_psnr_db(codes[1], batch.high_chroma[frame], crop // 2))
+    return fmean(luma_db), fmean(chroma_db)
+
+
+def _psnr_db(codes: Tensor, truth: Tensor, crop: int) -> float:
+    """PSNR in dB of (1, C, H, W) codes, rounded and clamped to 8 bit."""
+    height, width = truth.shape[-2:]
+    error = (codes.float().round().clamp(0, 255) - truth)[..., crop : height - crop, crop : width - crop]
+    return min(HIGHEST_DB, 10 * math.log10(255**2 / max(float(error.square().mean()), 1e-9)))
+
+
+def train_on_clips(
+    recipe: VideoRecipe,
+    data: Sequence[Path],
+    out: Path,
+    budget: Budget,
+    *,
+    resume: bool = False,
+    init: str | None = None,
+    device: torch.device | None = None,
+    bf16: bool = True,
+    seed: int = 0,
+    validate: Callable[[nn.Module], dict[str, float]] = lambda net: {},
+    log: Callable[[str], None] = print,
+    pace: Pace | None = None,
+) -> Path:
+    """Train and return the path of the averaged weights; options as in `loop.train`.
+
+    data: folders of pictures, of folders of frames, and of videos (`footage.find_material`).
+    best.safetensors is by luma PSNR on clips held out of `data`.
+    """
+    check_folder(out, resume)
+    chosen = device or torch.device("cpu")
+    cv2.setNumThreads(1)  # the threads of OpenCV would take the cores that train
+    training, held_out = _material(recipe, data, log).split()
+    maker = ClipMaker(
+        training,
+        CLIP_DEGRADATIONS[recipe.degradation],
+        recipe.clips_per_shard,
+        recipe.max_frames + 1,
+        recipe.scale,
+        recipe.patch,
+        seed,
+    )
+    judge = HeldOutClips(held_out_clips(held_out, maker), chosen, bf16)
+    log(f"{len(training.clips)} clips and {len(training.stills)} stills; held out: {held_out.describe()}")
+    with ClipBank(maker, recipe.steps_per_shard, log) as bank:
+        trainer = ClipTrainer(recipe, bank, chosen, seed, bf16)
+        start = init or recipe.init
+        if resume:
+            trainer.load(out)
+        elif start and start != "none":
+            log(trainer.start_from(start))
+        record = RunRecord(out, trainer.num_steps, log)
+        arguments = {"data": [str(path) for path in data], "seed": seed, "bf16": bf16, "init": start}
+        record.start(recipe, {**arguments, "device": str(chosen), **asdict(budget)})
+        bank.seek(trainer.num_steps)  # what a first shard takes to make is not training time
+        with contextlib.closing(record):
+            reporter = Reporter(trainer, record, judge, validate, pace or Pace(longest=600, times_between=30))
+            run(trainer, budget, reporter, out, log)
+    return out / WEIGHTS
+
+
+def _material(recipe: VideoRecipe, data: Sequence[Path], log: Callable[[str], None]) -> Material:
+    """Find what to train on, and say what is left out."""
+    material = find_material(data, recipe.max_frames + 1)
+    for text in material.unreadable.values():
+        log(f"left out: {text}")
+    if recipe.degradation == "codecs" and missing_codecs():
+        log(f"PyAV cannot encode {', '.join(missing_codecs())}: training without")
+    return material

@@ -1,0 +1,154 @@
+"""Clips in memory: sharp and low-resolution planes with the optical flow between them, and batches cut from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vsr.pipeline.motion import is_scene_cut, optical_flow, taps_of, warp
+from vsr.train.video_degrade import ClipDegradation, planes_of_rgb
+
+__all__ = ["Clip", "ClipBatch", "Footage", "make_clip", "turned"]
+
+
+class Footage(NamedTuple):
+    """Sharp frames and where scenes begin.
+
+    rgb: (T, 3, H, W) uint8.  starts: (T,) bool, true at the first frame of a scene.
+    """
+
+    rgb: Tensor
+    starts: np.ndarray
+
+    @classmethod
+    def of_one_scene(cls, rgb: Tensor) -> Self:
+        return cls(rgb, np.arange(len(rgb)) == 0)
+
+
+def turned(footage: Footage, turn: int) -> Footage:
+    """Turn a clip into one of its 16 orientations.
+
+    This happens before the clip is degraded and its flow estimated, so that chroma siting, the phase of the
+    reduction and a codec's marks are those of upright video.
+    turn: bits 1, 2 and 4 flip up-down, flip left-right and transpose; bit 8 reverses time.
+    """
+    rgb, starts = footage
+    if turn & 1:
+        rgb = rgb.flip(-2)
+    if turn & 2:
+        rgb = rgb.flip(-1)
+    if turn & 4:
+        rgb = rgb.transpose(-2, -1)
+    if turn & 8:
+        rgb = rgb.flip(0)
+        # A scene that began at frame t ended at t - 1, and so the reversed next one begins at T - t.
+        starts = np.concatenate((starts[:1], starts[:0:-1]))
+    return Footage(rgb.contiguous(), starts)
+
+
+@dataclass(frozen=True, slots=True)
+class ClipBatch:
+    """N clips of T frames, or cut-outs of them; time comes first.
+
+    high_luma: (T, N, 1, H, W) uint8, high_chroma: (T, N, 2, H / 2, W / 2) uint8: what is to come out.
+    low_luma: (T, N, 1, h, w) uint8, low_chroma: (T, N, 2, h / 2, w / 2) uint8.
+    previous, following: (T, N, 1, h, w) float16, the luma of the neighbours warped to each frame, from 0 to 1; its
+        own where a neighbour is missing or shows another scene.
+    to_previous: (T, N, h, w, 2) float16, the flow from each low-resolution pixel to its place in the frame before
+        (`motion.optical_flow`); zero where that is missing or another scene.
+    starts: (T, N) bool, true at the first frame of a scene.
+    """
+
+    high_luma: Tensor
+    high_chroma: Tensor
+    low_luma: Tensor
+    low_chroma: Tensor
+    previous: Tensor
+    following: Tensor
+    to_previous: Tensor
+    starts: Tensor
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.low_luma)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(getattr(self, field.name).nbytes for field in fields(self))
+
+    def frames(self, times: slice) -> Self:
+        """Cut out some frames; the first becomes the start of a scene."""
+        values = {field.name: getattr(self, field.name)[times] for field in fields(self)}
+        values["starts"] = values["starts"].clone()
+        values["starts"][0] = True
+        return type(self)(**values)
+
+    def area(self, top: int, left: int, side: int) -> Self:
+        """Cut out a square of low-resolution pixels, and what belongs to it; top, left and side are even."""
+        scale = self.high_luma.shape[-1] // self.low_luma.shape[-1]
+
+        def cut(x: Tensor, factor: float) -> Tensor:
+            rows, columns = (slice(int(start * factor), int((start + side) * factor)) for start in (top, left))
+            return x[:, :, :, rows, columns]
+
+        rows, columns = slice(top, top + side), slice(left, left + side)
+        return type(self)(
+            cut(self.high_luma, scale),
+            cut(self.high_chroma, scale / 2),
+            cut(self.low_luma, 1),
+            cut(self.low_chroma, 0.5),
+            cut(self.previous, 1),
+            cut(self.following, 1),
+            self.to_previous[:, :, rows, columns],
+            self.starts,
+        )
+
+    @classmethod
+    def joined(cls, parts: list[Self]) -> Self:
+        """Put cut-outs of equal size side by side."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts], 1) for field in fields(cls)))
+
+    def to(self, device: torch.device) -> Self:
+        return type(self)(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+Clip = ClipBatch  # of N = 1 whole clip
+
+
+def make_clip(footage: Footage, scale: int, degradation: ClipDegradation, rng: np.random.Generator) -> Clip:
+    """Degrade a clip, and find motion and cuts in what a decoder would give, as upscaling does.
+
+    footage: frames whose height and width are multiples of 2·scale.
+    """
+    high, low = planes_of_rgb(footage.rgb), degradation(footage.rgb, scale, rng)
+    codes, luma = low.luma.numpy(), low.luma[:, None].float() / 255
+    to_previous = torch.zeros(*low.luma.shape, 2)
+    previous, following = luma.clone(), luma.clone()
+    starts = footage.starts.copy()
+    for time in range(1, len(codes)):
+        flow = optical_flow(codes[time], codes[time - 1])
+        starts[time] |= is_scene_cut(codes[time], codes[time - 1], flow)
+        if not starts[time]:
+            to_previous[time] = torch.from_numpy(flow)
+            ahead = torch.from_numpy(optical_flow(codes[time - 1], codes[time]))
+            previous[time] = _moved(luma[time - 1], to_previous[time])
+            following[time - 1] = _moved(luma[time], ahead)
+    return ClipBatch(
+        high.luma[:, None, None],
+        high.chroma[:, None],
+        low.luma[:, None, None],
+        low.chroma[:, None],
+        previous[:, None].half(),
+        following[:, None].half(),
+        to_previous[:, None].half(),
+        torch.from_numpy(starts)[:, None],
+    )
+
+
+def _moved(luma: Tensor, flow: Tensor) -> Tensor:
+    """Warp one frame (1, h, w) along a flow (h, w, 2)."""
+    return warp(luma[None], taps_of(flow[None]))[0]

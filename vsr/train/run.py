@@ -1,0 +1,306 @@
+"""A training run: its length, its state on disk, its reports; the same for pictures and for clips."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vsr.errors import InputError, ModelError, OptionError
+from vsr.files import partial_file, write_file
+from vsr.models.cards import ModelCard
+from vsr.models.weights import build_net, load_net, resolve, save_model_file
+from vsr.train.recipes import AnyRecipe
+from vsr.train.record import RunRecord
+
+__all__ = ["CHECKPOINT", "WEIGHTS", "Budget", "Judge", "Learner", "Pace", "Reporter", "check_folder", "run"]
+
+CHECKPOINT = "checkpoint.pt"
+WEIGHTS = "weights.safetensors"
+BEST_WEIGHTS = "best.safetensors"
+BEST_SCORE = "best.json"
+LONGEST_STEP_SECONDS = 30.0
+NUM_WARMUP_STEPS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How long to train: exactly one of steps, or minutes of training time."""
+
+    steps: int | None = None
+    minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.minutes is None):
+            raise OptionError("give the length of the training either as steps or as minutes")
+        if (self.steps or self.minutes or 0) <= 0:
+            raise OptionError("the length of the training must be greater than zero")
+
+    def progress(self, step: int, seconds: float) -> float:
+        """Share of the schedule that is done, 0 to 1."""
+        done = step / self.steps if self.steps else seconds / (60 * (self.minutes or 1))
+        return min(done, 1.0)
+
+
+class Learner:
+    """A network, its moving average, its optimiser and the random state.
+
+    Subclasses add `step`, which moves all of them by one batch; `save` and `load` keep all of them.
+    seconds: training time so far, as `clock` tells it.
+    clock: seconds, of which the budget is made.
+    """
+
+    clock: Callable[[], float] = staticmethod(time.monotonic)
+
+    def __init__(self, recipe: AnyRecipe, card: ModelCard, device: torch.device, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.identity = identity(recipe)
+        self.card, self.device = card, device
+        self.net = build_net(card).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = copy.deepcopy(self.net).requires_grad_(False).eval()
+        self.optimizer = torch.optim.Adam(self.net.parameters(), recipe.learning_rate, betas=(0.9, 0.99), fused=True)
+        self.rng = np.random.default_rng(seed)
+        self.num_steps = 0
+        self.seconds = 0.0
+        self._learning_rate, self._ema_decay = recipe.learning_rate, recipe.ema_decay
+
+    @property
+    def is_judged_by_psnr(self) -> bool:
+        """Whether the best weights are those of the highest PSNR."""
+        return True
+
+    def step(self, progress: float) -> dict[str, Tensor]:
+        """Move by one batch at `progress` (0 to 1) of the schedule. Returns the losses, weighted, without gradient."""
+        raise NotImplementedError
+
+    def set_rate(self, rate: float) -> None:
+        """Multiply the recipe's learning rate for the coming step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate * rate
+
+    def cosine_rate(self, progress: float) -> float:
+        """Give the factor of the learning rate: a linear warm-up, then half a cosine to zero."""
+        return self.warmup_rate() * (0.5 + 0.5 * math.cos(math.pi * progress))
+
+    def warmup_rate(self) -> float:
+        return min(1.0, (self.num_steps + 1) / NUM_WARMUP_STEPS)
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Move the average towards the network; faster at the beginning, which is soon out of date."""
+        decay = min(self._ema_decay, (1 + self.num_steps) / (10 + self.num_steps))
+        for average, value in zip(self.ema.state_dict().values(), self.net.state_dict().values(), strict=True):
+            average.lerp_(value, 1 - decay)
+
+    def start_from(self, model: str) -> str:
+        """Take the weights of a model, by name or file, or of a network with the same trunk.
+
+        Tensors of the same name and shape are taken, and those that `fitted` makes fit. Returns a line that says how
+        many were. Raises ModelError where they are less than half of the network's parameters.
+        """
+        source = load_net(*resolve(model))
+        own = self.net.state_dict()
+        state = self.fitted(source, own)
+        taken = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+        if 2 * sum(v.numel() for v in taken.values()) < sum(v.numel() for v in own.values()):
+            raise ModelError(f"--init {model}: does not fit the recipe '{self.card.name}'")
+        for net in (self.net, self.ema):
+            net.load_state_dict({**own, **taken})
+        return f"starts from {model}: {len(taken)} of {len(own)} tensors"
+
+    def fitted(self, source: nn.Module, own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Give the weights of another network in the shapes of this one, where that is possible."""
+        return source.state_dict()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "recipe": self.identity,
+            "net": self.net.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": json.dumps(self.rng.bit_generator.state),
+            "num_steps": self.num_steps,
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.net.load_state_dict(state["net"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.rng.bit_generator.state = json.loads(state["rng"])
+        self.num_steps, self.seconds = state["num_steps"], state["seconds"]
+
+    def save(self, folder: Path) -> None:
+        """Write checkpoint and averaged weights, each whole or not at all."""
+        with partial_file(folder / CHECKPOINT) as partial:
+            torch.save(self.state_dict(), partial)
+        save_model_file(folder / WEIGHTS, self.card, self.ema.state_dict())
+
+    def load(self, folder: Path) -> None:
+        """Go on where `save` left off: the same weights, moments, patches and schedule."""
+        path = folder / CHECKPOINT
+        if not path.is_file():
+            raise InputError(f"{path}: no checkpoint to resume from")
+        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        if state["recipe"] != self.identity:
+            raise OptionError(f"{folder}: was trained by another recipe; --resume takes the one in recipe.json")
+        self.load_state_dict(state)
+
+
+class Judge(Protocol):
+    """Material that is kept from training, and chooses the best weights."""
+
+    def scores(self, net: nn.Module) -> dict[str, float]:
+        """Score a network; the entry "held out" (PSNR in dB) chooses the best."""
+        ...
+
+    def pictures(self, net: nn.Module) -> Tensor:
+        """Show sample output: (C, H, W) in [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often a run reports and saves, in seconds: so many times the duration of a report, within limits.
+
+    longest: also the most that a kill can cost.
+    """
+
+    shortest: float = 30.0
+    longest: float = 300.0
+    times_between: int = 10
+
+    @classmethod
+    def every(cls, seconds: float) -> Pace:
+        return cls(seconds, seconds)
+
+    def between(self, duration: float) -> float:
+        return min(max(self.shortest, self.times_between * duration), self.longest)
+
+
+class Reporter:
+    """Collects losses, and at times saves, validates and reports."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        record: RunRecord,
+        judge: Judge,
+        validate: Callable[[nn.Module], dict[str, float]],
+        pace: Pace,
+    ) -> None:
+        self._learner, self._record, self._judge, self._validate, self._pace = learner, record, judge, validate, pace
+        self._seconds = pace.shortest
+        self._sums: dict[str, Tensor] = {}
+        self._num = 0
+        self._last = self._next_validation = time.monotonic()
+        self._best = _best_so_far(record.out)
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        self._num += 1
+        for name, value in losses.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self._last >= self._seconds
+
+    def report(self, progress: float) -> None:
+        started = time.monotonic()
+        learner, out = self._learner, self._record.out
+        learner.save(out)
+        scores = self._judge.scores(learner.ema)
+        held_out_db = scores["held out"]
+        validated = time.monotonic()
+        scores |= self._validation(is_last=progress >= 1)
+        started += time.monotonic() - validated
+        losses = {name: float(value) / self._num for name, value in self._sums.items()}
+        self._record.report(learner.num_steps, learner.seconds / 60, progress, losses, scores)
+        self._record.pictures(learner.num_steps, self._judge.pictures(learner.ema))
+        if learner.is_judged_by_psnr and held_out_db > self._best:
+            self._best = held_out_db
+            save_model_file(out / BEST_WEIGHTS, learner.card, learner.ema.state_dict())
+            write_file(out / BEST_SCORE, json.dumps({"held_out_psnr_db": held_out_db}) + "\n")
+        self._sums, self._num, self._last = {}, 0, time.monotonic()
+        self._seconds = self._pace.between(self._last - started)
+
+    def _validation(self, is_last: bool) -> dict[str, float]:
+        begun = time.monotonic()
+        if begun < self._next_validation and not is_last:
+            return {}
+        scores = self._validate(self._learner.ema)
+        now = time.monotonic()
+        self._next_validation = now + self._pace.times_between * (now - begun)
+        return scores
+
+
+def run(learner: Learner, budget: Budget, reporter: Reporter, out: Path, log: Callable[[str], None]) -> None:
+    """Train step by step to the end of the budget, or to an interrupt, which lets the step end and saves."""
+    with _deferred_interrupts() as interrupted:
+        while (progress := budget.progress(learner.num_steps, learner.seconds)) < 1:
+            started = learner.clock()
+            reporter.add(learner.step(progress))
+            # A process that was suspended for a while does not use up its budget by it.
+            learner.seconds += min(learner.clock() - started, LONGEST_STEP_SECONDS)
+            if interrupted:
+                learner.save(out)
+                log(f"saved at step {learner.num_steps}; go on with --resume")
+                break
+            if reporter.is_due():
+                reporter.report(progress)
+        else:
+            reporter.report(1.0)
+
+
+def check_folder(out: Path, resume: bool) -> None:
+    """Raise OptionError where a new run would overwrite another."""
+    if (out / CHECKPOINT).exists() and not resume:
+        raise OptionError(f"{out}: holds a run already; go on with --resume or name another folder")
+
+
+def identity(recipe: AnyRecipe) -> str:
+    """Describe what must stay the same for a run to go on."""
+    values = asdict(recipe)
+    if not values.get("quantized", True):
+        del values["quantized"]  # which runs begun by earlier versions do not know
+    return json.dumps(values, sort_keys=True, default=dict)
+
+
+def _best_so_far(out: Path) -> float:
+    path = out / BEST_SCORE
+    return float(json.loads(path.read_text("utf-8"))["held_out_psnr_db"]) if path.is_file() else -math.inf
+
+
+@contextlib.contextmanager
+def _deferred_interrupts() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of acting on them; on leaving, act on the first.
+
+    A step that is broken off half-way would be saved half-way. Threads other than the main one cannot
+    take signals, and have none to defer.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {number: signal.signal(number, lambda n, frame: received.append(n)) for number in _INTERRUPTS}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        signal.raise_signal(received[0])
+
+
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)

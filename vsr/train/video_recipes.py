@@ -1,0 +1,127 @@
+"""Recipes of networks that see time: what is trained, on what clips, by which losses and schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
+
+from vsr.models.cards import ModelCard
+from vsr.models.weights import build_net
+from vsr.train.recipes import Stage
+
+__all__ = ["VIDEO_RECIPES", "VideoRecipe", "card_of_video"]
+
+T = TypeVar("T")
+
+# A loss that forgives outliers first, as occlusions are many; MSE at the end, as PSNR is what it maximises. Its weight
+# brings both to about one size, which matters to the clipping of gradients.
+PSNR = (Stage(0.7, {"charbonnier": 1.0}), Stage(0.3, {"mse": 30.0}))
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRecipe:
+    """A recurrent network and how to train it.
+
+    net, options: as in a model card.
+    patch: side of a low-resolution cut-out in pixels, even.  batch: cut-outs per step.
+    lengths: frames through which the error is propagated back, each with its share of the schedule.
+    num_steps: length of the whole schedule, unless the user says otherwise.
+    learning_rate: Adam's, which ends at zero by half a cosine.
+    stages: the losses over time (`losses.PIXEL_LOSSES`); shares sum to 1.
+    chroma_weight: of the losses of Cb and Cr, which are taken on their own grid.
+    max_gradient: norm to which gradients are clipped.
+    degradation: how low-resolution frames are made (`video_degrade.CLIP_DEGRADATIONS`).
+    init: the model whose weights it starts from.
+    ema_decay: of the moving average of the weights, which is what is validated and shipped.
+    clips_per_shard: clips in memory at a time.  steps_per_shard: steps after which they are made anew.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    patch: int = 40
+    batch: int = 6
+    lengths: tuple[tuple[float, int], ...] = ((0.4, 8), (0.4, 12), (0.2, 15))
+    num_steps: int = 60_000
+    learning_rate: float = 1e-3
+    stages: tuple[Stage, ...] = PSNR
+    chroma_weight: float = 0.5
+    max_gradient: float = 0.5
+    degradation: Literal["bicubic", "gaussian", "codecs"] = "bicubic"
+    init: str = ""
+    ema_decay: float = 0.998
+    clips_per_shard: int = 200
+    steps_per_shard: int = 2000
+    net: str = "recurrent"
+
+    @property
+    def scale(self) -> int:
+        return int(self.options["scale"])
+
+    @property
+    def max_frames(self) -> int:
+        """Frames of the longest cut-out."""
+        return max(frames for _, frames in self.lengths)
+
+    def frames_at(self, progress: float) -> int:
+        """Give the frames of a cut-out at `progress` (0 to 1) of the schedule."""
+        return _at(self.lengths, progress)
+
+    def losses_at(self, progress: float) -> Mapping[str, float]:
+        """Give the weights of the losses at `progress` (0 to 1) of the schedule."""
+        return _at(tuple((stage.share, stage.losses) for stage in self.stages), progress)
+
+
+def _at(parts: tuple[tuple[float, T], ...], progress: float) -> T:
+    end = 0.0
+    for share, value in parts:
+        end += share
+        if progress < end:
+            return value
+    return parts[-1][1]
+
+
+_FAST = VideoRecipe("video-fast", {"features": 32, "blocks": 3, "scale": 4})
+_VIDEO = VideoRecipe("video", {"features": 64, "blocks": 4, "scale": 4}, learning_rate=8e-4)
+
+
+def _real(recipe: VideoRecipe, name: str) -> VideoRecipe:
+    """The fine-tuning of a network for video that went through a codec."""
+    return replace(
+        recipe,
+        name=name,
+        degradation="codecs",
+        init=recipe.name,
+        learning_rate=recipe.learning_rate / 2,
+        num_steps=recipe.num_steps // 2,
+    )
+
+
+_LIST = (
+    _FAST,
+    _VIDEO,
+    replace(_VIDEO, name="video-bd", degradation="gaussian", init="video", learning_rate=4e-4, num_steps=30_000),
+    _real(_VIDEO, "video-real"),
+    _real(_FAST, "video-real-fast"),
+)
+VIDEO_RECIPES: dict[str, VideoRecipe] = {recipe.name: recipe for recipe in _LIST}
+
+
+def card_of_video(recipe: VideoRecipe) -> ModelCard:
+    """Give the card of what a recipe trains, before any figure is known."""
+    options = dict(recipe.options)
+    uses_next = bool(options.get("uses_next", True))
+    card = ModelCard(
+        recipe.name,
+        recipe.net,
+        options,
+        recipe.scale,
+        "yuv",
+        halo=0,
+        multiple_of=2,
+        window=3 if uses_next else 2,
+        recurrent=True,
+        recipe=f"vsr train {recipe.name}",
+    )
+    net = build_net(card)
+    return replace(card, halo=int(net.halo), num_parameters=sum(p.numel() for p in net.parameters()))  # type: ignore[arg-type]
