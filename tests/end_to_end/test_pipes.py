@@ -249,7 +249,7 @@ def test_raw_video_in(enhance: Pipe) -> None:
         "framerate": Fraction(25),
     }
     assert _frames(enhance(raw, **described)) == _frames(source)
-    with pytest.raises(OptionError, match="add --video-size, --framerate"):
+    with pytest.raises(OptionError, match="add `video_size`, `framerate`"):
         enhance(raw, input_format="rawvideo", pixel_format="yuv420p")
 
 

@@ -108,7 +108,7 @@ def test_a_stream_that_the_gpu_does_not_take_is_decoded_by_ffmpeg_with_a_line(mo
 
 def test_a_gpu_that_fails_is_no_damage_but_an_error_that_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     _on_a_gpu(monkeypatch, fails_at=5)
-    with pytest.raises(InputError, match=r"GPU's decoder failed \(.+\); --hwaccel none"):
+    with pytest.raises(InputError, match=r"GPU's decoder failed \(.+\); `hwaccel=\"none\"`"):
         _batch(gpu=0)
 
 

@@ -138,9 +138,9 @@ def test_pictures_that_change_are_noted(write: Write) -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"name": "rawvideo", "video_size": "4x4"}, "add --pixel-format, --framerate"),
+        ({"name": "rawvideo", "video_size": "4x4"}, "add `pixel_format`, `framerate`"),
         ({"name": "rawvideo", "video_size": "4", "pixel_format": "gray", "framerate": Fraction(1)}, "WIDTHxHEIGHT"),
-        ({"video_size": "4x4"}, "--video-size: of raw video only"),
+        ({"video_size": "4x4"}, "`video_size`: of raw video only"),
         ({"name": "nonsense"}, "reads no such format"),
         ({"framerate": Fraction(0)}, "greater than zero"),
     ],

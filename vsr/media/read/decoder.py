@@ -94,7 +94,7 @@ class Decoder:
     def _count_failure(self, error: av.FFmpegError) -> None:
         """Take a packet for damaged, unless a GPU decodes, which may be full or gone instead."""
         if self.is_on_gpu:
-            remedy = "--hwaccel none decodes on the CPU"
+            remedy = '`hwaccel="none"` decodes on the CPU'
             raise InputError(f"{self._path}: the GPU's decoder failed ({reason(error)}); {remedy}") from error
         self.num_lost += 1
 

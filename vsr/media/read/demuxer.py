@@ -10,23 +10,21 @@ import av
 from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition, Stream
+from av.stream import Stream
 from av.video.stream import VideoStream
 
-from vsr.errors import InputError, OptionError, reason
+from vsr.errors import InputError, reason
+from vsr.media.formats import find_containers_of_demuxer
 from vsr.media.image_sequence import find_sequence
 from vsr.media.packet_times import PacketClock
 from vsr.media.pipe import PipeReader, is_pipe
 from vsr.media.pyav_fixes import count_streams, demux_packets
 from vsr.media.read.decoder import EXACT_ON_GPU
 from vsr.media.read.opening import DEFAULT_FRAMERATE, InputFormat, open_input, open_pipe, open_sequence
-from vsr.media.read.stream_map import mapped_streams
+from vsr.media.read.stream_map import main_stream, mapped_streams
 
 __all__ = ["Demuxer"]
 
-COUNTED_BY_BYTES = {"yuv4mpegpipe", "rawvideo"}  # formats of whole frames and nothing else
-WITHOUT_LIST_OF_STREAMS = {"mpegts", "mpeg", "flv"}  # formats in which more streams may turn up on the way
-WITH_DURATION = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv"}  # in a header; of others it is estimated
 MISSING_SECONDS = 1  # less is no more than a stream that ends early
 
 
@@ -71,13 +69,15 @@ class Demuxer:
             self.container.close()
         self._num_openings += 1
         self.container = self._open()
-        self.stream = self._main_stream()
+        self.stream = main_stream(self.container, self._maps, self.path)
         if gpu is not None:
             self._move_to_gpu(gpu)
         self.damage: str | None = None
         self.num_missing = 0
         self._num_bytes = self.container.size if self.pipe is None else 0
-        self._last_byte = 0  # where the last packet of the video ended, for COUNTED_BY_BYTES
+        self._formats = find_containers_of_demuxer(self.container.format.name)
+        self._is_raw = any(row.is_raw for row in self._formats)  # whole frames and nothing else
+        self._last_byte = 0  # where the last of them ended
         self._clock = PacketClock(self.container)
 
     def _open(self) -> InputContainer:
@@ -99,21 +99,6 @@ class Demuxer:
         if self._num_openings == 1:
             self._warn(line)
 
-    def _main_stream(self) -> VideoStream:
-        """Choose the video stream to decode: the default one of those that are wanted, else the first."""
-        moving = [s for s in self.container.streams.video if Disposition.attached_pic not in s.disposition]
-        if not moving:
-            kinds = ", ".join(s.type for s in self.container.streams) or "none"
-            raise InputError(f"{self.path}: has no video stream (streams: {kinds})")
-        chosen = self.chosen_streams
-        wanted = [s for s in moving if s.index in chosen]
-        if not wanted:
-            raise OptionError(f"-map {' -map '.join(self._maps)}: takes no video; add -map 0:v")
-        main = next((s for s in wanted if Disposition.default in s.disposition), wanted[0])
-        if main.codec_context is None:
-            raise InputError(f"{self.path}: this FFmpeg has no decoder for its video stream")
-        return main
-
     def _move_to_gpu(self, gpu: int) -> None:
         """Open the file again with a decoder on a GPU; where that cannot be, all stays as it is, with a warning."""
         codec = self.stream.codec_context.name
@@ -130,7 +115,7 @@ class Demuxer:
             return
         self.container.close()
         self.container = container
-        self.stream = self._main_stream()
+        self.stream = main_stream(self.container, self._maps, self.path)
 
     @property
     def can_seek(self) -> bool:
@@ -164,13 +149,12 @@ class Demuxer:
 
         Raises InputError where reading fails, or the file has become shorter meanwhile.
         """
-        by_bytes = self.container.format.name in COUNTED_BY_BYTES
         try:
             for packet in demux_packets(self.container):
                 self._clock.shift(packet)
-                if by_bytes and packet.is_corrupt:  # the beginning of a frame
+                if self._is_raw and packet.is_corrupt:  # the beginning of a frame
                     continue
-                if by_bytes:
+                if self._is_raw:
                     self._last_byte = (packet.pos or 0) + packet.size
                 if packet.size or packet.stream.index == self.stream.index:
                     yield packet
@@ -191,7 +175,7 @@ class Demuxer:
 
     def _check_for_cut(self) -> None:
         """Warn of a part of a frame at the end of an input that holds nothing but frames."""
-        if self.container.format.name not in COUNTED_BY_BYTES:
+        if not self._is_raw:
             return
         if self.pipe is None or self.pipe.seekable():
             num_bytes, remedy = self.container.size, "is the file complete?"
@@ -203,7 +187,7 @@ class Demuxer:
 
     def _check_for_late_streams(self) -> None:
         """Warn of streams that the start of the input did not show. At the end."""
-        if not set(self.container.format.name.split(",")) & WITHOUT_LIST_OF_STREAMS:
+        if all(row.lists_streams for row in self._formats):
             return
         num_late = count_streams(self.container) - len(self.container.streams)
         if num_late > 0:
@@ -218,8 +202,8 @@ class Demuxer:
 
         Only after all was read.
         """
-        if self.pipe is not None or self.container.format.name not in WITH_DURATION:
-            return
+        if self.pipe is not None or not any(row.states_duration for row in self._formats):
+            return  # without a header, the duration is estimated
         duration, end = self.container.duration, self._clock.end_seconds
         if duration is not None and end is not None and end < duration / av.time_base - MISSING_SECONDS:
             self._warn(

@@ -12,6 +12,7 @@ from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 
 from vsr.errors import InputError, OptionError, reason
+from vsr.media.formats import RAW_VIDEO, find_containers_of_demuxer
 from vsr.media.image_sequence import PictureSequence
 from vsr.media.pipe import PipeReader
 from vsr.media.pyav_fixes import keep_timestamps
@@ -20,9 +21,6 @@ __all__ = ["DEFAULT_FRAMERATE", "InputFormat", "check_source", "open_input", "op
 
 DEFAULT_FRAMERATE = Fraction(25)  # of an input without times of its own, as in FFmpeg
 PIPE_BUFFER_BYTES = 2**18
-
-# Demuxers of formats without times of their own.
-_TIMELESS = {"rawvideo", "image2", "image2pipe", "h264", "hevc", "vvc", "obu", "m4v", "mjpeg", "mpegvideo", "vc1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +39,25 @@ class InputFormat:
 
     def __post_init__(self) -> None:
         """Raise OptionError where something is missing, wrong, or does not belong there."""
-        options = {"--video-size": self.video_size, "--pixel-format": self.pixel_format}
-        if self.name == "rawvideo":
-            missing = [name for name, value in {**options, "--framerate": self.framerate}.items() if value is None]
+        options = {"`video_size`": self.video_size, "`pixel_format`": self.pixel_format}
+        if self.name == RAW_VIDEO:
+            missing = [name for name, value in {**options, "`framerate`": self.framerate}.items() if value is None]
             if missing:
-                raise OptionError(f"--input-format rawvideo: add {', '.join(missing)}, which raw video does not hold")
+                add = ", ".join(missing)
+                raise OptionError(f'`input_format="{RAW_VIDEO}"`: add {add}, which raw video does not hold')
         else:
             given = [name for name, value in options.items() if value is not None]
             if given:
-                raise OptionError(f"{', '.join(given)}: of raw video only; add --input-format rawvideo")
+                raise OptionError(f'{", ".join(given)}: of raw video only; add `input_format="{RAW_VIDEO}"`')
         if self.name is not None:
             try:
                 av.ContainerFormat(self.name, "r")
             except ValueError as error:
-                raise OptionError(f"--input-format {self.name}: this FFmpeg reads no such format") from error
+                raise OptionError(f'`input_format="{self.name}"`: this FFmpeg reads no such format') from error
         if self.video_size is not None and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", self.video_size):
-            raise OptionError(f"--video-size {self.video_size}: give WIDTHxHEIGHT")
+            raise OptionError(f'`video_size="{self.video_size}"`: give WIDTHxHEIGHT')
         if self.framerate is not None and self.framerate <= 0:
-            raise OptionError("--framerate: must be greater than zero")
+            raise OptionError("`framerate`: must be greater than zero")
 
     @property
     def options(self) -> dict[str, str]:
@@ -126,7 +125,7 @@ def open_pipe(pipe: PipeReader, name: Path, format_: InputFormat) -> InputContai
     except (av.FFmpegError, OSError, ValueError) as error:
         if not pipe.seekable() and not pipe.num_bytes:
             raise InputError(f"{name}: nothing came from it (0 bytes); did the program before vsr fail?") from error
-        remedy = "" if format_.name else "; --input-format names what it is, say rawvideo"
+        remedy = "" if format_.name else f'; `input_format` names its format, as in `input_format="{RAW_VIDEO}"`'
         raise InputError(f"{name}: {_unreadable(format_, error)}{remedy}") from error
     return _checked(container, name, format_)
 
@@ -139,17 +138,18 @@ def _unreadable(format_: InputFormat, error: BaseException) -> str:
 def _checked(container: InputContainer, name: Path, format_: InputFormat) -> InputContainer:
     """Prepare an opened container. Raises OptionError where its frame rate is not to be given."""
     keep_timestamps(container)
-    timeless = container.format.name in _TIMELESS or container.format.name.endswith("_pipe")
-    if format_.framerate is not None and not timeless:
+    demuxer = container.format.name
+    lacks_times = demuxer.endswith("_pipe") or any(row.lacks_times for row in find_containers_of_demuxer(demuxer))
+    if format_.framerate is not None and not lacks_times:
         container.close()
-        raise OptionError(f"--framerate: {name} has times of its own ({container.format.name}), which are kept")
+        raise OptionError(f"`framerate`: {name} has times of its own ({demuxer}), which are kept")
     return container
 
 
 def open_sequence(sequence: PictureSequence, name: Path, format_: InputFormat) -> InputContainer:
     """Open images as a video; name: for messages. Raises OptionError for another demuxer than that of images."""
     if format_.name not in (None, "image2"):
-        raise OptionError(f"--input-format {format_.name}: {name} stands for pictures; leave it out")
+        raise OptionError(f'`input_format="{format_.name}"`: {name} stands for pictures; leave it out')
     options = InputFormat(framerate=format_.framerate or DEFAULT_FRAMERATE).options
     options["pattern_type"] = sequence.pattern_type
     if sequence.pattern_type == "sequence":

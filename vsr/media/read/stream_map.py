@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
+from av.container import InputContainer
 from av.stream import Disposition, Stream
+from av.video.stream import VideoStream
 
-from vsr.errors import OptionError
+from vsr.errors import InputError, OptionError
 
-__all__ = ["mapped_streams"]
+__all__ = ["main_stream", "mapped_streams"]
 
 _TYPES = {"v": "video", "a": "audio", "s": "subtitle", "d": "data", "t": "attachment"}
 
@@ -32,18 +35,40 @@ def mapped_streams(streams: Sequence[Stream], maps: Sequence[str], name: object)
         elif matched or text.endswith("?"):
             chosen |= matched
         else:
-            raise OptionError(f"-map {text}: {name} has no such stream; '-map {text}?' takes it where there is one")
+            optional = _option([f"{text}?"])
+            raise OptionError(f"{_option([text])}: {name} has no such stream; {optional} takes it where there is one")
     return chosen
+
+
+def main_stream(container: InputContainer, maps: Sequence[str], name: object) -> VideoStream:
+    """Choose the video stream to decode: the default one of those that are wanted, else the first.
+
+    maps, name: as `mapped_streams` takes them.
+
+    Raises InputError where there is none, and OptionError where none is wanted.
+    """
+    moving = [s for s in container.streams.video if Disposition.attached_pic not in s.disposition]
+    if not moving:
+        kinds = ", ".join(s.type for s in container.streams) or "none"
+        raise InputError(f"{name}: has no video stream (streams: {kinds})")
+    chosen = mapped_streams(tuple(container.streams), maps, name)
+    wanted = [s for s in moving if s.index in chosen]
+    if not wanted:
+        raise OptionError(f'{_option(maps)}: takes no video; add "0:v"')
+    main = next((s for s in wanted if Disposition.default in s.disposition), wanted[0])
+    if main.codec_context is None:
+        raise InputError(f"{name}: this FFmpeg has no decoder for its video stream")
+    return main
 
 
 def _matched(streams: Sequence[Stream], text: str) -> frozenset[int]:
     number, _, specifier = text.removeprefix("-").removesuffix("?").partition(":")
     if number.startswith("["):
-        raise OptionError(f"-map {text}: vsr runs no filters, so there are no labels; give 0:v, 0:a:1 and the like")
+        raise OptionError(f"{_option([text])}: vsr runs no filters and has no labels; give 0:v, 0:a:1 and the like")
     if not number.isdecimal():
-        raise OptionError(f"-map {text}: give 0, 0:v, 0:a:1, 0:3, or one of these with - before it")
+        raise OptionError(f"{_option([text])}: give 0, 0:v, 0:a:1, 0:3, or one of these with - before it")
     if int(number):
-        raise OptionError(f"-map {text}: there is one input, 0; mux files together with ffmpeg")
+        raise OptionError(f"{_option([text])}: there is one input, 0; mux files together with ffmpeg")
     found = list(streams)
     words = specifier.split(":") if specifier else []
     while words:
@@ -65,4 +90,9 @@ def _narrowed(found: list[Stream], words: list[str], text: str) -> tuple[list[St
         return [s for s, t in zip(found, tags, strict=True) if key in t and value in (None, t[key])], rest[2:]
     if word.isdecimal() and not rest:
         return found[int(word) : int(word) + 1], []
-    raise OptionError(f"-map {text}: '{word}' is not understood; give 0, 0:v, 0:a:1, 0:3 or 0:m:language:eng")
+    raise OptionError(f"{_option([text])}: '{word}' is not understood; give 0, 0:v, 0:a:1, 0:3 or 0:m:language:eng")
+
+
+def _option(maps: Sequence[str]) -> str:
+    """Name the option, with some of its words, in a message."""
+    return f"`maps={json.dumps(list(maps))}`"
