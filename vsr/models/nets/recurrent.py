@@ -8,6 +8,10 @@ from torch import Tensor, nn
 
 __all__ = ["RecurrentNet"]
 
+# Corrections of chroma are an order of magnitude smaller than those of luma. As outputs of the same layer they would
+# need weights so small that the optimiser's steps swamp them.
+_CHROMA_GAIN = 0.125
+
 
 class RecurrentNet(nn.Module):
     """Upscale the planes of a frame, given its neighbours and the state of the step before.
@@ -74,7 +78,7 @@ class RecurrentNet(nn.Module):
         features = self.body(features)
         detail = self.tail(features).to(planes.dtype)
         sharp = F.pixel_shuffle(detail[:, : self.num_luma_details] + luma, self.scale)
-        chroma = F.pixel_shuffle(detail[:, self.num_luma_details :], self.scale // 2)
+        chroma = F.pixel_shuffle(detail[:, self.num_luma_details :] * _CHROMA_GAIN, self.scale // 2)
         return sharp, chroma, features.to(planes.dtype), detail
 
 
