@@ -25,8 +25,7 @@ from vsr.jobs.omissions import sample_omissions
 from vsr.media.endpoints import File
 from vsr.media.image_sequence import is_image
 from vsr.media.read.reader import Chunk, VideoReader
-from vsr.media.read.video_info import VideoInfo
-from vsr.media.write.container_writer import VideoWriter
+from vsr.media.write.container_writer import OutputSpec, VideoWriter
 from vsr.media.write.encoder import VideoSettings
 from vsr.media.write.options import EncodingOptions
 from vsr.media.write.stream_plan import StreamPlan, plan_streams
@@ -155,7 +154,7 @@ def _write_video(
         ]
         _note_starts(note, sources)
         plans = _plan_streams(readers[0], encoding.container, note)
-        writer = stack.enter_context(_partial_file(output, readers[0], settings, plans, info))
+        writer = stack.enter_context(_partial_file(output, readers[0], OutputSpec(settings, plans, info=info)))
         pts = _encode(writer, _composed(sources, canvas, info.time_base), readers, on_progress, begun)
         if writer.num_lost_chapters:
             note(f"{writer.num_lost_chapters} chapters: {encoding.container} holds none")
@@ -225,11 +224,9 @@ def _encode(
 
 
 @contextmanager
-def _partial_file(
-    output: Path, reader: VideoReader, settings: VideoSettings, plans: Sequence[StreamPlan], info: VideoInfo
-) -> Iterator[VideoWriter]:
+def _partial_file(output: Path, reader: VideoReader, spec: OutputSpec) -> Iterator[VideoWriter]:
     """A writer whose partial file is gone when the block is left, unless it was put in place."""
-    writer = VideoWriter(output, reader, settings, plans, info)
+    writer = VideoWriter(output, reader, spec)
     try:
         yield writer
     finally:

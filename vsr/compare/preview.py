@@ -20,7 +20,7 @@ from vsr.jobs.run import enhance_file
 from vsr.jobs.source import open_source
 from vsr.media.endpoints import File, Pipe, Source, parse_source
 from vsr.media.image_sequence import find_sequence, is_image
-from vsr.media.write.container_writer import VideoWriter
+from vsr.media.write.container_writer import OutputSpec, VideoWriter
 from vsr.media.write.encoder import VideoSettings
 from vsr.media.write.options import EncodingOptions
 from vsr.media.write.stream_plan import plan_streams
@@ -100,7 +100,7 @@ def _cut(source: Source, path: Path, options: JobOptions) -> None:
         )
         sound = {stream.index for stream in reader.other_streams if stream.type == "audio"} & reader.chosen_streams
         plans = plan_streams(reader.other_streams, encoding.container, options.encoding.audio, False, sound)
-        writer = VideoWriter(path, reader, settings, plans)
+        writer = VideoWriter(path, reader, OutputSpec(settings, plans))
         try:
             for chunk in reader.chunks(_BATCH):
                 writer.write(chunk)

@@ -8,6 +8,7 @@ from vsr.jobs.journal import Done, Journal
 from vsr.jobs.open_job import OpenVideo
 from vsr.jobs.source import open_source
 from vsr.media.read.reader import Chunk, FramePosition, VideoReader
+from vsr.media.write.container_writer import OutputSpec
 from vsr.media.write.segments import JoinedWriter, SegmentWriter
 
 __all__ = ["InPlace", "SegmentedSink"]
@@ -104,7 +105,8 @@ class SegmentedSink:
         plan, segments = self._plan, [done.segment for done in self._journal.done]
         self._joining = reader = open_source(self._job.source, self._job.input, self._job.model.place)
         partial = self._journal.folder / f"joined{output.suffix}"
-        self._joined = JoinedWriter(output, reader, plan.settings, plan.streams, segments, partial, plan.container)
+        spec = OutputSpec(plan.settings, plan.streams, plan.container)
+        self._joined = JoinedWriter(output, reader, spec, segments, partial)
         self._joined.write_all(reader)
 
     def verify(self) -> None:

@@ -13,7 +13,7 @@ from vsr.media.endpoints import File, Images, Pipe, Source, Target
 from vsr.media.formats import Y4M
 from vsr.media.pipe import PipeWriter
 from vsr.media.read.reader import VideoReader
-from vsr.media.write.container_writer import VideoWriter
+from vsr.media.write.container_writer import OutputSpec, VideoWriter
 from vsr.media.write.image_writer import PictureWriter, check_pictures
 from vsr.media.write.pipe_writer import PipeVideoWriter
 from vsr.media.write.y4m_writer import Y4mWriter
@@ -57,6 +57,7 @@ def _sink(target: Target, pipe: PipeWriter | None, reader: VideoReader, plan: Vi
         return PictureWriter(target, reader, plan.settings)
     if plan.container == Y4M:
         return Y4mWriter(target.path if pipe is None else Path(pipe.name), reader, plan.settings, pipe)
+    spec = OutputSpec(plan.settings, plan.streams, plan.container)
     if pipe is not None:
-        return PipeVideoWriter(pipe, reader, plan.settings, plan.streams, plan.container)
-    return VideoWriter(target.path, reader, plan.settings, plan.streams, container=plan.container)
+        return PipeVideoWriter(pipe, reader, spec)
+    return VideoWriter(target.path, reader, spec)

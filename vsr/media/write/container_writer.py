@@ -1,10 +1,11 @@
-"""To a file: the upscaled video beside the source's other streams, written apart and put in place when complete."""
+"""Write the upscaled video and the source's other streams to a container file."""
 
 from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,40 +26,55 @@ from vsr.media.write.remuxer import Remuxer, carried_tags, copy_chapters, use_kn
 from vsr.media.write.stream_plan import StreamPlan
 from vsr.media.write.verify import verify_output
 
-__all__ = ["OutputFile", "VideoWriter"]
+__all__ = ["OutputFile", "OutputSpec", "VideoWriter"]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """The decisions that a writer of a container file carries out.
+
+    Args:
+        settings: How the video is encoded.
+        streams: The plans of all other streams of the source.
+        container: FFmpeg's name of the container; None for that of the file's suffix.
+        info: Clock, rate, rotation and HDR of the frames to be written; None for those of the reader's frames.
+    """
+
+    settings: VideoSettings
+    streams: Sequence[StreamPlan]
+    container: str | None = None
+    info: VideoInfo | None = None
 
 
 class OutputFile(ABC):
     """A container file beside its target, which `commit` puts in place and `abort` removes.
 
     It has the streams of a source in their order: the main video, made anew, and the others as planned.
-    num_lost_chapters: how many the container cannot hold.
+    `num_lost_chapters` says how many chapters the container cannot hold.
     """
 
     num_lost_chapters = 0
 
-    def __init__(
-        self,
-        path: Path,
-        plans: Sequence[StreamPlan],
-        time_base: Fraction,
-        partial: Path | None = None,
-        container: str | None = None,
-    ) -> None:
-        """time_base: the clock of the video, in seconds.  partial: where the file gathers, if not beside `path`.
+    def __init__(self, path: Path, reader: VideoReader, spec: OutputSpec, partial: Path | None = None) -> None:
+        """Create the file.
 
-        container: FFmpeg's name of it, if not by the suffix.
+        Args:
+            path: The target.
+            reader: The source.
+            spec: What the file is to hold.
+            partial: The path to write to until the file is complete; None for one beside `path`.
         """
-        self.path, self.partial, self._container_name = path, partial or partial_path(path), container
+        self.path, self.partial, self.spec = path, partial or partial_path(path), spec
+        self.info = spec.info or reader.info
         try:
-            self.container = self._open(_muxer_options(path, container, time_base))
+            self.container = self._open(_muxer_options(path, spec.container, self.info.time_base))
         except (av.FFmpegError, OSError, ValueError) as error:
             raise OutputError(f"{path}: cannot be created ({reason(error)})") from error
-        self._remuxer = Remuxer(self.container, plans)
+        self._remuxer = Remuxer(self.container, spec.streams)
         self._video_index = 0
 
     def _open(self, options: dict[str, str]) -> OutputContainer:
-        return av.open(f"file:{self.partial}", "w", format=self._container_name, container_options=options)
+        return av.open(f"file:{self.partial}", "w", format=self.spec.container, container_options=options)
 
     @abstractmethod
     def _add_video(self) -> Stream:
@@ -99,9 +115,14 @@ class OutputFile(ABC):
         self.container.close()
 
     def check(self, pts: Sequence[int], time_base: Fraction, reader: VideoReader) -> None:
-        """Read the complete file back: it must have the frames with those PTS, and every packet the reader gave.
+        """Read the complete file back and compare it with the source.
 
-        pts: in ticks of `time_base` (seconds). Raises VerificationError with the first difference.
+        Args:
+            pts: The PTS of every frame that was written, in ticks of `time_base`.
+            time_base: In seconds.
+            reader: The source, whose packets of other streams must all be there.
+
+        Raises VerificationError with the first difference.
         """
         checksums = {
             target: reader.checksums.get(source, StreamChecksum()) for source, target in self._remuxer.copied.items()
@@ -111,40 +132,29 @@ class OutputFile(ABC):
         verify_output(self.partial, self.path, pts, time_base, checksums, self._video_index, source_format, refused)
 
     def commit(self) -> None:
-        """Put the complete file in the target's place, at once."""
+        """Put the complete file in the target's place, in one step."""
         put_in_place(self.partial, self.path)
 
     def abort(self) -> None:
         """Close without completing, and remove the partial file."""
-        # The file goes away; what it lacks no longer matters.
+        # The file is removed, so an error while it is closed does not matter.
         with contextlib.suppress(av.FFmpegError, OSError, ValueError):
             self.container.close()
         self.partial.unlink(missing_ok=True)
 
     @property
     def num_damaged_audio(self) -> int:
-        """Audio packets that were to be transcoded and could not be decoded."""
+        """Count the audio packets that were to be transcoded and could not be decoded."""
         return self._remuxer.num_damaged_audio
 
 
 class VideoWriter(OutputFile):
     """Encode and mux into a file beside the target."""
 
-    def __init__(
-        self,
-        path: Path,
-        reader: VideoReader,
-        settings: VideoSettings,
-        plans: Sequence[StreamPlan],
-        info: VideoInfo | None = None,
-        container: str | None = None,
-    ) -> None:
-        """info: what holds of the frames to be written (clock, rate, rotation, HDR); the reader's unless given.
-
-        container: FFmpeg's name of it, if not by the suffix.
-        """
-        self._reader, self.settings, self._video_info = reader, settings, info or reader.info
-        super().__init__(path, plans, self._video_info.time_base, container=container)
+    def __init__(self, path: Path, reader: VideoReader, spec: OutputSpec) -> None:
+        """Create the file, write its header, and open the encoder. The arguments are those of `OutputFile`."""
+        self._reader = reader
+        super().__init__(path, reader, spec)
         try:
             self._add_streams(reader)
             self._encoder.open()
@@ -154,7 +164,7 @@ class VideoWriter(OutputFile):
             raise
 
     def _add_video(self) -> Stream:
-        self._encoder = VideoEncoder(self.container, self.path, self.settings, self._video_info)
+        self._encoder = VideoEncoder(self.container, self.path, self.spec.settings, self.info)
         return self._encoder.stream
 
     @property
@@ -163,7 +173,7 @@ class VideoWriter(OutputFile):
 
     @property
     def num_damaged(self) -> int:
-        """Packets of the source's video that could not be decoded."""
+        """Count the packets of the source's video that could not be decoded."""
         return self._reader.num_damaged
 
     def write(self, chunk: Chunk) -> None:
@@ -185,15 +195,16 @@ class VideoWriter(OutputFile):
             self._complete()
 
     def verify(self) -> None:
-        """Read the complete file back: what the reader handed out against what the file holds.
+        """Read the complete file back and compare it with the frames and packets that the reader gave.
 
-        Nothing in between can vouch for itself. Raises VerificationError with the first difference.
+        Raises VerificationError with the first difference.
         """
         self.check(self._reader.pts, self._reader.info.time_base, self._reader)
 
 
 def _muxer_options(path: Path, container: str | None, time_base: Fraction) -> dict[str, str]:
-    options = {"avoid_negative_ts": "disabled"}  # timestamps are the source's, not moved to zero
+    """Return the options by which a muxer keeps the source's timestamps."""
+    options = {"avoid_negative_ts": "disabled"}  # else they are moved to zero
     row = find_container_of_file(path) if container is None else find_container(container)
     if row.takes_timescale:
         options["movflags"] = "+write_colr"

@@ -1,4 +1,4 @@
-"""From batches of planes to packets: a video stream of a container and the encoder that feeds it."""
+"""Encode batches of planes as the video stream of a container."""
 
 from __future__ import annotations
 
@@ -40,7 +40,13 @@ _CHROMA_LOCATION_NAMES = {
 class VideoSettings:
     """How the upscaled frames are encoded.
 
-    options: passed to the encoder as they are, like ffmpeg's -crf or -x264-params.
+    Args:
+        codec: FFmpeg's name of the encoder.
+        pixel_format: Of the frames given to it.
+        width, height: In pixels.
+        color: The colour tags.
+        sample_aspect_ratio: Width by height of a pixel; None where unknown.
+        options: Options of the encoder in FFmpeg's words, such as crf or x264-params.
     """
 
     codec: str
@@ -53,15 +59,19 @@ class VideoSettings:
 
 
 class VideoEncoder:
-    """A video stream of an output, encoded from planes with the timestamps that they bring.
+    """A video stream of an output, encoded from planes with their PTS.
 
-    time_base: of the packets, in seconds; the source's, but for containers that count frames.
+    `time_base` is that of the packets, in seconds: the source's, except in containers that count frames.
     """
 
     def __init__(self, output: OutputContainer, name: Path, settings: VideoSettings, info: VideoInfo) -> None:
-        """Adds the stream; `open` opens the encoder, once all streams are there.
+        """Add the stream. `open` opens the encoder, once all streams are added.
 
-        info: what holds of the frames to be written: clock, rate, rotation, HDR.  name: for messages.
+        Args:
+            output: The container.
+            name: Of the output, in messages.
+            settings: How the frames are encoded.
+            info: Clock, rate, rotation and HDR of the frames to be written.
         """
         self.settings, self.time_base, self._info, self._name = settings, info.time_base, info, name
         self.num_frames = 0
@@ -102,7 +112,7 @@ class VideoEncoder:
         context.color_range = settings.color.range
 
     def open(self) -> None:
-        """Raises OptionError and OutputError where the encoder cannot be had as it is asked for."""
+        """Open the encoder. Raises OptionError and OutputError where it does not open, or lacks an option."""
         context, settings = self.stream.codec_context, self.settings
         options = {"chroma_sample_location": _CHROMA_LOCATION_NAMES[settings.color.chroma_location]}
         options |= settings.options | _hdr_options(settings.codec, self._info.hdr, settings.options)
@@ -125,7 +135,7 @@ class VideoEncoder:
             raise OptionError(f"the encoder {settings.codec} has no option {', '.join(sorted(unused))}")
 
     def encode(self, batch: FrameBatch) -> Iterator[Packet[Any]]:
-        """The packets that are complete once the frames of a batch are given to the encoder."""
+        """Encode the frames of a batch; yield the packets that are complete."""
         ticks = batch.time_base / self.time_base
         for position, (pts, duration) in enumerate(zip(batch.pts, batch.durations, strict=True)):
             frame = store_planes(batch, position, self.settings.pixel_format)
@@ -140,7 +150,7 @@ class VideoEncoder:
             yield from self._packets(frame)
 
     def flush(self) -> Iterator[Packet[Any]]:
-        """The packets that were waiting for more frames."""
+        """Drain the encoder; yield the last packets."""
         yield from self._packets(None)
 
     def _packets(self, frame: av.VideoFrame | None) -> Iterator[Packet[Any]]:
@@ -158,7 +168,7 @@ def encoder_threads(codec: str) -> int:
 
 
 def scaled_matrix(matrix: tuple[int, ...], scale: float) -> tuple[int, ...]:
-    """A display matrix for a larger picture: its translation is in pixels."""
+    """Return a display matrix for a larger image: its translation, in pixels, grows by `scale`."""
     limit = 2**31 - 1
     moved = tuple(max(-limit, min(limit, round(value * scale))) for value in matrix[6:8])
     return (*matrix[:6], *moved, matrix[8])

@@ -1,10 +1,10 @@
-"""Containers that go to stdout: the video beside the source's other streams."""
+"""Write the upscaled video and the source's other streams to stdout."""
 
 from __future__ import annotations
 
 import contextlib
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,7 @@ from av.packet import Packet
 from vsr.errors import OutputError, VerificationError
 from vsr.media.pipe import PipeWriter, run_in_thread
 from vsr.media.read.reader import VideoReader
-from vsr.media.write.container_writer import VideoWriter
-from vsr.media.write.encoder import VideoSettings
-from vsr.media.write.stream_plan import StreamPlan
+from vsr.media.write.container_writer import OutputSpec, VideoWriter
 
 __all__ = ["PipeVideoWriter"]
 
@@ -25,28 +23,25 @@ BUFFER_BYTES = 2**16
 
 
 class PipeVideoWriter(VideoWriter):
-    """Encode and mux into a pipe. What went into it cannot be read back, nor taken back.
+    """Encode and mux into a pipe, which cannot be read back.
 
-    Raises BrokenPipeError where nobody reads any more.
+    Raises BrokenPipeError when the reader of the pipe has gone.
     """
 
-    def __init__(
-        self,
-        pipe: PipeWriter,
-        reader: VideoReader,
-        settings: VideoSettings,
-        plans: Sequence[StreamPlan],
-        container: str,
-    ) -> None:
-        """container: FFmpeg's name of it."""
+    def __init__(self, pipe: PipeWriter, reader: VideoReader, spec: OutputSpec) -> None:
+        """Write the header to the pipe, and open the encoder.
+
+        Args:
+            pipe: Where to write.
+            reader: The source.
+            spec: What to write; it names the container, as a pipe has no suffix.
+        """
         self._pipe = pipe
         self._pts = array("q")  # of the video's packets, as they went to the muxer
-        super().__init__(Path(pipe.name), reader, settings, plans, container=container)
+        super().__init__(Path(pipe.name), reader, spec)
 
     def _open(self, options: dict[str, str]) -> OutputContainer:
-        return av.open(
-            self._pipe, "w", format=self._container_name, container_options=options, buffer_size=BUFFER_BYTES
-        )
+        return av.open(self._pipe, "w", format=self.spec.container, container_options=options, buffer_size=BUFFER_BYTES)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -73,7 +68,7 @@ class PipeVideoWriter(VideoWriter):
         run_in_thread(super().finish, self._pipe.interrupt)
 
     def verify(self) -> None:
-        """Every frame that the reader handed out must have gone to the muxer, to be shown when the source shows it."""
+        """Check that every frame that the reader gave went to the muxer, with its PTS. Raises VerificationError."""
         ticks = self._reader.info.time_base / self._encoder.time_base
         expected = [round(pts * ticks) for pts in self._reader.pts]
         if sorted(self._pts) != expected:
@@ -82,7 +77,7 @@ class PipeVideoWriter(VideoWriter):
             )
 
     def commit(self) -> None:
-        """Nothing: the reader of the pipe has it all."""
+        """Do nothing: the reader of the pipe has all data."""
 
     def abort(self) -> None:
         """Close without completing."""

@@ -1,4 +1,4 @@
-"""Parts of a video that are encoded closed, each to a file of its own, and joined in the end."""
+"""Encode a video in segments, each to a file of its own that starts with a key frame, and join them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ from vsr.media.formats import MATROSKA
 from vsr.media.read.opening import DEFAULT_FRAMERATE, open_input
 from vsr.media.read.reader import VideoReader
 from vsr.media.read.video_info import VideoInfo
-from vsr.media.write.container_writer import OutputFile
+from vsr.media.write.container_writer import OutputFile, OutputSpec
 from vsr.media.write.encoder import VideoEncoder, VideoSettings, scaled_matrix
-from vsr.media.write.stream_plan import StreamPlan
 
 __all__ = ["JoinedWriter", "Segment", "SegmentWriter", "check_segment", "decode_times"]
 
@@ -34,9 +33,12 @@ __all__ = ["JoinedWriter", "Segment", "SegmentWriter", "check_segment", "decode_
 class Segment:
     """A Matroska file with some frames of the video, the first of them a key frame.
 
-    pts, durations: of its packets, in the order of decoding, on the clock of the source, in ticks; Matroska's own
-        ticks are too long for them. A duration of 0 is unknown.
-    sha256: of the file.
+    Args:
+        path: The file.
+        sha256: Of the file, in hexadecimal digits.
+        pts: Of its packets, in the order of decoding, in ticks of the source's time base; Matroska's own ticks of
+            1 ms are too long for them.
+        durations: Of its packets, likewise; 0 where unknown.
     """
 
     path: Path
@@ -50,10 +52,10 @@ class Segment:
 
 
 class SegmentWriter:
-    """Encode a segment. The file is there, and checked, when `finish` returns."""
+    """Encode a segment to a file, which is in place and checked when `finish` returns."""
 
     def __init__(self, path: Path, settings: VideoSettings, info: VideoInfo) -> None:
-        """Raises OutputError also where Matroska does not hold the codec."""
+        """Create the file and open the encoder. Raises OutputError, also where Matroska does not hold the codec."""
         self._path, self._partial = path, partial_path(path)
         self._pts: list[int] = []
         self._durations: list[int] = []
@@ -80,6 +82,7 @@ class SegmentWriter:
             yield
 
     def encode(self, batch: FrameBatch) -> None:
+        """Encode the frames of a batch."""
         with self._writing():
             self._mux(self._encoder.encode(batch))
 
@@ -108,7 +111,7 @@ class SegmentWriter:
 
 
 def check_segment(segment: Segment) -> None:
-    """Raises OutputError where the file is not as it was written, or does not begin a new group of pictures."""
+    """Check a segment against its file. Raises OutputError where it is damaged or starts with no key frame."""
     try:
         if _sha256(segment.path) != segment.sha256:
             raise OutputError(f"{segment.path}: is damaged")
@@ -131,18 +134,19 @@ class JoinedWriter(OutputFile):
     """Put segments in one file, packet by packet, beside the other streams of the source."""
 
     def __init__(
-        self,
-        path: Path,
-        reader: VideoReader,
-        settings: VideoSettings,
-        plans: Sequence[StreamPlan],
-        segments: Sequence[Segment],
-        partial: Path,
-        container: str,
+        self, path: Path, reader: VideoReader, spec: OutputSpec, segments: Sequence[Segment], partial: Path
     ) -> None:
-        """segments: at least one, in the order of time.  reader: of the source, freshly opened."""
-        self._settings, self._info, self._segments = settings, reader.info, segments
-        super().__init__(path, plans, reader.info.time_base, partial, container)
+        """Create the file and write its header.
+
+        Args:
+            path: The target.
+            reader: The source, freshly opened.
+            spec: What the file is to hold.
+            segments: At least one, in the order of time.
+            partial: The path to write to until the file is complete.
+        """
+        self._segments = segments
+        super().__init__(path, reader, spec, partial)
         try:
             with open_input(segments[0].path) as self._first:
                 self._add_streams(reader)
@@ -154,11 +158,11 @@ class JoinedWriter(OutputFile):
     def _add_video(self) -> Stream:
         template = self._first.streams.video[0]
         stream: VideoStream = self.container.add_stream_from_template(template, opaque=True)  # needs no encoder
-        stream.time_base = self._info.time_base
-        stream.codec_context.framerate = self._info.average_rate or DEFAULT_FRAMERATE
-        if self._info.display_matrix:
-            stretch = self._settings.width / self._info.width
-            stream.set_display_matrix(scaled_matrix(self._info.display_matrix, stretch))
+        stream.time_base = self.info.time_base
+        stream.codec_context.framerate = self.info.average_rate or DEFAULT_FRAMERATE
+        if self.info.display_matrix:
+            stretch = self.spec.settings.width / self.info.width
+            stream.set_display_matrix(scaled_matrix(self.info.display_matrix, stretch))
         self._stream = stream
         return stream
 
@@ -185,7 +189,7 @@ class JoinedWriter(OutputFile):
             with open_input(segment.path) as container:
                 packets = (packet for packet in container.demux(video=0) if packet.size)
                 for packet, pts_ticks, duration in zip(packets, segment.pts, segment.durations, strict=True):
-                    packet.time_base = self._info.time_base
+                    packet.time_base = self.info.time_base
                     packet.pts, packet.dts, packet.duration = pts_ticks, next(times), duration
                     packet.stream = self._stream
                     yield packet
@@ -197,10 +201,13 @@ def _seconds(packet: Packet[Any]) -> Fraction:
 
 
 def decode_times(pts: Sequence[int]) -> list[int]:
-    """DTS for packets in the order of decoding: strictly increasing, and never after the packet's PTS.
+    """Return a DTS for each packet: strictly increasing, and never after the packet's PTS.
 
-    They are the PTS in their own order, later by as many packets as the deepest reordering asks for; before the
-    first PTS they go back by the mean distance of those packets. `pts` must not hold a value twice.
+    They are the sorted PTS, delayed by as many packets as the deepest reordering needs; those before the first PTS
+    are spaced by the mean distance of the first frames.
+
+    Args:
+        pts: Of the packets, in the order of decoding, in ticks; no value may occur twice.
     """
     shown = sorted(pts)
     # A packet that n others precede in decoding must not wait for a PTS later than its own.

@@ -1,7 +1,7 @@
-"""YUV4MPEG2 ("y4m"): raw planes behind a line of text, which every tool around video reads from a pipe.
+"""Write YUV4MPEG2 ("y4m"): raw planes after a header line, which most video tools read from a pipe.
 
-The header's words are those of mjpegtools' yuv4mpeg(5) and, for more than 8 bits and the range, FFmpeg's. Written
-here and not by FFmpeg's muxer, which PyAV gives no way to tell the sample aspect ratio.
+The header's words are those of mjpegtools' yuv4mpeg(5) and, for more than 8 bits and the range, FFmpeg's. FFmpeg's
+muxer is not used because PyAV has no way to give it the sample aspect ratio.
 """
 
 from __future__ import annotations
@@ -22,17 +22,24 @@ from vsr.media.write.encoder import VideoSettings
 __all__ = ["Y4mWriter"]
 
 _SUBSAMPLING = {(1, 1): "420", (1, 0): "422", (0, 0): "444"}
-# Where 4:2:0 chroma lies: the words there are, and the nearest for what has none.
+# Words for the location of 4:2:0 chroma; locations without a word get the nearest, mpeg2.
 _SITINGS = {ChromaLocation.CENTER: "jpeg", ChromaLocation.TOPLEFT: "paldv"}
 
 
 class Y4mWriter:
     """Write frames to a pipe, or to a file beside the target."""
 
-    num_damaged_audio = num_lost_chapters = 0  # there is no place for either, which the plan says
+    num_damaged_audio = num_lost_chapters = 0  # y4m holds neither, which the plan says
 
     def __init__(self, path: Path, reader: VideoReader, settings: VideoSettings, pipe: PipeWriter | None) -> None:
-        """pipe: where to write; None for the file."""
+        """Open the file.
+
+        Args:
+            path: The target; for a pipe, its name in messages.
+            reader: The source.
+            settings: How the frames are stored.
+            pipe: Where to write; None for the file.
+        """
         self.path, self.partial, self.settings = path, partial_path(path), settings
         self._reader, self._pipe = reader, pipe
         self._rate = reader.info.average_rate or DEFAULT_FRAMERATE
@@ -63,15 +70,15 @@ class Y4mWriter:
 
     @property
     def num_damaged(self) -> int:
-        """Packets of the source's video that could not be decoded."""
+        """Count the packets of the source's video that could not be decoded."""
         return self._reader.num_damaged
 
     def write(self, chunk: Chunk) -> None:
-        """Write a chunk's frames; packets have no place. Raises BrokenPipeError where nobody reads any more."""
+        """Write a chunk's frames, and drop its packets. Raises BrokenPipeError when the reader of a pipe has gone."""
         batch = chunk.batch
         if batch is None:
             return
-        if not self.num_frames:  # here, as only this comes from a thread that may wait for the pipe
+        if not self.num_frames:  # not in __init__: only this thread may wait for the pipe
             self._put(_header(self.settings, self._rate, self._is_progressive))
         for position, pts in enumerate(batch.pts):
             self._look_at_time(pts * batch.time_base, batch.time_base)
@@ -88,7 +95,7 @@ class Y4mWriter:
 
     @property
     def losses(self) -> list[str]:
-        """What of the frames' times has no place in y4m, a line each."""
+        """Return what y4m cannot hold of the frames' times, a line each."""
         losses = []
         if self._first_seconds:
             losses.append(f"the start at {float(self._first_seconds):g} s is left out: y4m begins at 0")
@@ -106,7 +113,7 @@ class Y4mWriter:
                 self._file.close()
 
     def verify(self) -> None:
-        """All frames that the reader handed out must have been written, and be there where it is a file."""
+        """Check that every frame that the reader gave was written in full. Raises VerificationError."""
         expected = len(self._reader.pts)
         if self.num_frames != expected:
             raise VerificationError(f"{self.path}: {expected} frames went in and {self.num_frames} came out")
@@ -114,7 +121,7 @@ class Y4mWriter:
             raise VerificationError(f"{self.path}: not all that was written is there; the file was removed")
 
     def commit(self) -> None:
-        """Put the complete file in the target's place; a pipe has what it was given."""
+        """Put the complete file in the target's place; for a pipe, do nothing."""
         if self._file is not None:
             put_in_place(self.partial, self.path)
 
@@ -127,7 +134,7 @@ class Y4mWriter:
 
 
 def _header(settings: VideoSettings, rate: Fraction, is_progressive: bool) -> bytes:
-    """The first line."""
+    """Return the first line."""
     aspect = settings.sample_aspect_ratio or Fraction(0)
     sides = f"{aspect.numerator}:{aspect.denominator}" if aspect else "0:0"  # 0:0 is unknown
     color_range = "FULL" if settings.color.range is Range.FULL else "LIMITED"
@@ -139,7 +146,7 @@ def _header(settings: VideoSettings, rate: Fraction, is_progressive: bool) -> by
 
 
 def _samples(settings: VideoSettings) -> str:
-    """The word for the samples: 420mpeg2, 422p10, mono and so on."""
+    """Return the word for the pixel format: 420mpeg2, 422p10, mono and so on."""
     format_ = settings.pixel_format
     depth = str(format_.bit_depth) if format_.bit_depth > 8 else ""
     if format_.kind == "gray":
