@@ -38,7 +38,6 @@ EXCEPTIONS: Mapping[Kind, Mapping[str, str]] = {
         # To be split.
         "vsr/jobs/job.py:_ends": "",
         "vsr/jobs/resume.py:open_journal": "",
-        "vsr/media/write/verify.py:verify_output": "",
         "vsr/pipeline/loading.py:upscaler_of_net": "",
         "vsr/pipeline/upscaler.py:Upscaler.__init__": "",
     },

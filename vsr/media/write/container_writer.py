@@ -24,7 +24,7 @@ from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.encoder import VideoEncoder, VideoSettings
 from vsr.media.write.remuxer import Remuxer, carried_tags, copy_chapters, use_known_languages
 from vsr.media.write.stream_plan import StreamPlan
-from vsr.media.write.verify import verify_output
+from vsr.media.write.verify import ExpectedOutput, verify_output
 
 __all__ = ["OutputFile", "OutputSpec", "VideoWriter"]
 
@@ -127,9 +127,9 @@ class OutputFile(ABC):
         checksums = {
             target: reader.checksums.get(source, StreamChecksum()) for source, target in self._remuxer.copied.items()
         }
-        source_format = reader.container.format.name
-        refused = self._remuxer.num_refused
-        verify_output(self.partial, self.path, pts, time_base, checksums, self._video_index, source_format, refused)
+        source_format, refused = reader.container.format.name, self._remuxer.num_refused
+        expected = ExpectedOutput(pts, time_base, self._video_index, checksums, source_format, refused)
+        verify_output(self.partial, self.path, expected)
 
     def commit(self) -> None:
         """Put the complete file in the target's place, in one step."""

@@ -1,4 +1,4 @@
-"""The check of a finished file: frames, timestamps and packets against what went in."""
+"""Check a finished file: its frames, timestamps and packets against those of the source."""
 
 from __future__ import annotations
 
@@ -15,57 +15,70 @@ from vsr.media.formats import Container, find_containers_of_demuxer
 from vsr.media.packet_checksum import StreamChecksum
 from vsr.media.read.opening import open_input
 
-__all__ = ["verify_output"]
+__all__ = ["ExpectedOutput", "verify_output"]
 
 
-def verify_output(
-    path: Path,
-    name: Path,
-    pts: Sequence[int],
-    time_base: Fraction,
-    checksums: Mapping[int, StreamChecksum],
-    video_index: int,
-    source_format: str,
-    num_refused: Mapping[int, int] | None = None,
-) -> None:
-    """Read a file back, packet by packet, and compare.
+@dataclass(frozen=True, slots=True)
+class ExpectedOutput:
+    """What a finished file must hold.
 
-    path: the file to read; `name` is what messages call it.
-    pts: of the frames that the reader handed out, in ticks of `time_base` (seconds).
-    checksums: of the packets that the reader handed out for each copied stream, by its index in the output.
-    num_refused: how many of them the muxer did not take, which has been said.
+    Args:
+        pts: The PTS of every frame, in ticks of `time_base`.
+        time_base: In seconds.
+        video_index: Index of the video stream in the file.
+        checksums: Of the source's packets of each copied stream, by the stream's index in the file.
+        source_format: FFmpeg's name of the demuxer that gave those packets.
+        num_refused: The number of packets that the muxer did not take, which has been reported, by the same index.
+    """
+
+    pts: Sequence[int]
+    time_base: Fraction
+    video_index: int
+    checksums: Mapping[int, StreamChecksum]
+    source_format: str
+    num_refused: Mapping[int, int] = field(default_factory=dict)
+
+
+def verify_output(path: Path, name: Path, expected: ExpectedOutput) -> None:
+    """Read a file back, packet by packet, and compare it with what it must hold.
+
+    Args:
+        path: The file.
+        name: Its name in messages.
+        expected: Frames and packets.
 
     Raises VerificationError with the first difference.
     """
     try:
-        found = _read_back(path, video_index, checksums)
+        found = _read_back(path, expected.video_index, expected.checksums)
     except (InputError, av.FFmpegError, OSError, IndexError) as error:
         cause = reason(error.__cause__ or error)
         raise VerificationError(f"{name}: cannot be read back ({cause}); the file was removed") from error
-    if found.num_frames != len(pts):
-        raise VerificationError(
-            f"{name}: {len(pts)} frames went in and {found.num_frames} came out; the file was removed"
-        )
-    if all(row.has_timestamps for row in found.containers):
-        start = pts[0] if any(row.starts_at_first_frame for row in found.containers) and pts else 0
-        _compare_times(name, [(p - start) * time_base for p in pts], sorted(found.times), found.tick)
-    both = found.containers + find_containers_of_demuxer(source_format)
-    rewritten = any(row.rewrites_packets for row in both)
-    refused = num_refused or {}
-    for index, checksum in checksums.items():
+    _compare_frames(name, expected, found)
+    both = found.containers + find_containers_of_demuxer(expected.source_format)
+    is_rewritten = any(row.rewrites_packets for row in both)
+    for index, checksum in expected.checksums.items():
         if checksum.num_packets == 1 and checksum.digest in found.covers:  # ISO files list them behind all tracks
             continue
-        # How many samples lie in a packet is up to whoever reads PCM.
-        num_expected = None if index in found.samples else checksum.num_packets - refused.get(index, 0)
-        is_same = rewritten or index in refused or checksum.digest == found.checksums[index].digest
+        num_refused = expected.num_refused.get(index, 0)
+        # How many samples lie in a packet of PCM differs between demuxers.
+        num_expected = None if index in found.samples else checksum.num_packets - num_refused
+        is_same = is_rewritten or bool(num_refused) or checksum.digest == found.checksums[index].digest
         _compare_stream(name, index, num_expected, found.checksums[index].num_packets, is_same)
 
 
 @dataclass
 class _Found:
-    """What is in a file.
+    """What a file holds.
 
-    times: of the frames, in seconds.  samples: indices of the streams that are PCM.  covers: digests of pictures.
+    Args:
+        containers: Those that its demuxer reads.
+        tick: Of the video, in seconds.
+        samples: Indices of the streams that are PCM.
+        checksums: Of the packets of each copied stream, by its index.
+        covers: Digests of the cover images.
+        num_frames: The number of packets of the video.
+        times: Of the frames, in seconds, in the order of decoding.
     """
 
     containers: list[Container]
@@ -100,6 +113,17 @@ def _read_back(path: Path, video_index: int, indices: Iterable[int]) -> _Found:
             elif packet.stream.index in found.checksums:
                 found.checksums[packet.stream.index].add(packet)
     return found
+
+
+def _compare_frames(name: Path, expected: ExpectedOutput, found: _Found) -> None:
+    pts = expected.pts
+    if found.num_frames != len(pts):
+        raise VerificationError(
+            f"{name}: {len(pts)} frames went in and {found.num_frames} came out; the file was removed"
+        )
+    if all(row.has_timestamps for row in found.containers):
+        start = pts[0] if any(row.starts_at_first_frame for row in found.containers) and pts else 0
+        _compare_times(name, [(p - start) * expected.time_base for p in pts], sorted(found.times), found.tick)
 
 
 def _compare_times(name: Path, expected: list[Fraction], actual: list[Fraction], tolerance: Fraction) -> None:
