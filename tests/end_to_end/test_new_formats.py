@@ -30,7 +30,7 @@ def clip(tmp_path: Path, make_clip: Callable[..., Path], Track: Any) -> Path:
 def test_a_new_encoder(run: Run, tmp_path: Path, clip: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [clip, tmp_path / "out.mkv", "--model", tiny_model, "-c:v", "libvpx"]
     before = run("enhance", *words, "--dry-run").out
-    assert "libvpx (crf=" not in before and "lost: the sample aspect ratio 4/3" in before
+    assert "libvpx (crf=" not in before and "left out: the sample aspect ratio 4/3" in before
     assert "libvpx," not in run("doctor").out
 
     row = Encoder("libvpx", quality={"crf": "9"}, quality_options=frozenset({"crf"}), holds_aspect=True)
@@ -63,7 +63,7 @@ def test_a_new_container(
     planned = run("enhance", *words, "--dry-run").out
     assert "nut, mpeg4" in planned
     lost = ["metadata (title) is left out: nut", "its language is left out: nut"]
-    assert all(any(line.startswith("lost: ") and text in line for line in planned.splitlines()) for text in lost)
+    assert all(any(line.startswith("left out: ") and text in line for line in planned.splitlines()) for text in lost)
     ended = run("enhance", *words)
     assert ended.code == 0 and all(text in ended.err for text in lost)
     with av.open(str(tmp_path / "out.tv")) as output:
