@@ -15,8 +15,9 @@ import pytest
 
 from vsr.compare.compare import write_comparison
 from vsr.errors import InputError, OptionError, OutputError, VerificationError, VsrError
+from vsr.media.write.options import EncodingOptions
 
-LOSSLESS: dict[str, Any] = {"preset": "ultrafast", "encoder_options": {"qp": "0"}, "codec": "libx264"}
+LOSSLESS = EncodingOptions(codec="libx264", preset="ultrafast", encoder_options={"qp": "0"})
 SIZE = (64, 48)
 GROUND = 24  # of a label's box, RGB
 
@@ -104,7 +105,7 @@ def _is(found: list[np.ndarray], expected: list[np.ndarray], columns: slice, own
 
 
 def _side(sources: Sequence[Path], output: Path, **values: Any) -> tuple[list[list[np.ndarray]], list[Fraction]]:
-    values = {"labels": [""] * len(sources), **LOSSLESS, **values}
+    values = {"labels": [""] * len(sources), "encoding": LOSSLESS, **values}
     done = write_comparison(sources, output, **values)
     frames, times = _planes(output)
     assert done.num_frames == len(frames)
@@ -145,7 +146,7 @@ def test_clocks_that_round_share_their_frames(tmp_path: Path) -> None:
     matroska = _write(tmp_path / "b.mkv", pts=rounded, time_base=Fraction(1, 1000))
     frames, times = _side([exact, matroska], tmp_path / "out.mp4")
     assert times == [i * Fraction(1001, 24000) for i in range(8)]
-    _, times = _side([matroska, exact], tmp_path / "out.mkv", codec="ffv1", preset=None, encoder_options={})
+    _, times = _side([matroska, exact], tmp_path / "out.mkv", encoding=EncodingOptions(codec="ffv1"))
     assert times == [Fraction(t, 1000) for t in rounded]
     assert len(frames) == 8
 
@@ -265,8 +266,8 @@ def test_labels(tmp_path: Path) -> None:
     """The files' names in the upper corner of each, and nothing changed elsewhere."""
     size = (320, 96)
     paths = [_write(tmp_path / f"{name}.mp4", seed=3, size=size, pix_fmt="yuv444p") for name in ("one", "other_name")]
-    write_comparison(paths, tmp_path / "names.mp4", **LOSSLESS)
-    write_comparison(paths, tmp_path / "given.mp4", labels=["one.mp4", ""], **LOSSLESS)
+    write_comparison(paths, tmp_path / "names.mp4", encoding=LOSSLESS)
+    write_comparison(paths, tmp_path / "given.mp4", labels=["one.mp4", ""], encoding=LOSSLESS)
     plain, _ = _side(paths, tmp_path / "plain.mp4")
     names, given = _planes(tmp_path / "names.mp4")[0], _planes(tmp_path / "given.mp4")[0]
     changed = (names[0][0] != plain[0][0]).nonzero()
@@ -284,8 +285,8 @@ def test_names_that_are_alike_come_with_their_folders(tmp_path: Path) -> None:
     for path in paths:
         path.parent.mkdir()
         _write(path, size=(320, 96))
-    write_comparison(paths, tmp_path / "a.mp4", **LOSSLESS)
-    write_comparison(paths, tmp_path / "b.mp4", labels=["fast/out.mp4", "nano/out.mp4"], **LOSSLESS)
+    write_comparison(paths, tmp_path / "a.mp4", encoding=LOSSLESS)
+    write_comparison(paths, tmp_path / "b.mp4", labels=["fast/out.mp4", "nano/out.mp4"], encoding=LOSSLESS)
     assert all(
         np.array_equal(a[0], b[0])
         for a, b in zip(_planes(tmp_path / "a.mp4")[0], _planes(tmp_path / "b.mp4")[0], strict=True)
@@ -311,7 +312,7 @@ def test_split_has_the_first_left_of_a_moving_line_and_the_second_right_of_it(tm
 
 def test_split_labels_both(tmp_path: Path) -> None:
     paths = [_write(tmp_path / f"{i}.mp4", size=(320, 96)) for i in range(2)]
-    write_comparison(paths, tmp_path / "out.mp4", layout="split", **LOSSLESS)
+    write_comparison(paths, tmp_path / "out.mp4", layout="split", encoding=LOSSLESS)
     plain, _ = _side(paths, tmp_path / "plain.mp4", layout="split")
     columns = (_planes(tmp_path / "out.mp4")[0][0][0] != plain[0][0]).any(0).nonzero()[0]
     assert columns.min() < 4 and columns.max() > 316 and not ((columns > 100) & (columns < 220)).any()
@@ -362,7 +363,7 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
         (OptionError, "videos in a video, or pictures in a picture", [a, tmp_path / "p.png"], out, {}),
         (OptionError, "videos in a video, or pictures in a picture", [a, b], tmp_path / "out.png", {}),
         (OptionError, r"wide\.mp4: is 96x48 beside 64x48", [a, wide], out, {"layout": "split"}),
-        (OptionError, "no such encoder", [a, b], out, {"codec": "nonsense"}),
+        (OptionError, "no such encoder", [a, b], out, {"encoding": EncodingOptions(codec="nonsense")}),
         (InputError, "no such file", [a, tmp_path / "none.mp4"], out, {}),
         (InputError, r"broken\.mp4: not a media file", [a, tmp_path / "broken.mp4"], out, {}),
         (OutputError, "exists already", [a, b], wide, {}),
@@ -407,6 +408,6 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyt
     out = tmp_path / "out.mp4"
     code, err = run(*paths, out, "--label", "before", "--label", "after", "-c:v", "libx264", "-crf", 0)
     assert (code, err.splitlines()[-1]) == (0, f"vsr: {out}: 5 frames at 128x48")
-    assert run(*paths, out) == (3, f"vsr: {out}: exists already; -y overwrites it\n")
+    assert run(*paths, out) == (3, f"vsr: {out}: exists already; --overwrite overwrites it\n")
     code, err = run(*paths, out, "-y", "--layout", "split", "--quiet")
     assert (code, err) == (0, "") and _planes(out)[0][0][0].shape == (48, 64)

@@ -170,7 +170,7 @@ def _composed(sources: Sequence[_Source], canvas: Canvas, tick: Fraction) -> Ite
     pts: int | None = None
     while True:
         planes = canvas.compose([source.shown for source in sources], float(seconds - start))
-        packets = sources[0].take_packets()
+        packets, *_ = [source.take_packets() for source in sources]  # those of the others go nowhere
         following = next(moments, None)
         length = max(source.shown_seconds for source in sources) if following is None else following - seconds
         # Of two times that fall on one tick, the later moves on.

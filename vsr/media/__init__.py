@@ -1,1 +1,1 @@
-"""PyAV in and PyAV out: readers, writers, colour and the streams that are copied."""
+"""Read and write videos and images by PyAV and OpenCV."""

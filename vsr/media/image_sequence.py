@@ -1,4 +1,4 @@
-"""Which picture files a name stands for: a numbered pattern, a glob pattern or a folder."""
+"""Find the image files that a name stands for: a numbered pattern, a glob pattern or a folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["PictureSequence", "find_sequence", "is_image", "is_numbered", "is_on
 
 @dataclass(frozen=True, slots=True)
 class PictureSequence:
-    """Pictures that are read as a video, one a frame, in the order of `files`.
+    """Images that are read as a video, one a frame, in the order of `files`.
 
     pattern, pattern_type ("sequence" for numbers, "glob"), start_number: as FFmpeg's image2 takes them.
     """
@@ -29,23 +29,23 @@ class PictureSequence:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file's name says that it is a picture; a pattern with a number (%d) stands for many."""
+    """Say whether a name is that of an image file by its suffix; a pattern with a number (%d) stands for many."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not is_numbered(path)
 
 
 def is_one_picture(path: Path) -> bool:
-    """Whether a name is that of one picture file, there or not, and no pattern or folder of them."""
+    """Say whether a name is that of one image file, there or not, and no pattern or folder of them."""
     return is_image(path) and find_sequence(path) is None
 
 
 def is_numbered(path: Path) -> bool:
-    """Whether a name has a place for the number of a picture, as in %06d.png, and no file is called so."""
+    """Say whether a name has a place for the number of an image, as in %06d.png, and no file is called so."""
     is_pattern = path.suffix.lower() in IMAGE_SUFFIXES and re.search(r"%\d*d", path.name) is not None
     return is_pattern and not path.exists()
 
 
 def find_sequence(path: Path) -> PictureSequence | None:
-    """The pictures that a numbered pattern (%d), a glob pattern or a folder stands for; None for any other path.
+    """Find the images that a numbered pattern (%d), a glob pattern or a folder stands for; None for any other path.
 
     Raises InputError where there are none, where a number is missing, or where their kinds are mixed.
     """
@@ -110,7 +110,7 @@ def _folder(path: Path) -> PictureSequence:
 
 
 def _ending(files: Sequence[Path]) -> str:
-    """What the names of pictures of one kind end in, as one glob: FFmpeg would sort each of several by itself."""
+    """Return the ending of the names of images of one kind as one glob: FFmpeg would sort each of several by itself."""
     suffixes = {file.suffix for file in files}
     if len(suffixes) == 1:
         return suffixes.pop()
@@ -119,12 +119,12 @@ def _ending(files: Sequence[Path]) -> str:
 
 
 def _sorted(files: Iterable[Path]) -> tuple[Path, ...]:
-    """By the bytes of the names, as FFmpeg's glob sorts: x10.png comes before x9.png."""
+    """Sort by the bytes of the names, as FFmpeg's glob does: x10.png comes before x9.png."""
     return tuple(sorted(files, key=os.fsencode))
 
 
 def _without_braces(pattern: str) -> str:
-    """A pattern in which braces and backslashes are plain characters to FFmpeg too."""
+    """Escape braces and backslashes in a pattern, which are plain characters to Python but not to FFmpeg."""
     return re.sub(r"([\\{}])", r"\\\1", pattern)
 
 

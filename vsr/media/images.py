@@ -1,4 +1,4 @@
-"""Single pictures in and out: PNG, JPEG, WebP, BMP and TIFF through OpenCV, 8 and 16 bit, with alpha."""
+"""Read and write single images by OpenCV: PNG, JPEG, WebP, BMP and TIFF, 8 and 16 bit, with alpha."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _NUM_MAGIC_BYTES = 4
 
 
 def read_image(path: Path) -> np.ndarray:
-    """A picture as (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) gray, uint8 or uint16, turned upright by its EXIF tag."""
+    """Read an image as (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) gray, uint8 or uint16, upright by its EXIF tag."""
     check_source(path)
     return decode_image(np.fromfile(path, np.uint8), path)
 
 
 def read_piped_image() -> np.ndarray:
-    """A picture as `read_image` gives it, from stdin."""
+    """Read an image as `read_image` does, from stdin."""
     pipe = PipeReader()
     try:
         return run_in_thread(
@@ -51,7 +51,7 @@ def read_piped_image() -> np.ndarray:
 
 
 def _piped(pipe: PipeReader) -> bytes:
-    """All of it, if it begins as a picture does: a video may be longer than memory."""
+    """Read all of a pipe, if it begins as an image does: a video may be longer than memory."""
     data = bytearray()
     while chunk := pipe.read(2**20):
         data += chunk
@@ -65,12 +65,12 @@ def _piped(pipe: PipeReader) -> bytes:
 
 
 def decode_image(data: np.ndarray, path: Path) -> np.ndarray:
-    """A picture as `read_image` gives it, from the bytes of its file; path: its name in messages."""
+    """Decode an image as `read_image` does, from the bytes of its file; path: its name in messages."""
     image = _decoded(data, cv2.IMREAD_UNCHANGED)
     if image is None:
         raise InputError(f"{path}: not a picture that OpenCV can read")
     if image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2] == 3):
-        # Only these modes turn the picture as its EXIF tag asks.
+        # Only these modes turn the image as its EXIF tag asks.
         upright = _decoded(data, cv2.IMREAD_GRAYSCALE if image.ndim == 2 else cv2.IMREAD_COLOR)
         image = image if upright is None else upright
     if image.dtype not in (np.uint8, np.uint16):
@@ -83,7 +83,7 @@ def decode_image(data: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _decoded(data: np.ndarray, mode: int) -> np.ndarray | None:
-    """What OpenCV makes of a file's bytes, or None. What it would write to stderr besides is not asked for."""
+    """Decode a file's bytes by OpenCV, without its lines on stderr; None where it cannot."""
     logging = cv2.utils.logging
     before = logging.getLogLevel()
     logging.setLogLevel(logging.LOG_LEVEL_SILENT)
@@ -96,17 +96,17 @@ def _decoded(data: np.ndarray, mode: int) -> np.ndarray | None:
 
 
 def holds_alpha(suffix: str) -> bool:
-    """Whether a kind of picture file has a place for alpha."""
+    """Say whether a kind of image file has a place for alpha."""
     return find_image_format(suffix).holds_alpha
 
 
 def holds_16_bit(suffix: str) -> bool:
-    """Whether a kind of picture file holds 16 bit samples as they are."""
+    """Say whether a kind of image file holds 16 bit samples as they are."""
     return find_image_format(suffix).holds_16_bit
 
 
 def lost_in(path: Path, image: np.ndarray) -> list[str]:
-    """What a picture has that the file type of `path` cannot hold."""
+    """Name the properties of an image that the file type of `path` cannot hold."""
     suffix, losses = path.suffix.lower(), []
     if image.ndim == 3 and image.shape[2] == 4 and not holds_alpha(suffix):
         losses.append(f"alpha is left out: {suffix} has none")
@@ -116,7 +116,7 @@ def lost_in(path: Path, image: np.ndarray) -> list[str]:
 
 
 def encode_image(image: np.ndarray, path: Path) -> bytes:
-    """The file that `write_image` writes. Raises OutputError where OpenCV cannot."""
+    """Encode an image to the bytes of its file. Raises OutputError where OpenCV cannot."""
     suffix = path.suffix.lower()
     if image.dtype == np.uint16 and not holds_16_bit(suffix):
         image = ((image.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
@@ -134,14 +134,14 @@ def encode_image(image: np.ndarray, path: Path) -> bytes:
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Write a picture as `read_image` gives it, whole or not at all; JPEG and WebP at quality 95."""
+    """Write an image as `read_image` gives it, whole or not at all; JPEG and WebP at quality 95."""
     data = encode_image(image, path)
     with naming_output(path):
         write_file(path, data)
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Pictures below a folder, sorted by path. Raises InputError where there is none."""
+    """List the images below a folder, sorted by path. Raises InputError where there is none."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
@@ -151,7 +151,7 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def read_rgb(path: Path) -> Tensor:
-    """A picture as (3, H, W) uint8 RGB; gray becomes RGB, 16 bit becomes 8, alpha is left out."""
+    """Read an image as (3, H, W) uint8 RGB; gray becomes RGB, 16 bit becomes 8, alpha is left out."""
     bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if bgr is None:
         raise InputError(f"{path}: cannot be read as a picture")
@@ -159,9 +159,9 @@ def read_rgb(path: Path) -> Tensor:
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """(height, width) of a picture, from its header; raises InputError where the file is no picture.
+    """Return (height, width) of an image, from its header. Raises InputError where the file is no image.
 
-    A picture that its EXIF orientation lays on the side has the two the other way round in `read_rgb`.
+    An image that its EXIF orientation lays on the side has the two the other way round in `read_rgb`.
     """
     try:
         with av.open(str(path)) as container:

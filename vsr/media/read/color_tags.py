@@ -1,4 +1,4 @@
-"""Colour tags, display matrix and HDR side data: from PyAV's frames, and made explicit."""
+"""Read colour tags, display matrix and HDR side data of frames, and make them explicit."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ class HdrMetadata:
 def color_of_frame(
     frame: av.VideoFrame, format_: PixelFormat, codec: str, chroma_location: ChromaLocation | None = None
 ) -> tuple[Color, bool]:
-    """The explicit colour of a decoded frame, and whether its matrix had to be assumed.
+    """Return the explicit colour of a decoded frame, and whether its matrix had to be assumed.
 
-    chroma_location: what the stream says of it; otherwise that of its codec.
+    chroma_location: as the stream states it; None for that of its codec.
 
     An untagged stream is BT.601 up to 576 lines and BT.709 above, limited range, as players assume; RGB is full
     range, and so is gray, except where a codec's standard says otherwise.
@@ -108,13 +108,13 @@ def color_of_frame(
 
 
 def color_of_rgb_as_video(color: Color, height: int) -> Color:
-    """What an RGB source is encoded as where the codec wants Y'CbCr: limited range, matrix by size."""
+    """Choose the colour in which RGB is encoded where the codec wants Y'CbCr: limited range, matrix by size."""
     matrix = Matrix.SMPTE170M if height <= SD_MAX_LINES else Matrix.BT709
     return Color(matrix, color.primaries, color.transfer, Range.LIMITED, ChromaLocation.LEFT, color.bit_depth)
 
 
 def _member(kind: type[_Tag], value: int) -> _Tag | None:
-    """The enumeration's member, or None for "unspecified", reserved and unknown numbers."""
+    """Return the enumeration's member, or None for "unspecified", reserved and unknown numbers."""
     return kind(value) if value in kind._value2member_map_ else None
 
 
@@ -139,13 +139,13 @@ def _usual_transfer(matrix: Matrix, bit_depth: int) -> Transfer:
 
 
 def display_matrix_of_frame(frame: av.VideoFrame) -> tuple[int, ...] | None:
-    """The nine numbers of the display matrix, or None where the picture is shown as it is stored."""
+    """Return the nine numbers of the display matrix, or None where the image is shown as it is stored."""
     data = _side_data(frame, Type.DISPLAYMATRIX)
     return None if data is None or len(data) < 36 else struct.unpack("<9i", data[:36])
 
 
 def hdr_of_frame(frame: av.VideoFrame) -> HdrMetadata:
-    """Mastering display (ST 2086) and content light level of a frame."""
+    """Read the mastering display (ST 2086) and the content light level of a frame."""
     light = _side_data(frame, Type.CONTENT_LIGHT_LEVEL)
     display = _side_data(frame, Type.MASTERING_DISPLAY_METADATA)
     return HdrMetadata(
@@ -155,7 +155,7 @@ def hdr_of_frame(frame: av.VideoFrame) -> HdrMetadata:
 
 
 def side_data_not_carried(frame: av.VideoFrame, codec: str) -> tuple[str, ...]:
-    """Names of the side data of a frame that the output will lack."""
+    """Name the side data of a frame that the output will lack."""
     kinds = {data.type for data in frame.side_data}  # type: ignore[attr-defined]
     if codec == "tiff":
         kinds.discard(_EXIF)  # all of a TIFF's own fields count as such
@@ -163,7 +163,7 @@ def side_data_not_carried(frame: av.VideoFrame, codec: str) -> tuple[str, ...]:
 
 
 def _mastering_display(data: bytes) -> MasteringDisplay:
-    """AVMasteringDisplayMetadata: 3×2 + 2 + 2 rationals of two ints, then two flags."""
+    """Unpack AVMasteringDisplayMetadata: 3×2 + 2 + 2 rationals of two ints, then two flags."""
     numbers = struct.unpack("<20i2i", data[:88])
     ratios = [Fraction(n, d) if d else Fraction(0) for n, d in zip(numbers[0:20:2], numbers[1:20:2], strict=True)]
     has_primaries, has_luminance = numbers[20], numbers[21]

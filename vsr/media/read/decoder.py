@@ -54,7 +54,7 @@ class Decoder:
 
     @property
     def is_on_gpu(self) -> bool:
-        """Whether the stream was given to a GPU to decode."""
+        """True where the stream was given to a GPU to decode."""
         return self._stream.codec_context.is_hwaccel
 
     def decode(self, packet: Packet[Any]) -> Iterator[av.VideoFrame]:

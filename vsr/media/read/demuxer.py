@@ -119,7 +119,7 @@ class Demuxer:
 
     @property
     def can_seek(self) -> bool:
-        """Whether the input can be searched; else all before a start time is decoded."""
+        """True where the input can be searched; else all before a start time is decoded."""
         return self.pipe is None or self.pipe.seekable()
 
     @property

@@ -41,7 +41,7 @@ class OtherPackets:
 
     @property
     def is_full(self) -> bool:
-        """Whether the packets gathered are to be taken before more are added, so that memory stays bounded."""
+        """True where the packets are to be taken before more are added, so that memory stays bounded."""
         return self._num_bytes >= MOST_BYTES
 
     def add(self, packet: Packet[Any]) -> None:
