@@ -15,8 +15,6 @@ from vsr.backends.cuda_runner import CudaRunner
 from vsr.backends.transfers import DirectTransfers, PinnedTransfers, make_transfers
 from vsr.errors import EngineError
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
-
 
 class Calls:
     """A `torch.cuda` that writes down what is asked of its streams, events and graphs."""
@@ -145,7 +143,7 @@ def test_without_cuda_planes_are_handed_on_as_they_are() -> None:
     assert direct.upload((plane,))[0] is plane and direct.download((plane,))()[0] is plane
 
 
-@needs_cuda
+@pytest.mark.gpu
 def test_on_a_gpu_a_graph_gives_what_the_first_run_gave() -> None:
     runner = CudaRunner(torch.device("cuda"))
     source, result = runner.zeros((1 << 20,), torch.float32), runner.zeros((1 << 20,), torch.float32)
@@ -164,7 +162,7 @@ def test_on_a_gpu_a_graph_gives_what_the_first_run_gave() -> None:
     runner.wait()
 
 
-@needs_cuda
+@pytest.mark.gpu
 def test_on_a_gpu_planes_come_back_as_they_went() -> None:
     planes = tuple(torch.randint(0, 255, (2, 1, 64, 65), dtype=torch.uint8) for _ in range(3))
     moving = make_transfers(torch.device("cuda"))

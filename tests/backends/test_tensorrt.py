@@ -29,7 +29,6 @@ from torch import Tensor, nn
 from vsr.backends import tensorrt_engine
 from vsr.backends.cuda_runner import Gpu
 from vsr.backends.engine_store import EngineStore
-from vsr.backends.onnx_export import export_onnx
 from vsr.backends.select import EngineMaker, Place
 from vsr.backends.tensorrt_engine import TensorRTEngine, make_tensorrt_engine
 from vsr.backends.torch_engine import TorchEngine
@@ -44,44 +43,32 @@ from vsr.pipeline.upscaler import Upscaler
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tiny networks gain nothing from threads, and on a busy machine OpenMP's wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-_exports: dict[Any, bytes] = {}
-
-
-def quick_export(net: nn.Module, *, channels: int, shape: tuple[int, int, int], precision: Any) -> bytes:
+@pytest.fixture
+def quick_export(export_once: Callable[..., bytes]) -> Callable[..., bytes]:
     """An export takes seconds: one with open sizes for each network, which are then filled in."""
-    state = {name: value.numpy().tobytes() for name, value in net.state_dict().items()}
-    key = (str(net), *sorted(state.items()), precision)
-    if key not in _exports:
-        _exports[key] = export_onnx(net, channels=channels, shape=None, precision=precision)
-    model = onnx.load_from_string(_exports[key])
-    for tensor, scale in ((model.graph.input[0], 1), (model.graph.output[0], int(net.scale))):
-        for axis, length in ((0, shape[0]), (2, shape[1] * scale), (3, shape[2] * scale)):
-            tensor.type.tensor_type.shape.dim[axis].dim_value = length
-    return model.SerializeToString()
+
+    def export(net: nn.Module, *, channels: int, shape: tuple[int, int, int], precision: Any) -> bytes:
+        model = onnx.load_from_string(export_once(net, channels=channels, precision=precision))
+        for tensor, scale in ((model.graph.input[0], 1), (model.graph.output[0], int(net.scale))):
+            for axis, length in ((0, shape[0]), (2, shape[1] * scale), (3, shape[2] * scale)):
+                tensor.type.tensor_type.shape.dim[axis].dim_value = length
+        return model.SerializeToString()
+
+    return export
 
 
 @pytest.fixture(autouse=True)
-def _exported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def _exported_with_open_sizes(monkeypatch: pytest.MonkeyPatch, quick_export: Callable[..., bytes]) -> None:
     monkeypatch.setattr(tensorrt_engine, "export_onnx", quick_export)
 
 
 class Bench:
     """A pretended GPU with a TensorRT on it, a folder of engines, and what was noted."""
 
-    def __init__(self, version: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.version, self.device, self.notes = version, Device(), list[str]()
+    def __init__(self, version: str, device: Device, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.version, self.device, self.notes = version, device, list[str]()
         self.store = EngineStore(folder / "engines")
         self._monkeypatch = monkeypatch
-        self.install(make_tensorrt(version, self.device))
 
     def install(self, trt: Any) -> None:
         self._monkeypatch.setitem(sys.modules, "tensorrt", trt)
@@ -106,8 +93,13 @@ class Bench:
 
 
 @pytest.fixture(params=VERSIONS)
-def bench(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(request.param, tmp_path, monkeypatch)
+def bench(
+    request: pytest.FixtureRequest,
+    install_tensorrt: Callable[[str], Device],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Bench:
+    return Bench(request.param, install_tensorrt(request.param), tmp_path, monkeypatch)
 
 
 def luma_net() -> nn.Module:
@@ -166,10 +158,8 @@ def test_the_source_uses_only_names_that_the_version_has(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_copied_part_of_the_api_is_that_of_the_whole(version: str, data_folder: Path) -> None:
-    whole = data_folder.parent / "tensorrt-api" / f"{version}.json"
-    if not whole.is_file():
-        pytest.skip(f"no {whole}")
+def test_the_copied_part_of_the_api_is_that_of_the_whole(version: str, data_file: Callable[[str], Path]) -> None:
+    whole = data_file(f"../tensorrt-api/{version}.json")
     api, copied = json.loads(whole.read_text("utf-8")), json.loads((API / f"{version}.json").read_text("utf-8"))
     assert copied["__version__"] == api["__version__"]
     for name, members in copied["classes"].items():
@@ -206,9 +196,9 @@ for _name, _test in vars(test_conformance).items():
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("name", ["luma", "srresnet"])
 def test_output_is_that_of_the_network(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, precision: str, name: str
+    bench: Bench, export_once: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch, precision: str, name: str
 ) -> None:
-    monkeypatch.setattr(tensorrt_engine, "export_onnx", export_onnx)  # as users have it
+    monkeypatch.setattr(tensorrt_engine, "export_onnx", export_once)  # with fixed sizes, as users have it
     torch.manual_seed(2)
     net = luma_net() if name == "luma" else SRResNet(8, 1, 2).eval().requires_grad_(False)
     channels = 1 if name == "luma" else 3
@@ -306,7 +296,7 @@ def test_an_engine_is_found_without_an_export(bench: Bench, monkeypatch: pytest.
 
 
 def test_other_weights_precision_shape_gpu_or_version_build_anew(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, install_tensorrt: Callable[[str], Device], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.engine().prepare((1, 1, 8, 8))
     other = luma_net()
@@ -317,7 +307,8 @@ def test_other_weights_precision_shape_gpu_or_version_build_anew(
     bench.device.gpu = Gpu("Another GPU", "9.0")
     bench.engine().prepare((1, 1, 8, 8))
     assert bench.num_builds() == 5 and len(bench.files(".engine")) == 5
-    newer = Bench(VERSIONS[1 - VERSIONS.index(bench.version)], tmp_path, monkeypatch)
+    version = VERSIONS[1 - VERSIONS.index(bench.version)]
+    newer = Bench(version, install_tensorrt(version), tmp_path, monkeypatch)
     newer.engine().prepare((1, 1, 8, 8))
     assert newer.num_builds() == 1 and len(bench.files(".engine")) == 6
     assert not any("again" in note for note in bench.notes + newer.notes)
@@ -518,7 +509,8 @@ def test_an_interrupt_ends_the_build_and_leaves_nothing_behind(bench: Bench, int
 # -- several at once ---------------------------------------------------------------------------------------
 
 
-def test_two_processes_at_once_build_once(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("quick_spawn")
+def test_two_processes_at_once_build_once(tmp_path: Path, quick_export: Callable[..., bytes]) -> None:
     log, model = tmp_path / "builds", tmp_path / "model.onnx"
     model.write_bytes(quick_export(luma_net(), channels=1, shape=(1, 12, 14), precision="fp32"))
     context = multiprocessing.get_context("spawn")

@@ -46,6 +46,13 @@ def runner(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -
     return call
 
 
+def enhance(run: Run, *arguments: object) -> list[str]:
+    """Run `vsr enhance`, which must succeed; gives the lines it wrote to stderr."""
+    ended = run("enhance", *arguments)
+    assert ended.code == 0, ended.err
+    return ended.lines
+
+
 def is_refused(ended: Ended, code: int, *words: str) -> None:
     """One line on stderr that says what is wrong, and nothing else anywhere."""
     assert ended.code == code, ended.err

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 import subprocess
 import sys
@@ -17,16 +16,15 @@ import av
 import cv2
 import numpy as np
 import pytest
-from command_line import Ended, Run, is_refused
+from command_line import Ended, Run, enhance, is_refused
 
 INPUT, OUTPUT, OPTION, MODEL, STRICT, USAGE = 2, 3, 4, 5, 8, 2
 
 
-def _subprocess(*arguments: object) -> Ended:
+def _subprocess(*arguments: object, python: str = sys.executable) -> Ended:
     """Runs a command line in a process of its own, so that nothing that a library prints is missed."""
-    command = [sys.executable, "-m", "vsr.cli", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    command = [python, "-m", "vsr.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
@@ -87,18 +85,20 @@ def test_info_of_bad_input(name: str, tmp_path: Path, run: Run) -> None:
     is_refused(run("info", tmp_path / name), INPUT, name)
 
 
-def test_missing_file_in_a_process_of_its_own(tmp_path: Path, clean_folder: Callable[..., None]) -> None:
-    ended = _subprocess("enhance", tmp_path / "missing.mp4", tmp_path / "out.mp4")
+def test_missing_file_in_a_process_of_its_own(
+    tmp_path: Path, warm_python: str, clean_folder: Callable[..., None]
+) -> None:
+    ended = _subprocess("enhance", tmp_path / "missing.mp4", tmp_path / "out.mp4", python=warm_python)
     is_refused(ended, INPUT, "missing.mp4", "no such file")
     clean_folder()
 
 
 def test_damaged_file_in_a_process_of_its_own(
-    tmp_path: Path, small_clip: Path, clean_folder: Callable[..., None]
+    tmp_path: Path, small_clip: Path, warm_python: str, clean_folder: Callable[..., None]
 ) -> None:
     """Cut before its index: FFmpeg has much to say about it, of which one line must remain."""
     (tmp_path / "cut.mp4").write_bytes(small_clip.read_bytes()[:2000])
-    ended = _subprocess("enhance", tmp_path / "cut.mp4", tmp_path / "out.mp4")
+    ended = _subprocess("enhance", tmp_path / "cut.mp4", tmp_path / "out.mp4", python=warm_python)
     is_refused(ended, INPUT, "cut.mp4")
     clean_folder("cut.mp4")
 
@@ -454,12 +454,6 @@ def test_picture_to_videois_refused(tmp_path: Path, run: Run, clean_folder: Call
 # -- parts of a video ----------------------------------------------------------------------------------
 
 
-def _enhance(run: Run, source: Path, output: Path, *options: object) -> list[str]:
-    ended = run("enhance", source, output, *options)
-    assert ended.code == 0, ended.err
-    return ended.lines
-
-
 def _frame_numbers(reading: Any, brightness: Callable[[int], int]) -> list[int]:
     """Which frames of a made clip these are, by their brightness."""
     table = {index: brightness(index) * 63 / 64 + 16 / 64 for index in range(60)}
@@ -490,7 +484,7 @@ def test_a_part_has_the_right_frames_and_sound(
     brightness: Callable[[int], int],
 ) -> None:
     target = tmp_path / f"out{suffix}"
-    _enhance(run, small_clip, target, "--model", tiny_model, "--quiet", *options)
+    enhance(run, small_clip, target, "--model", tiny_model, "--quiet", *options)
     output = read_back(target)
     assert _frame_numbers(output, brightness) == list(range(first, last + 1))
     start = Fraction(options[1].rpartition(":")[2]) if options[0] in ("-ss", "--start") else Fraction(0)
@@ -507,7 +501,7 @@ def test_a_part_takes_its_chapters_along(
 ) -> None:
     chapters = [(0, 200, "One"), (200, 400, "Two"), (400, 800, "Three")]
     source = make_clip(tmp_path / "in.mkv", pts=tuple(range(20)), chapters=chapters)
-    _enhance(run, source, tmp_path / "out.mkv", "--model", tiny_model, "-ss", "0.28", "-t", "0.4")
+    enhance(run, source, tmp_path / "out.mkv", "--model", tiny_model, "-ss", "0.28", "-t", "0.4")
     expected = [(0, Fraction(12, 100), "Two"), (Fraction(12, 100), Fraction(40, 100), "Three")]
     assert read_back(tmp_path / "out.mkv").chapters == expected
 
@@ -528,7 +522,7 @@ def test_a_part_of_a_badly_interleaved_file_keeps_its_sound(
     tmp_path: Path, run: Run, tiny_model: Path, small_clip: Path, read_back: Callable[..., Any]
 ) -> None:
     source = _with_late_sound(small_clip, tmp_path / "in.mkv")
-    _enhance(run, source, tmp_path / "out.mkv", "--model", tiny_model, "-t", "0.4")
+    enhance(run, source, tmp_path / "out.mkv", "--model", tiny_model, "-t", "0.4")
     output = read_back(tmp_path / "out.mkv")
     assert len(output.times) == 10
     (sound,) = output.others
@@ -558,7 +552,7 @@ def test_size(
     read_back: Callable[..., Any],
 ) -> None:
     preset = ["--preset", "ultrafast", "-t", "0.12"]
-    _enhance(run, small_clip, tmp_path / "out.mkv", "--model", tiny_model, *preset, *options)
+    enhance(run, small_clip, tmp_path / "out.mkv", "--model", tiny_model, *preset, *options)
     output = read_back(tmp_path / "out.mkv")
     assert (output.first.width, output.first.height) == size
     shape = Fraction(size[0], size[1]) * output.aspect  # the picture keeps its shape, whatever its pixels
@@ -570,7 +564,7 @@ def test_size_of_a_portrait_video_goes_by_its_shorter_side(
 ) -> None:
     source = make_clip(tmp_path / "in.mkv", size=(36, 64), pts=(0, 1))
     options = ["--model", tiny_model, "--size", "1080p", "--preset", "ultrafast"]
-    _enhance(run, source, tmp_path / "out.mkv", *options)
+    enhance(run, source, tmp_path / "out.mkv", *options)
     first = read_back(tmp_path / "out.mkv").first
     assert (first.width, first.height) == (1080, 1920)
 
@@ -583,7 +577,7 @@ def test_scale_3_with_a_x4_network(
     brightness: Callable[[int], int],
 ) -> None:
     options = ["--model", "fast", "--scale", "3", "--preset", "ultrafast"]
-    lines = _enhance(run, small_clip, tmp_path / "out.mp4", *options)
+    lines = enhance(run, small_clip, tmp_path / "out.mp4", *options)
     output = read_back(tmp_path / "out.mp4")
     assert (output.first.width, output.first.height) == (192, 144)
     assert "192x144" in lines[-1]
@@ -617,7 +611,7 @@ def test_encoder_and_samples(
     read_back: Callable[..., Any],
     brightness: Callable[[int], int],
 ) -> None:
-    _enhance(run, small_clip, tmp_path / output, "--model", tiny_model, *options)
+    enhance(run, small_clip, tmp_path / output, "--model", tiny_model, *options)
     reading = read_back(tmp_path / output)
     assert (reading.video.codec, reading.first.format.name) == (codec, pix_fmt)
     assert _frame_numbers(reading, brightness) == list(range(20))
@@ -635,7 +629,7 @@ def test_other_containers(
     read_back: Callable[..., Any],
     brightness: Callable[[int], int],
 ) -> None:
-    _enhance(run, small_clip, tmp_path / f"out{suffix}", "--model", tiny_model)
+    enhance(run, small_clip, tmp_path / f"out{suffix}", "--model", tiny_model)
     output = read_back(tmp_path / f"out{suffix}")
     assert _frame_numbers(output, brightness) == list(range(20))
     (sound,) = output.others
@@ -654,7 +648,7 @@ def test_nut_has_no_times_before_zero(
     brightness: Callable[[int], int],
 ) -> None:
     """AAC begins with a packet that only prepares the decoder, and B-frames are decoded before time zero."""
-    lines = _enhance(run, small_clip, tmp_path / "out.nut", "--model", tiny_model, *options)
+    lines = enhance(run, small_clip, tmp_path / "out.nut", "--model", tiny_model, *options)
     source, output = read_back(small_clip), read_back(tmp_path / "out.nut")
     assert _frame_numbers(output, brightness) == list(range(20))
     assert output.times == source.times
@@ -678,7 +672,7 @@ def test_pcm_goes_where_it_can_be_held(
 ) -> None:
     """Matroska has no names for the channels of PCM, without which MP4 holds none; and packets of any length."""
     source = make_clip(tmp_path / "in.mkv", pts=range(20), audio=[Track(codec="pcm_s16le")])
-    _enhance(run, source, tmp_path / f"out{suffix}", "--model", tiny_model)
+    enhance(run, source, tmp_path / f"out{suffix}", "--model", tiny_model)
     (before,), (after,) = read_back(source).others, read_back(tmp_path / f"out{suffix}").others
     if after.codec == before.codec:
         assert b"".join(after.packets) == b"".join(before.packets)
@@ -691,7 +685,7 @@ def test_encoder_option_reaches_the_encoder(
 ) -> None:
     source = read_back(small_clip, keep_frames=True)
     options = ["--model", tiny_model, "--encoder-option", "qp=0", "--encoder-option", "g=1"]
-    _enhance(run, small_clip, tmp_path / "out.mkv", *options)
+    enhance(run, small_clip, tmp_path / "out.mkv", *options)
     output = read_back(tmp_path / "out.mkv", keep_frames=True)
     assert all(frame.key_frame for frame in output.frames)
     for before, after in zip(source.frames, output.frames, strict=True):
@@ -701,7 +695,7 @@ def test_encoder_option_reaches_the_encoder(
 def test_lower_crf_gives_a_larger_file(tmp_path: Path, run: Run, tiny_model: Path, small_clip: Path) -> None:
     options = ["--model", tiny_model, "--audio", "none"]
     for crf in ("5", "45"):
-        _enhance(run, small_clip, tmp_path / f"{crf}.mkv", "--crf", crf, *options)
+        enhance(run, small_clip, tmp_path / f"{crf}.mkv", "--crf", crf, *options)
     assert (tmp_path / "5.mkv").stat().st_size > 1.2 * (tmp_path / "45.mkv").stat().st_size
 
 
@@ -725,7 +719,7 @@ def test_audio(
     small_clip: Path,
     read_back: Callable[..., Any],
 ) -> None:
-    lines = _enhance(run, small_clip, tmp_path / output, "--model", tiny_model, "--audio", audio)
+    lines = enhance(run, small_clip, tmp_path / output, "--model", tiny_model, "--audio", audio)
     before, reading = read_back(small_clip).others[0], read_back(tmp_path / output)
     assert [stream.codec for stream in reading.others] == codecs
     for stream in reading.others:
@@ -736,7 +730,7 @@ def test_audio(
 
 
 def test_transcoded_sound_is_the_same(tmp_path: Path, run: Run, tiny_model: Path, small_clip: Path) -> None:
-    _enhance(run, small_clip, tmp_path / "out.mkv", "--model", tiny_model, "--audio", "opus")
+    enhance(run, small_clip, tmp_path / "out.mkv", "--model", tiny_model, "--audio", "opus")
     levels = []
     for path in (small_clip, tmp_path / "out.mkv"):
         with av.open(str(path)) as container:
@@ -767,9 +761,9 @@ def test_strict_refuses_what_otherwise_is_named(
     ended = run("enhance", source, tmp_path / "out.mp4", "--model", tiny_model, "--strict", "--quiet")
     is_refused(ended, STRICT, f"{what} stream", "--strict")
     clean_folder("in.mkv")
-    lines = _enhance(run, source, tmp_path / "out.mp4", "--model", tiny_model)
+    lines = enhance(run, source, tmp_path / "out.mp4", "--model", tiny_model)
     assert any(f"{what} stream" in line for line in lines)
-    _enhance(run, source, tmp_path / "out.mkv", "--model", tiny_model, "--strict")
+    enhance(run, source, tmp_path / "out.mkv", "--model", tiny_model, "--strict")
 
 
 def test_interlaced_video_is_deinterlaced_and_said_so(
@@ -781,9 +775,9 @@ def test_interlaced_video_is_deinterlaced_and_said_so(
 ) -> None:
     options = {"x264-params": "tff=1", "flags": "+ildct+ilme"}
     source = make_clip(tmp_path / "in.mkv", size=(64, 64), options=options)
-    lines = _enhance(run, source, tmp_path / "out.mkv", "--model", tiny_model, "--strict")
+    lines = enhance(run, source, tmp_path / "out.mkv", "--model", tiny_model, "--strict")
     assert len([line for line in lines if "deinterlaced by bwdif" in line]) == 1
-    lines = _enhance(run, source, tmp_path / "raw.mkv", "--model", tiny_model, "--deinterlace", "off")
+    lines = enhance(run, source, tmp_path / "raw.mkv", "--model", tiny_model, "--deinterlace", "off")
     assert len([line for line in lines if "is interlaced" in line]) == 1
     clean_folder("in.mkv", "out.mkv", "raw.mkv")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import av
 import pytest
-from command_line import Run, is_refused
+from command_line import Run, enhance, is_refused
 
 OPTION, OUTPUT, STRICT = 4, 3, 8
 FFMPEG = shutil.which("ffmpeg")
@@ -91,8 +91,7 @@ def test_the_same_part_as_ffmpeg(
         return [*(clip if word == "IN" else word for word in before), *options, output]
 
     _ffmpeg(*words(theirs))
-    ended = run("enhance", *words(ours), "--model", tiny_model, "--quiet")
-    assert (ended.code, ended.err) == (0, "")
+    assert enhance(run, *words(ours), "--model", tiny_model, "--quiet") == []
     expected, found = read_back(theirs), read_back(ours)
     assert _frame_numbers(found, brightness) == _frame_numbers(expected, brightness)
     assert len(found.times) > 5
@@ -131,8 +130,7 @@ def test_the_same_streams_as_ffmpeg(maps: str, tmp_path: Path, run: Run, rich_cl
     theirs, ours = tmp_path / "theirs.mkv", tmp_path / "ours.mkv"
     words = ["-i", rich_clip, *maps.split(), "-t", "0.4", "-c", "copy", "-c:v", "libx264", "-preset", "ultrafast"]
     _ffmpeg(*words, theirs)
-    ended = run("enhance", *words, ours, "--model", tiny_model, "--quiet", "--strict")
-    assert (ended.code, ended.err) == (0, "")
+    assert enhance(run, *words, ours, "--model", tiny_model, "--quiet", "--strict") == []
     assert _kinds(ours) == _kinds(theirs)
 
 
@@ -141,8 +139,7 @@ def test_the_mapped_video_is_the_one_that_is_enhanced(
     tmp_path: Path, run: Run, rich_clip: Path, read_back: Callable[..., Any]
 ) -> None:
     output = tmp_path / "out.mkv"
-    ended = run("enhance", "-i", rich_clip, "-map", "0:v:1", "-t", "0.2", output, "--model", "nano", "--quiet")
-    assert (ended.code, ended.err) == (0, "")
+    assert enhance(run, "-i", rich_clip, "-map", "0:v:1", "-t", "0.2", output, "--model", "nano", "--quiet") == []
     reading = read_back(output)
     assert (reading.first.width, reading.first.height) == (128, 96)
     assert reading.others == []
@@ -199,8 +196,7 @@ def test_encoder_words_reach_the_encoder(
     tmp_path: Path, run: Run, small_clip: Path, tiny_model: Path, read_back: Callable[..., Any]
 ) -> None:
     options = ["-tune", "film", "-g", "1", "-profile:v", "main", "-b:v", "200k", "-x264-params", "ref=1"]
-    ended = run("enhance", "-i", small_clip, *options, tmp_path / "out.mkv", "--model", tiny_model, "--quiet")
-    assert (ended.code, ended.err) == (0, "")
+    assert enhance(run, "-i", small_clip, *options, tmp_path / "out.mkv", "--model", tiny_model, "--quiet") == []
     reading = read_back(tmp_path / "out.mkv", keep_frames=True)
     assert all(frame.key_frame for frame in reading.frames)
     said_by_x264 = (tmp_path / "out.mkv").read_bytes()

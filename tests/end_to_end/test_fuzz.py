@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
+
+import pytest
 
 FUZZER = Path(__file__).resolve().parents[2] / "benchmarks" / "fuzz.py"
 TIMEOUT_SECONDS = 300
 COUNT = 60
 
 
-def test_spoilt_files_end_well_or_with_one_line(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_spoilt_files_end_well_or_with_one_line(tmp_path: Path, warm_python: str) -> None:
     arguments = ["--count", str(COUNT), "--seed", "1", "--out", str(tmp_path / "fuzz.json")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(FUZZER), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-        env=environment,
-        check=False,
-    )
+    command = [warm_python, str(FUZZER), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "fuzz.json").read_text("utf-8"))
     assert result["inputs"] == sum(result["ends"].values()) == COUNT

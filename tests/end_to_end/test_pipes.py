@@ -35,10 +35,11 @@ pytestmark = pytest.mark.skipif(
 
 INTERRUPTED, READER_GONE = 130, 141
 SIZE, NUM_FRAMES = (64, 48), 12
-PROMPT_SECONDS = 5
+PROMPT_SECONDS = 30  # the pipe stays open for 60
 Pipe = Callable[..., bytes]
 
 _VIDEO = ("-f", "lavfi", "-i", f"testsrc2=s={SIZE[0]}x{SIZE[1]}:r=25", "-frames:v", NUM_FRAMES)
+_QUICK = ("-preset", "ultrafast")
 _SOUND = ("-f", "lavfi", "-i", "sine=duration=0.48")
 
 
@@ -358,7 +359,7 @@ def test_what_is_no_video(data: bytes, words: str, enhance: Pipe) -> None:
 
 def test_an_mp4_with_its_index_last(enhance: Pipe, tmp_path: Path) -> None:
     path = tmp_path / "last.mp4"
-    _ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240,noise=alls=60:allf=t", "-t", "4", "-crf", "10", path)
+    _ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240,noise=alls=60:allf=t", "-t", "4", "-crf", "10", *_QUICK, path)
     assert path.stat().st_size > 2**20
     with pytest.raises(InputError, match="faststart"):
         enhance(path.read_bytes())
@@ -377,7 +378,18 @@ def test_a_stream_that_ends_within_a_frame(enhance: Pipe) -> None:
 
 def test_a_file_on_stdin_can_be_searched(tiny_model: Path, tmp_path: Path) -> None:
     """As a shell's `<` gives it: an index at the end and a start time cost no reading of what lies before."""
-    _ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240,noise=alls=60:allf=t", "-t", "4", "-crf", "10", tmp_path / "a.mp4")
+    _ffmpeg(
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2=s=320x240,noise=alls=60:allf=t",
+        "-t",
+        "4",
+        "-crf",
+        "10",
+        *_QUICK,
+        tmp_path / "a.mp4",
+    )
     saved = os.dup(0)
     try:
         with (tmp_path / "a.mp4").open("rb") as file:
@@ -549,7 +561,7 @@ def test_ctrl_c_while_stdin_is_silent(
     pipe(lambda: codes.append(command(*arguments)), data, stay_open=True)
     thread.join()
     assert codes == [INTERRUPTED]
-    assert time.monotonic() - started < 1.5 + PROMPT_SECONDS
+    assert time.monotonic() - started < PROMPT_SECONDS
     assert capfd.readouterr().err.strip() == "vsr: interrupted"
     clean_folder()
 
@@ -576,19 +588,13 @@ def test_ctrl_c_while_nobody_reads_stdout(
     assert code == INTERRUPTED
 
 
-def test_ffmpeg_before_and_behind(tmp_path: Path, tiny_model: Path) -> None:
+def test_ffmpeg_before_and_behind(tmp_path: Path, tiny_model: Path, warm_python: str) -> None:
     """A pipeline of three processes, as a shell makes it."""
     make = ["ffmpeg", "-v", "error", "-nostdin", *map(str, _VIDEO), "-pix_fmt", "yuv420p", "-f", "yuv4mpegpipe", "-"]
-    enhance = [sys.executable, "-m", "vsr.cli", "enhance", "-", "-", "--model", str(tiny_model), "--quiet"]
+    enhance = [warm_python, "-m", "vsr.cli", "enhance", "-", "-", "--model", str(tiny_model), "--quiet"]
     encode = ["ffmpeg", "-v", "error", "-y", "-i", "-", "-c:v", "ffv1", str(tmp_path / "out.mkv")]
     first = subprocess.Popen(make, stdout=subprocess.PIPE)
-    second = subprocess.Popen(
-        enhance,
-        stdin=first.stdout,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    second = subprocess.Popen(enhance, stdin=first.stdout, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     third = subprocess.Popen(encode, stdin=second.stdout)
     for process in (first, second):
         assert process.stdout is not None

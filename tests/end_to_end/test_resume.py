@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import json
 import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -376,36 +377,44 @@ def test_a_job_that_will_take_long_is_made_resumable_by_itself(
 # -- killed --------------------------------------------------------------------------------------------
 
 _SCRIPT = """
+import os
 import sys
 from pathlib import Path
 from vsr.jobs import resume
 resume._FEWEST_FRAMES = resume._MOST_FRAMES = {frames}
 import vsr
-print("ready", flush=True)
+print(os.getpid(), flush=True)
 vsr.enhance({source!r}, {output!r}, model={model!r}, preset="veryfast", resume=True, batch=2)
 print("done", flush=True)
 """
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(
-    clip: Path, tmp_path: Path, tiny_model: Path, read_back: Callable[..., Any], clean_folder: Callable[..., None]
+    clip: Path,
+    tmp_path: Path,
+    tiny_model: Path,
+    warm_python: str,
+    read_back: Callable[..., Any],
+    clean_folder: Callable[..., None],
 ) -> None:
     """benchmarks/kills.py does so a hundred times."""
     values = {"frames": FRAMES_PER_SEGMENT, "source": str(clip), "model": str(tiny_model)}
     whole, output = tmp_path / "whole.mp4", tmp_path / "out.mp4"
     begun = time.monotonic()
-    subprocess.run([sys.executable, "-c", _SCRIPT.format(output=str(whole), **values)], check=True, capture_output=True)
+    subprocess.run([warm_python, "-c", _SCRIPT.format(output=str(whole), **values)], check=True, capture_output=True)
     longest, moments = time.monotonic() - begun, random.Random(1)
     for _ in range(2):
         script = _SCRIPT.format(output=str(output), **values)
-        with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen([warm_python, "-c", script], stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
+            number = int(process.stdout.readline())
             time.sleep(moments.uniform(0, longest / 4))
-            process.send_signal(signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it is done
+                os.kill(number, signal.SIGKILL)
     if not output.exists() or work_folder(output).exists():
         script = _SCRIPT.format(output=str(output), **values)
-        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+        subprocess.run([warm_python, "-c", script], check=True, capture_output=True)
     expected, found = (read_back(path, keep_frames=True) for path in (whole, output))
     assert _contents(found) == _contents(expected)
     clean_folder("out.mp4", "whole.mp4")
@@ -423,10 +432,16 @@ main()
 """
 
 
-def _command(source: Path, output: Path, model: object, *, largest_file: int = 0) -> list[str]:
+@pytest.fixture
+def command(warm_python: str) -> Callable[..., list[str]]:
+    """`_command`, run by a Python that starts in an instant."""
+    return functools.partial(_command, warm_python)
+
+
+def _command(python: str, source: Path, output: Path, model: object, *, largest_file: int = 0) -> list[str]:
     script = _COMMAND.format(frames=FRAMES_PER_SEGMENT)
     options = ["--resume", "--batch", "1", "--preset", "ultrafast", "--progress", "json", "--model", str(model)]
-    return [sys.executable, "-c", script, str(largest_file), "enhance", str(source), str(output), *options]
+    return [python, "-c", script, str(largest_file), "enhance", str(source), str(output), *options]
 
 
 def _said(stderr: str) -> list[str]:
@@ -435,13 +450,19 @@ def _said(stderr: str) -> list[str]:
     return [line["text"] for line in lines if line.get("text")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_and_gone_on_with(
-    number: signal.Signals, code: int, tmp_path: Path, make_clip: Callable[..., Path], clean_folder: Callable[..., None]
+    number: signal.Signals,
+    code: int,
+    tmp_path: Path,
+    command: Callable[..., list[str]],
+    make_clip: Callable[..., Path],
+    clean_folder: Callable[..., None],
 ) -> None:
     source = make_clip(tmp_path / "in.mkv", size=(320, 240), pts=tuple(range(100)))
     output = tmp_path / "out.mp4"
-    with subprocess.Popen(_command(source, output, "fast"), stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command(source, output, "fast"), stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         while not (work_folder(output) / "000001.mkv").exists():
             assert process.stderr.readline(), "the job ended before it could be interrupted"
@@ -451,7 +472,7 @@ def test_interrupted_and_gone_on_with(
     assert len(said) == 2
     assert "frames are done and kept; the same command goes on from there" in said[0]
     clean_folder("in.mkv", work_folder(output).name)
-    done = subprocess.run(_command(source, output, "fast"), capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command(source, output, "fast"), capture_output=True, text=True, timeout=60, check=True)
     report = json.loads(done.stderr.splitlines()[-1])
     assert report["frames"] == 100
     assert report["frames_before"] >= 2 * FRAMES_PER_SEGMENT
@@ -459,18 +480,22 @@ def test_interrupted_and_gone_on_with(
 
 
 def test_full_disk_keeps_what_is_done(
-    tmp_path: Path, tiny_model: Path, make_clip: Callable[..., Path], clean_folder: Callable[..., None]
+    tmp_path: Path,
+    command: Callable[..., list[str]],
+    tiny_model: Path,
+    make_clip: Callable[..., Path],
+    clean_folder: Callable[..., None],
 ) -> None:
     """A limit on file size, which the joined file exceeds, stands for a disk that is full."""
     source, output = make_clip(tmp_path / "in.mkv", pts=tuple(range(NUM_FRAMES))), tmp_path / "out.mkv"
-    command = _command(source, output, tiny_model, largest_file=6000)
-    full = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    limited = command(source, output, tiny_model, largest_file=6000)
+    full = subprocess.run(limited, capture_output=True, text=True, timeout=60, check=False)
     assert full.returncode == OutputError.exit_code, full.stderr
     said = _said(full.stderr)
     assert f"{NUM_FRAMES} frames are done and kept" in said[-2]
     assert "File too large" in said[-1]
     clean_folder("in.mkv", work_folder(output).name)
-    again = _command(source, output, tiny_model)
+    again = command(source, output, tiny_model)
     done = subprocess.run(again, capture_output=True, text=True, timeout=60, check=True)
     assert json.loads(done.stderr.splitlines()[-1])["frames_before"] == NUM_FRAMES
     clean_folder("in.mkv", "out.mkv")

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -29,10 +28,10 @@ Sh = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def environment(tmp_path_factory: pytest.TempPathFactory, warm_python: str) -> dict[str, str]:
     """One in which `vsr` is this Python's, and temporary files lie in a folder of their own."""
     folder = tmp_path_factory.mktemp("bin")
-    (folder / "vsr").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m vsr.cli "$@"\n')
+    (folder / "vsr").write_text(f'#!/bin/sh\nexec "{warm_python}" -m vsr.cli "$@"\n')
     (folder / "vsr").chmod(0o755)
     (folder / "temporary").mkdir()
     return {
@@ -40,7 +39,6 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
         "TMPDIR": str(folder / "temporary"),
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
-        "OMP_NUM_THREADS": "1",
     }
 
 
@@ -97,6 +95,7 @@ def test_every_script_is_in_the_readme() -> None:
         assert f"scripts/{path.name}" in readme
 
 
+@pytest.mark.slow
 def test_batch_folder(
     sh: Sh, tmp_path: Path, clip: Path, small_clip: Path, tiny_model: Path, read_back: Callable[..., Any]
 ) -> None:
@@ -239,6 +238,7 @@ def _wait_for(is_so: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_watch_folder(
     tmp_path: Path, environment: dict[str, str], clip: Path, small_clip: Path, tiny_model: Path, read_back: Any
 ) -> None:

@@ -158,6 +158,7 @@ def test_shipped_integers_lose_at_most_a_tenth_of_a_decibel_on_set5(data_folder:
     assert abs(drop_db - (card.figures["Set5"] - card.figures["Set5 int8"])) < 0.02
 
 
+@pytest.mark.slow
 def test_calibration_alone_serves_fast_as_well(data_folder: Path) -> None:
     card, path = resolve("fast")
     net = load_net(card, path)

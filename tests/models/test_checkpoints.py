@@ -859,13 +859,6 @@ def test_the_real_spandrel_s_networks_are_taken(tmp_path: Path) -> None:
 # -- other people's files ----------------------------------------------------------------------------------
 
 
-def _peer(data_folder: Path, name: str) -> Path:
-    path = data_folder / "peers" / name
-    if not path.is_file():
-        pytest.skip(f"no {path}")
-    return path
-
-
 @pytest.mark.parametrize(
     ("name", "make"),
     [
@@ -874,8 +867,10 @@ def _peer(data_folder: Path, name: str) -> Path:
     ],
 )
 @torch.inference_mode()
-def test_the_srgans_give_the_pictures_of_their_own_definition(data_folder: Path, name: str, make: Any) -> None:
-    path = _peer(data_folder, name)
+def test_the_srgans_give_the_pictures_of_their_own_definition(
+    data_file: Callable[[str], Path], name: str, make: Any
+) -> None:
+    path = data_file(f"peers/{name}")
     reference = make().eval()
     reference.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     card, net = _load(path)
@@ -895,14 +890,17 @@ def _set5_psnr_db(data_folder: Path, model: str) -> float:
     return float(np.mean(scores))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "psnr"), [("srgan_leftthomas_x4.pth", 30.70), ("srgan_lizhuoq_x4.pth", 30.55)])
-def test_the_srgans_score_on_set5_what_they_were_measured_to(data_folder: Path, name: str, psnr: float) -> None:
-    assert _set5_psnr_db(data_folder, str(_peer(data_folder, name))) == pytest.approx(psnr, abs=0.05)
+def test_the_srgans_score_on_set5_what_they_were_measured_to(
+    data_folder: Path, data_file: Callable[[str], Path], name: str, psnr: float
+) -> None:
+    assert _set5_psnr_db(data_folder, str(data_file(f"peers/{name}"))) == pytest.approx(psnr, abs=0.05)
 
 
 @torch.inference_mode()
-def test_the_compact_network_of_real_esrgan_is_taken(data_folder: Path) -> None:
-    path = _peer(data_folder, "realesr-animevideov3.pth")
+def test_the_compact_network_of_real_esrgan_is_taken(data_file: Callable[[str], Path]) -> None:
+    path = data_file("peers/realesr-animevideov3.pth")
     card, net = _load(path)
     assert (card.net, card.scale, card.options) == ("srvgg", 4, {"features": 64, "depth": 16, "scale": 4})
     state, x = torch.load(path, map_location="cpu", weights_only=True)["params"], _input(card)
@@ -915,9 +913,9 @@ def test_the_compact_network_of_real_esrgan_is_taken(data_folder: Path) -> None:
     torch.testing.assert_close(net(x), expected, rtol=0, atol=1e-5)
 
 
-def test_the_pickled_vdsr_is_refused_and_not_executed(data_folder: Path) -> None:
+def test_the_pickled_vdsr_is_refused_and_not_executed(data_file: Callable[[str], Path]) -> None:
     before = set(sys.modules)
-    message = _refusal(_peer(data_folder, "vdsr_twtygqyy.pth"))
+    message = _refusal(data_file("peers/vdsr_twtygqyy.pth"))
     assert "vdsr.Net" in message and "not executed" in message
     assert "vdsr" not in set(sys.modules) - before
 
@@ -931,10 +929,10 @@ def test_the_pickled_vdsr_is_refused_and_not_executed(data_folder: Path) -> None
         ("squeezenet1_1_lpips.safetensors", "with 57 tensors: "),
     ],
 )
-def test_peers_of_unknown_layouts_are_listed(data_folder: Path, name: str, found: str) -> None:
-    assert found in _refusal(_peer(data_folder, name))
+def test_peers_of_unknown_layouts_are_listed(data_file: Callable[[str], Path], name: str, found: str) -> None:
+    assert found in _refusal(data_file(f"peers/{name}"))
 
 
 @pytest.mark.parametrize("name", ["FSRCNN_x4.pb", "LapSRN_x4.pb"])
-def test_networks_of_other_frameworks_are_refused(data_folder: Path, name: str) -> None:
-    assert "neither" in _refusal(_peer(data_folder, name))
+def test_networks_of_other_frameworks_are_refused(data_file: Callable[[str], Path], name: str) -> None:
+    assert "neither" in _refusal(data_file(f"peers/{name}"))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,8 @@ def _picture(height: int = 67, width: int = 83, seed: int = 1) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def squeezenet_file(data_folder: Path) -> Path:
-    path = data_folder / "peers" / "squeezenet1_1_lpips.safetensors"
-    if not path.is_file():
-        pytest.skip(f"{path} is not there")
-    return path
+def squeezenet_file(data_file: Callable[[str], Path]) -> Path:
+    return data_file("peers/squeezenet1_1_lpips.safetensors")
 
 
 @pytest.fixture(scope="module")

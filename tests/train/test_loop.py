@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -90,7 +91,8 @@ def test_a_run_stopped_and_resumed_ends_at_the_weights_of_an_unbroken_one(
 
 
 KILLED_RUN = """
-import sys
+import os, sys
+print(os.getpid(), flush=True)
 from pathlib import Path
 from vsr.train.loop import Budget, train
 from tests.train.test_loop import TINY_GAN
@@ -99,19 +101,23 @@ train(TINY_GAN, pictures, out, Budget(steps=12), resume="resume" in sys.argv, bf
 """
 
 
-def test_a_run_that_was_killed_ends_at_the_weights_of_an_unbroken_one(pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_run_that_was_killed_ends_at_the_weights_of_an_unbroken_one(
+    pictures: Path, tmp_path: Path, warm_python: str
+) -> None:
     root = Path(__file__).parents[2]
 
     def start(out: str, *more: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", KILLED_RUN, str(pictures), str(tmp_path / out), *more]
+        command = [warm_python, "-c", KILLED_RUN, str(pictures), str(tmp_path / out), *more]
         return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True, bufsize=1)
 
     assert start("a", "1000").wait(timeout=120) == 0
     killed = start("b", "0")
     assert killed.stdout is not None
+    process = int(killed.stdout.readline())
     for line in killed.stdout:
         if "step 5 " in line:
-            killed.kill()
+            os.kill(process, signal.SIGKILL)
             break
     assert killed.wait(timeout=60) == -signal.SIGKILL
     assert start("b", "1000", "resume").wait(timeout=120) == 0
@@ -122,8 +128,8 @@ def test_a_run_that_was_killed_ends_at_the_weights_of_an_unbroken_one(pictures: 
     assert steps == sorted(set(steps)) and steps[-1] == 12
 
 
-def test_ctrl_c_saves_and_ends_with_130(pictures: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "vsr.cli", "train", "nano", "--data", str(pictures), "--out", str(tmp_path / "r")]
+def test_ctrl_c_saves_and_ends_with_130(pictures: Path, tmp_path: Path, warm_python: str) -> None:
+    command = [warm_python, "-m", "vsr.cli", "train", "nano", "--data", str(pictures), "--out", str(tmp_path / "r")]
     command += ["--steps", "100000", "--patch", "8", "--batch", "2", "--validation", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while not list(tmp_path.glob("r/recipe.json")) and process.poll() is None:

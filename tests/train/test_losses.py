@@ -98,8 +98,8 @@ def test_an_adversary_learns_to_tell_fake_from_real(name: str, channels: int) ->
     adversary = Adversary(name, "vanilla", 16, 1e-3, torch.device("cpu"), bf16=False)  # type: ignore[arg-type]
     real = pictures(1, channels)
     fake = torch.full_like(real, 0.5)
-    losses = [adversary.learn(fake, real, 1.0).item() for _ in range(50)]
-    assert min(losses) < 0.7 * losses[0]
+    first = adversary.learn(fake, real, 1.0).item()
+    assert any(adversary.learn(fake, real, 1.0).item() < 0.7 * first for _ in range(49))
     out = fake.clone().requires_grad_(True)
     before = [p.clone() for p in adversary.net.parameters()]
     adversarial, matching = adversary.losses_of(out, real)

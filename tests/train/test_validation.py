@@ -10,6 +10,7 @@ from vsr.pipeline.loading import load_model
 from vsr.quality.protocols import StillsBenchmark
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(shipped_cards()))
 def test_card_says_what_the_network_scores_on_set5(name: str, data_folder: Path) -> None:
     card, _ = resolve(name)
@@ -19,6 +20,7 @@ def test_card_says_what_the_network_scores_on_set5(name: str, data_folder: Path)
     assert score["Set5"] == pytest.approx(card.figures["Set5"], abs=0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(shipped_cards()))
 def test_auto_precision_costs_next_to_nothing(name: str, data_folder: Path) -> None:
     card, _ = resolve(name)
