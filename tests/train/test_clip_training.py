@@ -275,7 +275,7 @@ import sys
 from pathlib import Path
 from vsr.train.run import NUM_WARMUP_STEPS, Budget, Pace
 from vsr.train.clip_loop import train_on_clips
-from tests.train.test_clips import TINY
+from tests.train.test_clip_training import TINY
 data, out = Path(sys.argv[1]), Path(sys.argv[2])
 resume = "resume" in sys.argv
 pace = Pace.every(1000 if resume else 0)
