@@ -176,8 +176,8 @@ CONTAINERS: dict[str, Container] = {
             states_duration=True,
         ),
         Container(
-            "ipod", suffixes=(".m4v",), encoder="libx264", deep_encoder="libx265", needs_seeking=True,
-            takes_timescale=True, holds_aspect=True, holds_rotation=True, holds_chapters=True, holds_covers=True,
+            "ipod", suffixes=(".m4v",), encoder="libx264", needs_seeking=True, takes_timescale=True,
+            holds_aspect=True, holds_rotation=True, holds_chapters=True, holds_covers=True,
             holds_packed_amr=False, text_encoder="mov_text", needs_channel_names=True, is_joinable=True,
         ),
         Container(
@@ -225,8 +225,8 @@ CONTAINERS: dict[str, Container] = {
             states_duration=True,
         ),
         Container(
-            "flv", suffixes=(".flv",), encoder="libx264", holds_reordered_frames=False, holds_languages=False,
-            rewrites_packets=True, lists_streams=False, states_duration=True,
+            "flv", suffixes=(".flv",), encoder="libx264", holds_negative_times=False, holds_reordered_frames=False,
+            holds_languages=False, rewrites_packets=True, lists_streams=False, states_duration=True,
         ),
         Container(
             "nut", suffixes=(".nut",), encoder="libx264", deep_encoder="libx265", pipe_encoder=RAW_VIDEO,

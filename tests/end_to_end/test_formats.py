@@ -1,4 +1,4 @@
-"""A container or an encoder that is added to the table is known everywhere: plan, dry run, warnings, job, doctor."""
+"""What the table of formats says of containers and encoders holds in jobs; a row that is added is known everywhere."""
 
 from __future__ import annotations
 
@@ -69,3 +69,20 @@ def test_a_new_container(
     with av.open(str(tmp_path / "out.tv")) as output:
         assert output.format.name == "nut" and output.streams.video[0].codec_context.name == "mpeg4"
     assert run("enhance", *words, "-y", "--strict").code == 8
+
+
+@pytest.mark.parametrize(
+    ("suffix", "source"),
+    [
+        (".flv", {"audio": True}),  # AAC begins before time zero, by the priming of its encoder
+        (".m4v", {"codec": "ffv1", "pix_fmt": "yuv420p10le", "size": (64, 64), "options": {}}),  # no place for HEVC
+    ],
+)
+def test_the_usual_encoder_fits_the_container(
+    run: Run, tmp_path: Path, make_clip: Callable[..., Path], Track: Any, tiny_model: Path, suffix: str, source: Any
+) -> None:
+    audio = [Track()] if source.pop("audio", False) else []
+    clip, output = make_clip(tmp_path / "in.mkv", audio=audio, **source), tmp_path / f"out{suffix}"
+    assert run("enhance", clip, output, "--model", tiny_model).code == 0
+    with av.open(str(output)) as written:
+        assert [stream.codec_context.name for stream in written.streams] == ["h264", *("aac" for _ in audio)]
