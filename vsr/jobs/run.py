@@ -21,7 +21,7 @@ from vsr.media.endpoints import Pipe
 from vsr.media.images import write_image
 from vsr.media.pipe import PipeWriter, is_pipe, standard_output
 from vsr.media.read.reader import Chunk
-from vsr.media.write.image_writer import PictureWriter
+from vsr.media.write.image_writer import ImageWriter
 from vsr.media.write.y4m_writer import Y4mWriter
 from vsr.pipeline.reuse import FrameReuse, can_reuse
 from vsr.pipeline.stages import NetworkStage, Sink, failure_named, run_stages
@@ -225,7 +225,7 @@ class _VideoRun:
         if isinstance(sink, Y4mWriter):
             omissions += sink.losses
         name_or_refuse(is_strict, name, omissions, note)
-        if isinstance(sink, PictureWriter) and sink.older:
+        if isinstance(sink, ImageWriter) and sink.older:
             text = f"{sink.older[0]} and after it: {len(sink.older)} older pictures are still there"
             note(Note(NoteCode.OUTPUT, text))
         if self._job.policy.verify:

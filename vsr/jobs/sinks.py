@@ -14,7 +14,7 @@ from vsr.media.formats import Y4M
 from vsr.media.pipe import PipeWriter
 from vsr.media.read.reader import VideoReader
 from vsr.media.write.container_writer import OutputSpec, VideoWriter
-from vsr.media.write.image_writer import PictureWriter, check_pictures
+from vsr.media.write.image_writer import ImageWriter, check_images
 from vsr.media.write.pipe_writer import PipeVideoWriter
 from vsr.media.write.y4m_writer import Y4mWriter
 from vsr.pipeline.stages import Sink
@@ -28,7 +28,7 @@ def check_output(target: Target, overwrite: bool, source: Source) -> None:
         return
     path = target.path
     if isinstance(target, Images):
-        check_pictures(target, overwrite, source)
+        check_images(target, overwrite, source)
         return
     is_of_image = isinstance(source, Pipe) or (isinstance(source, File) and source.is_image)
     if target.is_image and not is_of_image:
@@ -54,7 +54,7 @@ def open_sink(target: Target, pipe: PipeWriter | None, reader: VideoReader, plan
 
 def _sink(target: Target, pipe: PipeWriter | None, reader: VideoReader, plan: VideoPlan) -> Sink:
     if isinstance(target, Images):
-        return PictureWriter(target, reader, plan.settings)
+        return ImageWriter(target, reader, plan.settings)
     if plan.container == Y4M:
         return Y4mWriter(target.path if pipe is None else Path(pipe.name), reader, plan.settings, pipe)
     spec = OutputSpec(plan.settings, plan.streams, plan.container)

@@ -1,4 +1,4 @@
-"""A picture file for every frame: gathered in a hidden folder, and moved to their place when all are there."""
+"""Write an image file for every frame: to a hidden folder, and moved to their place when all are complete."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from vsr.media.images import encode_image
 from vsr.media.read.reader import Chunk, VideoReader
 from vsr.media.write.encoder import VideoSettings
 
-__all__ = ["PictureWriter", "check_pictures", "is_right_angled"]
+__all__ = ["ImageWriter", "check_images", "is_right_angled"]
 
 FIRST_NUMBER = 1
-WAITING_PER_THREAD = 2  # pictures that are waiting to be encoded; more take memory and nothing else
+WAITING_PER_THREAD = 2  # images that wait to be encoded; more take memory and save no time
 
 
 def _numbered(target: Images, number: int) -> Path:
-    """The file of a number, for a numbered target."""
+    """Return the path of the image of a number, for a numbered target."""
     name = re.sub(r"%%|%(\d*)d", lambda m: "%" if m[0] == "%%" else f"{number:0{int(m[1] or 0)}d}", target.path.name)
     return target.folder / name
 
 
 def _existing(target: Images) -> list[Path]:
-    """Files that are there already and have the name of an image to come, or one that might."""
+    """Return the files that exist already and have the name of an image to come, or a name of the pattern."""
     if not target.folder.is_dir():
         return []
     if target.kind == "folder":
@@ -44,8 +44,14 @@ def _existing(target: Images) -> list[Path]:
     return sorted(path for path in target.folder.iterdir() if re.fullmatch(pattern, path.name))
 
 
-def check_pictures(target: Images, overwrite: bool, source: Source) -> None:
-    """Refuse pictures that cannot or must not be written, before any work is done."""
+def check_images(target: Images, overwrite: bool, source: Source) -> None:
+    """Refuse images that cannot or must not be written, before any work is done. Raises OutputError.
+
+    Args:
+        target: The images.
+        overwrite: Whether files that are there may be replaced.
+        source: The input, whose files are never replaced.
+    """
     folder, parent = target.folder, target.folder.absolute().parent
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: is no folder")
@@ -62,20 +68,20 @@ def check_pictures(target: Images, overwrite: bool, source: Source) -> None:
         raise OutputError(f"{existing[0]}: exists already; `overwrite=True` overwrites it")
 
 
-class PictureWriter:
-    """Encode frames as pictures, several at a time, in the order in which they come.
+class ImageWriter:
+    """Encode frames as images, several at a time, numbered in the order in which they come.
 
-    Display rotation is applied, as pictures are shown as they are stored.
+    Display rotation is applied, as image files are shown as they are stored.
     """
 
-    num_damaged_audio = num_lost_chapters = 0  # there is no place for either, which the plan says
+    num_damaged_audio = num_lost_chapters = 0  # images hold neither, which the plan says
 
     def __init__(self, target: Images, reader: VideoReader, settings: VideoSettings) -> None:
         self.path, self.settings = target.folder, settings
         self._target, self._reader = target, reader
         self._matrix = reader.info.display_matrix
         self._first_index = round(reader.shift_seconds / reader.info.time_base)
-        self._indices = array("q")  # of the pictures among those of the input
+        self._indices = array("q")  # of the images among those of the input
         self._sizes = array("q")  # of the files, in bytes
         self._waiting: deque[Future[int]] = deque()
         num_threads = os.cpu_count() or 1
@@ -86,7 +92,7 @@ class PictureWriter:
             self._partial.mkdir(parents=True)
         except OSError as error:
             raise OutputError(f"{target.folder}: cannot be written to ({reason(error)})") from error
-        self._threads = ThreadPoolExecutor(num_threads, "vsr-picture")
+        self._threads = ThreadPoolExecutor(num_threads, "vsr-image")
 
     @property
     def num_frames(self) -> int:
@@ -94,11 +100,11 @@ class PictureWriter:
 
     @property
     def num_damaged(self) -> int:
-        """Packets of the source's video that could not be decoded."""
+        """Count the packets of the source's video that could not be decoded."""
         return self._reader.num_damaged
 
     def write(self, chunk: Chunk) -> None:
-        """Encode a chunk's frames; packets have no place."""
+        """Encode a chunk's frames, and drop its packets."""
         if chunk.batch is None:
             return
         for position in range(chunk.batch.num_frames):
@@ -121,12 +127,12 @@ class PictureWriter:
         return len(data)
 
     def finish(self) -> None:
-        """Wait until all pictures are written."""
+        """Wait until all images are written."""
         while self._waiting:
             self._sizes.append(self._waiting.popleft().result())
 
     def verify(self) -> None:
-        """There must be a file for every frame that the reader handed out, as long as it was when it was written."""
+        """Check that every frame that the reader gave has a file of the length written. Raises VerificationError."""
         expected = len(self._reader.pts)
         if self.num_frames != expected:
             raise VerificationError(f"{self.path}: {expected} frames went in and {self.num_frames} came out")
@@ -139,23 +145,23 @@ class PictureWriter:
 
     @property
     def older(self) -> list[Path]:
-        """Pictures that are there already, have a name of the pattern, and will not be replaced."""
+        """Return the images that exist already, have a name of the pattern, and will not be replaced."""
         written = {self._path(position) for position in range(self.num_frames)}
         return [path for path in _existing(self._target) if path not in written]
 
     def commit(self) -> None:
-        """Put the pictures in their place, one after the other."""
+        """Put the images in their place, one after the other."""
         try:
             for position in range(self.num_frames):
                 path = self._path(position)
                 (self._partial / path.name).replace(path)
             self._partial.rmdir()
         except OSError as error:
-            raise OutputError(f"{self.path}: pictures cannot be put in place ({reason(error)})") from error
+            raise OutputError(f"{self.path}: images cannot be put in place ({reason(error)})") from error
         self._is_new = False
 
     def abort(self) -> None:
-        """Remove what is not in its place."""
+        """Remove the images that are not in their place."""
         self._threads.shutdown(cancel_futures=True)
         shutil.rmtree(self._partial, ignore_errors=True)
         if self._is_new:
@@ -164,7 +170,7 @@ class PictureWriter:
 
 
 def _pixels(batch: FrameBatch, position: int) -> np.ndarray:
-    """A frame as `write_image` takes it: gray, RGB, or RGBA."""
+    """Return a frame as `encode_image` takes it: (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA."""
     planes = [plane[position].numpy() for plane in batch.planes]
     if len(planes) == 1 and planes[0].shape[0] == 1:
         return np.asarray(planes[0][0])
@@ -172,14 +178,14 @@ def _pixels(batch: FrameBatch, position: int) -> np.ndarray:
 
 
 def is_right_angled(matrix: tuple[int, ...]) -> bool:
-    """Whether a display matrix only turns by quarters and mirrors."""
+    """Tell whether a display matrix only turns by quarters and mirrors."""
     return (matrix[0] == matrix[4] == 0) or (matrix[1] == matrix[3] == 0)
 
 
 def _upright(image: np.ndarray, matrix: tuple[int, ...] | None) -> np.ndarray:
-    """A picture as its display matrix (see `VideoInfo`) shows it, by quarter turns and mirroring."""
+    """Return an image as its display matrix (see `VideoInfo`) shows it, by quarter turns and mirroring."""
     if matrix is not None and is_right_angled(matrix):
-        # A point goes from (x, y) to (x·m0 + y·m3, x·m1 + y·m4); of a turned picture the sides swap.
+        # A point goes from (x, y) to (x·m0 + y·m3, x·m1 + y·m4); of a turned image the sides swap.
         is_turned = matrix[0] == matrix[4] == 0
         if is_turned:
             image = image.swapaxes(0, 1)

@@ -1,4 +1,4 @@
-"""Bring the streams that are not upscaled into the output: copied, or transcoded."""
+"""Copy or transcode the streams that are not upscaled into the output."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _STALE_TAGS = {
 
 
 def carried_tags(metadata: dict[str, str]) -> dict[str, str]:
-    """Metadata for what is encoded anew: all of it, less what describes the source's own encoding."""
+    """Return the metadata for a stream or file that is encoded anew: without tags of the source's own encoding."""
     return {k: v for k, v in metadata.items() if k.lower().removesuffix("-eng") not in _STALE_TAGS}
 
 
 def use_known_languages(output: OutputContainer) -> None:
-    """Say the languages of an output's streams in the codes that its container knows. Before its header is written."""
+    """Replace the languages of an output's streams by the codes that its container knows, before the header."""
     for stream in output.streams if find_container(output.format.name).has_quicktime_languages else ():
         language = stream.metadata.get("language", "")
         stream.metadata["language"] = _QUICKTIME_LANGUAGES.get(language, language)
@@ -56,7 +56,14 @@ def use_known_languages(output: OutputContainer) -> None:
 def copy_chapters(
     source: InputContainer, output: OutputContainer, shift_seconds: Fraction, end: Fraction | None
 ) -> int:
-    """Set the output's chapters to the source's, moved by the trim. Returns how many cannot be held."""
+    """Copy the chapters of the source, moved by the trim. Returns the number that the container cannot hold.
+
+    Args:
+        source: The input.
+        output: The output, before its header is written.
+        shift_seconds: The start of the trim range.
+        end: The end of the output, in seconds; None for that of the source.
+    """
     chapters = []
     for chapter in source.chapters():
         base = chapter["time_base"] or Fraction(1, 1000)
@@ -72,7 +79,7 @@ def copy_chapters(
 
 
 class Remuxer:
-    """Takes packets of the input's other streams and muxes them, copied or with transcoded audio."""
+    """Mux the packets of the input's other streams: copied, or with transcoded audio and text subtitles."""
 
     def __init__(self, output: OutputContainer, plans: Iterable[StreamPlan]) -> None:
         self._output = output
@@ -80,7 +87,7 @@ class Remuxer:
         self._encoders: dict[int, AudioStream] = {}
         self._texts: dict[int, SubtitleStream] = {}
         self._order = PacketOrder.of(output)
-        self.num_damaged_audio = 0  # packets of sound, and of text, that could not be decoded or held
+        self.num_damaged_audio = 0  # packets of audio and text that could not be decoded or held
         self._is_from_zero_on = not find_container(output.format.name).holds_negative_times
         self.num_refused: Counter[int] = Counter()  # packets that cannot be held, by the output's stream
         self._plans = {plan.index: plan for plan in plans}
@@ -127,7 +134,7 @@ class Remuxer:
 
     @property
     def copied(self) -> dict[int, int]:
-        """Index in the output of every stream that is copied packet by packet, by its index in the input."""
+        """Return the index in the output of each stream that is copied packet by packet, by its index in the input."""
         return {index: stream.index for index, stream in self._streams.items() if stream.type != "attachment"}
 
     def mux(self, packet: Packet[Any]) -> None:
@@ -135,7 +142,7 @@ class Remuxer:
         index = packet.stream.index
         if index in self._streams:
             if packet.dts is None and packet.pts is None:
-                packet.dts = packet.pts = 0  # a cover picture has no time, and muxers want one
+                packet.dts = packet.pts = 0  # a cover image has no time, and muxers want one
             if packet.duration and packet.duration >= 2**31:
                 packet.duration = 0  # "until further notice", which muxers refuse as too long
             target = self._streams[index]
@@ -159,7 +166,7 @@ class Remuxer:
             self._write_all(self._encoders[index].encode(frame), self._encoders[index])
 
     def _translate(self, packet: Packet[Any], index: int) -> None:
-        """Subtitles of one kind of text as those of another, at the same time and for as long."""
+        """Transcode text subtitles, at the same time and for as long."""
         decoder = self._sources[index].codec_context
         assert isinstance(decoder, SubtitleCodecContext)
         try:
@@ -186,7 +193,7 @@ class Remuxer:
         if self._is_from_zero_on and packet.pts is not None and packet.pts < 0:
             self.num_refused[target.index] += 1
             return
-        self._order.put(packet)  # also of what was in order by finer ticks, or was encoded from damaged sound
+        self._order.put(packet)  # in the output's coarser ticks, or after damaged audio, DTS may repeat
         self._output.mux(packet)
 
     def flush(self) -> None:
