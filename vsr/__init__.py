@@ -15,14 +15,14 @@ from vsr.errors import VsrError
 from vsr.version import __version__
 
 if TYPE_CHECKING:
-    from vsr.api import enhance, load_model, upscale_image
+    from vsr.api import enhance, load_model, upscale_image, verify
 
-__all__ = ["VsrError", "__version__", "enhance", "load_model", "upscale_image"]
+__all__ = ["VsrError", "__version__", "enhance", "load_model", "upscale_image", "verify"]
 
 
 def __getattr__(name: str) -> Any:
     # torch takes seconds to import; `vsr --version` and error classes need not wait for it.
-    if name in ("enhance", "load_model", "upscale_image"):
+    if name in ("enhance", "load_model", "upscale_image", "verify"):
         from vsr import api
 
         return getattr(api, name)

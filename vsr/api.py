@@ -17,11 +17,18 @@ from vsr.jobs.report import JobReport
 from vsr.jobs.run import enhance_file
 from vsr.media.read.decoder import HwAccelMode
 from vsr.media.read.deinterlace import DeinterlaceMode
+from vsr.media.read.options import InputOptions
+from vsr.media.verification.verify import Verification, verify_files
 from vsr.media.write.stream_plan import AudioMode
 from vsr.pipeline.loading import load_model
 from vsr.pipeline.upscaler import Upscaler
 
-__all__ = ["enhance", "load_model", "upscale_image"]
+__all__ = ["enhance", "load_model", "upscale_image", "verify"]
+
+
+def _ignored(line: str) -> None:
+    """Take a note that nobody asked for."""
+
 
 Number = int | float | str | Fraction  # a string as Fraction reads it: "30000/1001"
 
@@ -131,3 +138,43 @@ def upscale_image(array: np.ndarray, model: str = "fast") -> np.ndarray:
     array of another shape or dtype.
     """
     return _loaded(model).upscale_image(array)
+
+
+def verify(
+    source: str | PathLike[str],
+    output: str | PathLike[str],
+    *,
+    start_seconds: Number | None = None,
+    duration_seconds: Number | None = None,
+    maps: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    note: Callable[[str], None] = _ignored,
+) -> Verification:
+    """Compare the output of any tool with its source, as `vsr verify` does.
+
+    Frames, timestamps, other streams, chapters, colour, shape, rotation and metadata must be the source's; another
+    size and another video codec are expected. Both files are decoded to their ends.
+
+    Args:
+        source, output: The two videos.
+        start_seconds, duration_seconds, maps: The part of the source that the output was made of, as for `enhance`.
+        ignore: Codes of differences to pass over, such as "metadata"; see `DifferenceCode`.
+        note: Called with one line for anything out of the ordinary in either file, such as damage.
+
+    Returns:
+        The report: `is_same`, `differences` (each with `code`, `text` and `stream`), `to_json()`;
+        `raise_for_differences()` raises VerificationError.
+
+    Raises InputError where a file cannot be read, OptionError for an unknown code.
+    """
+    options = InputOptions(
+        maps=tuple(maps),
+        start_seconds=_fraction(start_seconds),
+        duration_seconds=_fraction(duration_seconds),
+        deinterlace="off",
+    )
+    return verify_files(Path(source), Path(output), options, ignore=ignore, note=note)
+
+
+def _fraction(number: Number | None) -> Fraction | None:
+    return None if number is None else Fraction(number)

@@ -16,6 +16,7 @@ from vsr.cli.models import engine, export, models
 from vsr.cli.signals import Terminated, handle_signals
 from vsr.cli.spelling import Group
 from vsr.cli.train import train
+from vsr.cli.verify import verify
 from vsr.errors import VsrError
 from vsr.version import __version__
 
@@ -32,8 +33,8 @@ def cli() -> None:
     """Video super-resolution that loses nothing on the way.
 
     Exit codes: 0 done, 2 bad input or usage, 3 output cannot be written, 4 wrong option, 5 model,
-    6 engine, 7 the output failed its check, 8 loss under --strict, 9 missing extra, 130 interrupted, 143 terminated,
-    141 nobody reads stdout any more.
+    6 engine, 7 the output differs from its source, 8 loss under --strict, 9 missing extra, 130 interrupted,
+    143 terminated, 141 nobody reads stdout any more.
     Of several inputs, the code of the first that failed.
     """
 
@@ -55,7 +56,7 @@ def doctor() -> None:
     click.echo(describe_machine())
 
 
-for _command in (enhance, preview, compare, models, train, engine, export, benchmark):
+for _command in (enhance, preview, compare, verify, models, train, engine, export, benchmark):
     cli.add_command(_command)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from av.packet import Packet
 
-__all__ = ["StreamChecksum"]
+__all__ = ["StreamChecksum", "is_counted"]
 
 
 class StreamChecksum:
@@ -19,16 +19,19 @@ class StreamChecksum:
 
     def add(self, packet: Packet[Any]) -> None:
         """Take the next packet into account."""
-        data = _without_adts(bytes(packet))
-        if data == b"\0\0":  # mov_text's "nothing on screen", which muxers add where there are gaps
-            return
-        self.num_packets += 1
-        self._digest.update(data)
+        if is_counted(packet):
+            self.num_packets += 1
+            self._digest.update(_without_adts(bytes(packet)))
 
     @property
     def digest(self) -> bytes:
         """The SHA-256 of all data so far."""
         return self._digest.digest()
+
+
+def is_counted(packet: Packet[Any]) -> bool:
+    """Tell whether a packet holds anything: muxers add mov_text's "nothing on screen" where there are gaps."""
+    return packet.size != 2 or bytes(packet) != b"\0\0"
 
 
 def _without_adts(data: bytes) -> bytes:

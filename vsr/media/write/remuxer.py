@@ -22,7 +22,9 @@ from vsr.media.formats import ATTACHED_COVERS, find_audio_encoder, find_containe
 from vsr.media.packet_times import PacketOrder
 from vsr.media.write.stream_plan import StreamPlan, add_copy, codec_name, with_names
 
-__all__ = ["Remuxer", "carried_tags", "copy_chapters", "use_known_languages"]
+__all__ = [
+    "Remuxer", "carried_tags", "copy_chapters", "is_same_language", "trimmed_chapters", "use_known_languages",
+]  # fmt: skip
 
 
 # ISO 639-2 has two codes for some languages; QuickTime's table has the second.
@@ -31,6 +33,12 @@ _QUICKTIME_LANGUAGES = {
     "mya": "bur", "bod": "tib", "msa": "may", "mkd": "mac", "gle": "iri", "fre": "fra", "rum": "ron", "cze": "ces",
     "slo": "slk",
 }  # fmt: skip
+
+
+def is_same_language(a: str | None, b: str | None) -> bool:
+    """Tell whether two codes stand for the same language; "und" stands for none."""
+    first, second = ("" if code in (None, "und") else _QUICKTIME_LANGUAGES.get(code, code) for code in (a, b))
+    return first == second
 
 
 # Tags of the source's bitstream or file that would be untrue of the output's.
@@ -64,6 +72,15 @@ def copy_chapters(
         shift_seconds: The start of the trim range.
         end: The end of the output, in seconds; None for that of the source.
     """
+    chapters = trimmed_chapters(source, shift_seconds, end)
+    if not find_container(output.format.name).holds_chapters:
+        return len(chapters)
+    output.set_chapters(chapters)  # type: ignore[arg-type]
+    return 0
+
+
+def trimmed_chapters(source: InputContainer, shift_seconds: Fraction, end: Fraction | None) -> list[dict[str, Any]]:
+    """Return a source's chapters, as PyAV describes them, moved by a trim and cut at its end."""
     chapters = []
     for chapter in source.chapters():
         base = chapter["time_base"] or Fraction(1, 1000)
@@ -72,10 +89,7 @@ def copy_chapters(
         if last > 0 and (end is None or first * base < end):
             limit = last if end is None else min(last, int(end / base))
             chapters.append({**chapter, "start": first if shift else chapter["start"], "end": limit})
-    if not find_container(output.format.name).holds_chapters:
-        return len(chapters)
-    output.set_chapters(chapters)  # type: ignore[arg-type]
-    return 0
+    return chapters
 
 
 class Remuxer:

@@ -1,0 +1,1 @@
+"""Compare the file that any tool made of a video with its source."""
