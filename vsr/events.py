@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-__all__ = ["Canceller", "Note", "NoteCode", "OnNote", "Progress"]
+__all__ = ["Canceller", "Note", "NoteCode", "OnNote", "Progress", "Waking"]
 
 
 class NoteCode(StrEnum):
@@ -80,6 +80,10 @@ class Canceller:
         finally:
             with self._lock:
                 self._wake_ups.remove(wake_up)
+
+
+# Has a function called, for the length of a block, when a job is to end; as `Canceller.waking`.
+Waking = Callable[[Callable[[], None]], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True, slots=True)

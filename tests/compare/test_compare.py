@@ -408,6 +408,6 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyt
     out = tmp_path / "out.mp4"
     code, err = run(*paths, out, "--label", "before", "--label", "after", "-c:v", "libx264", "-crf", 0)
     assert (code, err.splitlines()[-1]) == (0, f"vsr: {out}: 5 frames at 128x48")
-    assert run(*paths, out) == (3, f"vsr: {out}: exists already; --overwrite overwrites it\n")
+    assert run(*paths, out) == (3, f"vsr: {out}: exists already; -y overwrites it\n")
     code, err = run(*paths, out, "-y", "--layout", "split", "--quiet")
     assert (code, err) == (0, "") and _planes(out)[0][0][0].shape == (48, 64)

@@ -44,7 +44,7 @@ def benchmark() -> None:
 @click.option("--scale", type=click.IntRange(2), help="[default: the models', or 4]")
 @click.option("--data", type=FILE, help="Folder that holds Vid4, Set5, Set14, BSD100.  [default: $VSR_DATA/test]")
 @click.option("--out", type=FILE, help="Folder for a page, plots, strips, CSV and JSON.")
-@click.option("--overwrite", "-y", is_flag=True, help="Replace an earlier benchmark in OUT.")
+@click.option("-y", "--overwrite", is_flag=True, help="Replace an earlier benchmark in OUT.")
 @click.option("--lpips", type=FILE, help="Weights of LPIPS on SqueezeNet, to measure it too.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--precision", default="auto", show_default=True, type=click.Choice(PRECISIONS), help="Of the networks.")
@@ -75,7 +75,7 @@ def quality(
 @click.option("--crop", type=click.IntRange(0), default=0, show_default=True, help="Pixels at each edge to leave out.")
 @click.option("--skip", type=click.IntRange(0), default=0, show_default=True, help="Frames at both ends to leave out.")
 @click.option("--out", type=FILE, help="Folder for a page, a plot, CSV and JSON.")
-@click.option("--overwrite", "-y", is_flag=True, help="Replace an earlier benchmark in OUT.")
+@click.option("-y", "--overwrite", is_flag=True, help="Replace an earlier benchmark in OUT.")
 @click.option("--lpips", type=FILE, help="Weights of LPIPS on SqueezeNet, to measure it too.")
 @click.option("--quiet", is_flag=True, help="Print the table and errors only.")
 def video(reference: Path, distorted: Path, out: Path | None, overwrite: bool, quiet: bool, **values: Any) -> None:

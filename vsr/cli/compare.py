@@ -23,7 +23,7 @@ __all__ = ["compare", "preview"]
 @click.option("--layout", type=click.Choice(["side", "split"]), default="side", show_default=True, help="Of two files.")
 @click.option("--label", "labels", multiple=True, help="Of A, B and so on, '' for none.  [default: the files' names]")
 @encoder_options
-@click.option("--overwrite", "-y", is_flag=True, help="Replace OUTPUT if it exists.")
+@click.option("-y", "--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def compare(sources: tuple[Path, ...], output: Path, quiet: bool, **values: Any) -> None:
     """Show videos, or pictures, beside each other in OUTPUT, or two on both sides of a moving line (split).
@@ -54,7 +54,13 @@ def compare(sources: tuple[Path, ...], output: Path, quiet: bool, **values: Any)
 @click.option("--framerate", "-framerate", "-r", type=Rate(), help="Of pictures: 24, 30000/1001 ...")
 @model_options
 @encoder_options
-@click.option("--overwrite/--no-overwrite", "-y/-n", default=False, help="Replace OUTPUT if it exists.  [default: no]")
+@click.option(
+    "-y/-n",
+    "--overwrite/--no-overwrite",
+    "overwrite",
+    default=False,
+    help="Replace OUTPUT if it exists.  [default: no]",
+)
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def preview(source: Path, output: Path | None, quiet: bool, **values: Any) -> None:
     """Show a few seconds of INPUT before and after, left and right of a moving line.

@@ -69,7 +69,7 @@ def engine_prune(everything: bool) -> None:
 @click.option("--batch", type=click.IntRange(1), help="Frames, with --size.  [default: 1]")
 @click.option("--calibrate", type=FILE, help="For int8: folder of pictures, where the model has no weights for it.")
 @click.option("--validation", type=FILE, help="For int8: folder that holds Set5, by which it is judged.")
-@click.option("--overwrite", "-y", is_flag=True, help="Replace OUT.onnx if it exists.")
+@click.option("-y", "--overwrite", is_flag=True, help="Replace OUT.onnx if it exists.")
 def export(model: str, output: Path, **values: Any) -> None:
     """Write MODEL as ONNX: input "x" and output "y", float32 (N, C, H, W) with values from 0 to 1."""
     from vsr.export.onnx import export_model

@@ -19,7 +19,7 @@ from vsr.jobs.options import JobOptions, OutputPolicy
 from vsr.jobs.run import enhance_file
 from vsr.jobs.source import open_source
 from vsr.media.endpoints import File, Pipe, Source, parse_source
-from vsr.media.image_sequence import find_sequence, is_image
+from vsr.media.image_sequence import find_images_of, is_image
 from vsr.media.write.container_writer import OutputSpec, VideoWriter
 from vsr.media.write.encoder import VideoSettings
 from vsr.media.write.options import EncodingOptions
@@ -33,7 +33,7 @@ _BATCH = 4  # frames
 
 def preview_path(source: Path) -> Path:
     """Where a preview of a video goes unless it is said: into the current folder, under its name or its folder's."""
-    is_pattern = not source.is_dir() and find_sequence(source) is not None
+    is_pattern = not source.is_dir() and find_images_of(source) is not None
     name = source.absolute().parent.name if is_pattern else source.stem
     return Path(f"{name}_preview.mp4")
 

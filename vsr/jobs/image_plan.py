@@ -44,7 +44,7 @@ def plan_images(reader: VideoReader, target: Images, options: JobOptions, scale:
     omissions += file_omissions(reader, "pictures hold")
     omissions += _frame_omissions(info, settings, suffix)
     notes = [Note(NoteCode.STREAM, f"{s.title}: {s.note}") for s in streams if not s.is_omission]
-    if reader.sequence is None:
+    if reader.images is None:
         notes.append(Note(NoteCode.TIMESTAMPS, "pictures hold no times: only the order of the frames is kept"))
     if info.untagged and not info.color.is_rgb:
         notes.append(Note(NoteCode.INPUT, f"the video has no colour tags; read as {info.color.matrix.name}"))

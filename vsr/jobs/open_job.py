@@ -83,7 +83,7 @@ def open_again(job: Job, note: OnNote, models: ModelSource) -> Iterator[OpenVide
         upscaler = models.load(job.model, image.shape[0] * image.shape[1], note)
         yield OpenImage(job, job.plan, image, upscaler)
         return
-    with open_source(job.source, job.input, job.model.place, note) as reader:
+    with open_source(job.source, job.input, job.model.place, note, job.canceller.waking) as reader:
         resumes = job.policy.resume is not False and is_in_place(job.target)
         _check_output(job.source, job.target, job.policy.overwrite or resumes, False)
         upscaler = models.load(job.model, _num_pixels(reader), note)

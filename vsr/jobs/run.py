@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
-from vsr.errors import JobCancelledError
+from vsr.errors import JobCancelledError, VsrError
 from vsr.events import Note, NoteCode, OnNote, Progress
 from vsr.jobs.job import Job
 from vsr.jobs.model_cache import GivenModel, ModelCache, ModelSource
@@ -55,8 +55,13 @@ def run_job(
     models: keeps loaded models from job to job.
     """
     started = time.perf_counter()
-    with _stdout_for(isinstance(job.target, Pipe)) as pipe, open_again(job, note, models or ModelCache()) as opened:
-        return _run(opened, pipe, on_progress, started)
+    _check_cancelled(job)
+    try:
+        with _stdout_for(isinstance(job.target, Pipe)) as pipe, open_again(job, note, models or ModelCache()) as opened:
+            return _run(opened, pipe, on_progress, started)
+    except VsrError:
+        _check_cancelled(job)  # the error may be of what was woken for that
+        raise
 
 
 def enhance_file(
@@ -108,7 +113,7 @@ def _run(opened: OpenVideo | OpenImage, pipe: PipeWriter | None, on_progress: On
 
 def _check_cancelled(job: Job) -> None:
     if job.canceller.is_cancelled:
-        raise JobCancelledError(f"{job.source}: the job was cancelled")
+        raise JobCancelledError(f"{job.source}: the job was cancelled") from None
 
 
 def _run_image(opened: OpenImage, started: float) -> JobReport:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from vsr.backends.select import Place
-from vsr.events import OnNote
+from vsr.events import OnNote, Waking
 from vsr.media.endpoints import Source
 from vsr.media.read.options import InputOptions
 from vsr.media.read.reader import VideoReader
@@ -11,9 +13,18 @@ from vsr.media.read.reader import VideoReader
 __all__ = ["expected_frames", "open_source"]
 
 
-def open_source(source: Source, options: InputOptions, place: Place, note: OnNote = lambda line: None) -> VideoReader:
-    """Open a source for reading. place: of the network, near which a GPU decodes."""
-    return VideoReader(source.path, options, gpu=_decoding_gpu(options, place), warn=note)
+def open_source(
+    source: Source,
+    options: InputOptions,
+    place: Place,
+    note: OnNote = lambda line: None,
+    waking: Waking = contextlib.nullcontext,
+) -> VideoReader:
+    """Open a source for reading.
+
+    place: of the network, near which a GPU decodes.  waking: ends the wait for a pipe, as `VideoReader` takes it.
+    """
+    return VideoReader(source, options, gpu=_decoding_gpu(options, place), warn=note, waking=waking)
 
 
 def _decoding_gpu(options: InputOptions, place: Place) -> int | None:

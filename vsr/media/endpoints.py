@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from vsr.errors import OutputError
-from vsr.media.image_sequence import find_sequence, is_image, is_numbered
+from vsr.media.image_sequence import Images, find_images_of, is_image, is_numbered
 from vsr.media.pipe import PIPE, is_pipe
 
 __all__ = ["File", "Images", "Pipe", "Source", "Target", "parse_source", "parse_target"]
@@ -38,32 +37,6 @@ class Pipe:
         return str(PIPE)
 
 
-@dataclass(frozen=True, slots=True)
-class Images:
-    """Image files, one a frame.
-
-    path: as it was named: a numbered pattern ("%06d.png"), a glob pattern, or a folder.
-    files: in their order; none for a numbered target, whose files are numbered as they are written.
-    """
-
-    path: Path
-    kind: Literal["numbered", "glob", "folder"]
-    files: tuple[Path, ...] = ()
-
-    @property
-    def folder(self) -> Path:
-        """The folder that a target's files lie in."""
-        return self.path if self.kind == "folder" else self.path.parent
-
-    @property
-    def suffix(self) -> str:
-        """The suffix of all its files."""
-        return (self.files[0] if self.files else self.path).suffix
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-
 Source = File | Pipe | Images
 Target = File | Pipe | Images
 
@@ -72,13 +45,7 @@ def parse_source(path: Path) -> Source:
     """Find out what a name of an input stands for; "-" is stdin. Raises InputError for images that do not fit."""
     if is_pipe(path):
         return Pipe()
-    sequence = find_sequence(path)
-    if sequence is None:
-        return File(path, is_image(path))
-    kind: Literal["numbered", "glob", "folder"] = "folder" if path.is_dir() else "glob"
-    if is_numbered(path):
-        kind = "numbered"
-    return Images(path, kind, sequence.files)
+    return find_images_of(path) or File(path, is_image(path))
 
 
 def parse_target(path: Path, source: Source) -> Target:

@@ -8,24 +8,41 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from vsr.errors import InputError
 from vsr.media.formats import IMAGE_SUFFIXES, find_image_format
 
-__all__ = ["PictureSequence", "find_sequence", "is_image", "is_numbered", "is_one_picture"]
+__all__ = ["Images", "find_images_of", "is_image", "is_numbered", "is_one_picture"]
 
 
 @dataclass(frozen=True, slots=True)
-class PictureSequence:
-    """Images that are read as a video, one a frame, in the order of `files`.
+class Images:
+    """Image files that are a video, one a frame; as the source or as the target of a job.
 
-    pattern, pattern_type ("sequence" for numbers, "glob"), start_number: as FFmpeg's image2 takes them.
+    path: as it was named: a numbered pattern ("%06d.png"), a glob pattern, or a folder.
+    files: in their order; none for a numbered target, whose files are numbered as they are written.
+    pattern, start_number: of a source, as FFmpeg's image2 takes them.
     """
 
-    pattern: str
-    pattern_type: str
-    start_number: int
-    files: tuple[Path, ...]
+    path: Path
+    kind: Literal["numbered", "glob", "folder"]
+    files: tuple[Path, ...] = ()
+    pattern: str = ""
+    start_number: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """The folder that a target's files lie in."""
+        return self.path if self.kind == "folder" else self.path.parent
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of all its files."""
+        return (self.files[0] if self.files else self.path).suffix
+
+    def __str__(self) -> str:
+        return str(self.path)
 
 
 def is_image(path: Path) -> bool:
@@ -35,7 +52,7 @@ def is_image(path: Path) -> bool:
 
 def is_one_picture(path: Path) -> bool:
     """Say whether a name is that of one image file, there or not, and no pattern or folder of them."""
-    return is_image(path) and find_sequence(path) is None
+    return is_image(path) and find_images_of(path) is None
 
 
 def is_numbered(path: Path) -> bool:
@@ -44,7 +61,7 @@ def is_numbered(path: Path) -> bool:
     return is_pattern and not path.exists()
 
 
-def find_sequence(path: Path) -> PictureSequence | None:
+def find_images_of(path: Path) -> Images | None:
     """Find the images that a numbered pattern (%d), a glob pattern or a folder stands for; None for any other path.
 
     Raises InputError where there are none, where a number is missing, or where their kinds are mixed.
@@ -60,7 +77,7 @@ def find_sequence(path: Path) -> PictureSequence | None:
     return None
 
 
-def _numbered(path: Path) -> PictureSequence:
+def _numbered(path: Path) -> Images:
     parts = re.split(r"(%%|%\d*d)", path.name)
     places = [part for part in parts if part.endswith("d") and part.startswith("%")]
     if len(places) != 1:
@@ -88,25 +105,25 @@ def _numbered(path: Path) -> PictureSequence:
     _check_kinds(path, files)
     # Absolute, so that no part of it reads as a protocol or an option.
     folder = str(path.parent.absolute()).replace("%", "%%")
-    return PictureSequence(f"{folder}{os.sep}{path.name}", "sequence", numbers[0], files)
+    return Images(path, "numbered", files, f"{folder}{os.sep}{path.name}", numbers[0])
 
 
-def _globbed(path: Path) -> PictureSequence:
+def _globbed(path: Path) -> Images:
     files = _sorted(Path(name) for name in glob.glob(str(path)))  # noqa: PTH207 (Path.glob takes hidden files too)
     if not files:
         raise InputError(f"{path}: no file has such a name")
     _check_kinds(path, files)
     folder = "" if path.is_absolute() else glob.escape(str(Path.cwd())) + os.sep
-    return PictureSequence(_without_braces(f"{folder}{path}"), "glob", 0, files)
+    return Images(path, "glob", files, _without_braces(f"{folder}{path}"))
 
 
-def _folder(path: Path) -> PictureSequence:
+def _folder(path: Path) -> Images:
     files = _sorted(file for file in path.iterdir() if is_image(file) and not file.name.startswith("."))
     if not files:
         raise InputError(f"{path}: is a folder without pictures ({', '.join(sorted(IMAGE_SUFFIXES))})")
     _check_kinds(path, files)
     folder = _without_braces(glob.escape(str(path.absolute())))
-    return PictureSequence(f"{folder}{os.sep}*{_ending(files)}", "glob", 0, files)
+    return Images(path, "folder", files, f"{folder}{os.sep}*{_ending(files)}")
 
 
 def _ending(files: Sequence[Path]) -> str:

@@ -11,12 +11,13 @@ import pytest
 from small_clips import NUM_FRAMES, MakeClip
 
 from vsr.errors import InputError
+from vsr.media.endpoints import parse_source
 from vsr.media.read.demuxer import Demuxer
 from vsr.media.read.opening import InputFormat
 
 
 def _opened(path: Path, notes: list[str] | None = None, maps: tuple[str, ...] = ()) -> Demuxer:
-    demuxer = Demuxer(path, InputFormat(), maps, ([] if notes is None else notes).append)
+    demuxer = Demuxer(parse_source(path), InputFormat(), maps, ([] if notes is None else notes).append)
     demuxer.open()
     return demuxer
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vsr.errors import InputError, OptionError
-from vsr.media.image_sequence import PictureSequence, find_sequence, is_image
+from vsr.media.image_sequence import Images, find_images_of, is_image
 from vsr.media.read.opening import InputFormat
 from vsr.media.read.options import InputOptions
 from vsr.media.read.reader import VideoReader
@@ -32,9 +32,9 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     return call
 
 
-def _names(sequence: PictureSequence | None) -> list[str]:
-    assert sequence is not None
-    return [file.name for file in sequence.files]
+def _names(images: Images | None) -> list[str]:
+    assert images is not None
+    return [file.name for file in images.files]
 
 
 def _brightness(path: str, **options: Fraction) -> list[int]:
@@ -46,7 +46,7 @@ def _brightness(path: str, **options: Fraction) -> list[int]:
 
 def test_numbers_count_from_where_they_start(write: Write) -> None:
     write("f/a0007.png", "f/a0008.png", "f/a0009.png", "f/b0001.png", "f/a10.png")
-    assert _names(find_sequence(Path("f/a%04d.png"))) == ["a0007.png", "a0008.png", "a0009.png"]
+    assert _names(find_images_of(Path("f/a%04d.png"))) == ["a0007.png", "a0008.png", "a0009.png"]
     assert _brightness("f/a%04d.png") == [0, 10, 20]
 
 
@@ -58,7 +58,7 @@ def test_numbers_without_leading_zeros_are_in_their_order(write: Write) -> None:
 def test_the_first_missing_picture_is_named(write: Write) -> None:
     write("a01.png", "a02.png", "a04.png", "a07.png")
     with pytest.raises(InputError, match=r"a03\.png is missing.*'a\*\.png'"):
-        find_sequence(Path("a%02d.png"))
+        find_images_of(Path("a%02d.png"))
     assert _brightness("a*.png") == [0, 10, 20, 30]
 
 
@@ -79,13 +79,13 @@ def test_what_is_no_sequence(name: str, words: str, write: Write) -> None:
     Path("notes.txt").touch()
     Path("empty").mkdir()
     with pytest.raises(InputError, match=words):
-        find_sequence(Path(name))
+        find_images_of(Path(name))
 
 
 def test_a_folder_and_a_glob_are_sorted_by_their_names_bytes(write: Write) -> None:
     write("f/B.png", "f/a10.png", "f/a9.png", "f/z.PNG", "f/.hidden.png", "f/ä.png")
     expected = ["B.png", "a10.png", "a9.png", "z.PNG", "ä.png"]
-    assert _names(find_sequence(Path("f"))) == expected
+    assert _names(find_images_of(Path("f"))) == expected
     assert _brightness("f") == [0, 10, 20, 30, 50]
     assert _brightness("f/a*.png") == [10, 20]
 
@@ -109,8 +109,8 @@ def test_folders_of_odd_names(folder: str, write: Write, monkeypatch: pytest.Mon
 
 def test_names_that_look_like_patterns_are_files_where_they_exist(write: Write) -> None:
     write("a[1].png", "%d.png")
-    assert find_sequence(Path("a[1].png")) is None
-    assert find_sequence(Path("%d.png")) is None
+    assert find_images_of(Path("a[1].png")) is None
+    assert find_images_of(Path("%d.png")) is None
     assert is_image(Path("%d.png"))
     assert not is_image(Path("f%d.png"))
 

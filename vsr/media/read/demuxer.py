@@ -14,13 +14,13 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from vsr.errors import InputError, reason
+from vsr.media.endpoints import Images, Pipe, Source
 from vsr.media.formats import find_containers_of_demuxer
-from vsr.media.image_sequence import find_sequence
 from vsr.media.packet_times import PacketClock
-from vsr.media.pipe import PipeReader, is_pipe
+from vsr.media.pipe import PipeReader
 from vsr.media.pyav_fixes import count_streams, demux_packets
 from vsr.media.read.decoder import EXACT_ON_GPU
-from vsr.media.read.opening import DEFAULT_FRAMERATE, InputFormat, open_input, open_pipe, open_sequence
+from vsr.media.read.opening import DEFAULT_FRAMERATE, InputFormat, open_images, open_input, open_pipe
 from vsr.media.read.stream_map import main_stream, mapped_streams
 
 __all__ = ["Demuxer"]
@@ -32,7 +32,7 @@ class Demuxer:
     """Open an input, choose the video stream to decode, and read packets on a clock that never starts anew.
 
     path: of the input, for messages.  pipe: stdin, where the input comes from there.
-    sequence: the images that are read as a video, where the input is such.
+    images: those that are read as a video, where the input is such.
     container, stream: the opened input and its main video stream; there once `open` has returned.
     damage: the reason why reading stopped before the end, at data that make no packets; None where it did not.
     num_missing: parts of a frame at the end, and streams that turned up late, that are left out.
@@ -41,19 +41,21 @@ class Demuxer:
     container: InputContainer
     stream: VideoStream
 
-    def __init__(self, path: Path, format_: InputFormat, maps: tuple[str, ...], warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, source: Source, format_: InputFormat, maps: tuple[str, ...], warn: Callable[[str], None]
+    ) -> None:
         """Find the input; `open` opens it.
 
         Args:
-            path: a file, "-" for stdin, or the pattern or folder of images.
+            source: a file, stdin or images.
             format_: the demuxer and its options, where FFmpeg cannot see them.
             maps: the streams that are wanted, as ffmpeg's -map names them; the video stream is one of them.
             warn: called with one line for anything out of the ordinary.
         """
         self._warn, self._format, self._maps = warn, format_, maps
-        self.pipe = PipeReader() if is_pipe(path) else None
-        self.path = path if self.pipe is None else Path(self.pipe.name)
-        self.sequence = None if self.pipe is not None else find_sequence(path)
+        self.pipe = PipeReader() if isinstance(source, Pipe) else None
+        self.path = source.path if self.pipe is None else Path(self.pipe.name)
+        self.images = source if isinstance(source, Images) else None
         self._num_openings = 0
 
     # -- opening ---------------------------------------------------------------------------------
@@ -86,12 +88,10 @@ class Demuxer:
             if container.format.name.endswith("_pipe") and self._format.framerate is None:
                 self._warn(f"{self.path}: pictures, read as {DEFAULT_FRAMERATE} a second")
             return container
-        if self.sequence is not None:
+        if self.images is not None:
             if self._format.framerate is None:
-                self._say_once(
-                    f"{self.path}: {len(self.sequence.files)} pictures, read as {DEFAULT_FRAMERATE} a second"
-                )
-            return open_sequence(self.sequence, self.path, self._format)
+                self._say_once(f"{self.path}: {len(self.images.files)} pictures, read as {DEFAULT_FRAMERATE} a second")
+            return open_images(self.images, self._format)
         return open_input(self.path, format_=self._format)
 
     def _say_once(self, line: str) -> None:

@@ -13,11 +13,11 @@ from av.container import InputContainer
 
 from vsr.errors import InputError, OptionError, reason
 from vsr.media.formats import RAW_VIDEO, find_containers_of_demuxer
-from vsr.media.image_sequence import PictureSequence
+from vsr.media.image_sequence import Images
 from vsr.media.pipe import PipeReader
 from vsr.media.pyav_fixes import keep_timestamps
 
-__all__ = ["DEFAULT_FRAMERATE", "InputFormat", "check_source", "open_input", "open_pipe", "open_sequence"]
+__all__ = ["DEFAULT_FRAMERATE", "InputFormat", "check_source", "open_input", "open_pipe", "open_images"]
 
 DEFAULT_FRAMERATE = Fraction(25)  # of an input without times of its own, as in FFmpeg
 PIPE_BUFFER_BYTES = 2**18
@@ -146,20 +146,20 @@ def _checked(container: InputContainer, name: Path, format_: InputFormat) -> Inp
     return container
 
 
-def open_sequence(sequence: PictureSequence, name: Path, format_: InputFormat) -> InputContainer:
-    """Open images as a video; name: for messages. Raises OptionError for another demuxer than that of images."""
+def open_images(images: Images, format_: InputFormat) -> InputContainer:
+    """Open images as a video. Raises OptionError for another demuxer than that of images."""
     if format_.name not in (None, "image2"):
-        raise OptionError(f'`input_format="{format_.name}"`: {name} stands for pictures; leave it out')
+        raise OptionError(f'`input_format="{format_.name}"`: {images} stands for pictures; leave it out')
     options = InputFormat(framerate=format_.framerate or DEFAULT_FRAMERATE).options
-    options["pattern_type"] = sequence.pattern_type
-    if sequence.pattern_type == "sequence":
-        options["start_number"] = str(sequence.start_number)
+    options["pattern_type"] = "sequence" if images.kind == "numbered" else "glob"
+    if images.kind == "numbered":
+        options["start_number"] = str(images.start_number)
     try:
-        container = av.open(sequence.pattern, mode="r", format="image2", options=options, metadata_errors="replace")
+        container = av.open(images.pattern, mode="r", format="image2", options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise InputError(f"{name}: {sequence.files[0].name} is no picture that FFmpeg can read") from error
+        raise InputError(f"{images}: {images.files[0].name} is no picture that FFmpeg can read") from error
     found = container.streams.video[0].duration if container.streams.video else 0
-    if found != len(sequence.files):  # never seen: two readings of one pattern
+    if found != len(images.files):  # never seen: two readings of one pattern
         container.close()
-        raise InputError(f"{name}: FFmpeg finds {found} pictures where there are {len(sequence.files)}")
+        raise InputError(f"{images}: FFmpeg finds {found} pictures where there are {len(images.files)}")
     return container

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from array import array
 from collections.abc import Callable, Iterator
@@ -13,8 +14,10 @@ from typing import Any, Self
 import av
 from av.packet import Packet
 
+from vsr.events import Waking
 from vsr.frames import FrameBatch
 from vsr.media.av_frames import load_batch, pts_of
+from vsr.media.endpoints import Source, parse_source
 from vsr.media.packet_checksum import StreamChecksum
 from vsr.media.read.deinterlace import Deinterlacer
 from vsr.media.read.frame_fitter import FrameFitter
@@ -58,7 +61,7 @@ class FramePosition:
 class VideoReader:
     """Decode the main video stream of a file, of stdin or of images, lazily and in presentation order.
 
-    path, pipe, sequence, container, stream: as `Demuxer` has them.
+    path, pipe, images, container, stream: as `Demuxer` has them.
     info: properties of the video.  is_deinterlaced: whether the first frame is.
     other_streams: all but the decoded one, in the order of the file.  chosen_streams: indices of those wanted.
     covers: attached images, each a whole file of its kind, by the index of their stream.
@@ -69,27 +72,31 @@ class VideoReader:
 
     def __init__(
         self,
-        path: Path,
+        source: Path | Source,
         options: InputOptions | None = None,
         *,
         gpu: int | None = None,
         warn: Callable[[str], None] = lambda line: None,
+        waking: Waking = contextlib.nullcontext,
     ) -> None:
         """Open an input and decode its first frame. Use as a context manager.
 
         Args:
-            path: a file, "-" for stdin, or the pattern or folder of images.
+            source: a file, stdin or images; a path stands for what `parse_source` finds.
             options: how to read it.
             gpu: index of the CUDA GPU that decodes, where it gives the same samples; None for the CPU.
             warn: called with one line for anything out of the ordinary.
+            waking: as `Canceller.waking`; takes what ends the wait for a pipe, while the input is opened.
 
         Raises InputError where no frame can be decoded.
         """
         options = options or InputOptions()
         self._warn = warn
-        self._input = TrimmedInput(path, options, gpu, warn)
+        self._input = TrimmedInput(
+            parse_source(source) if isinstance(source, Path) else source, options, gpu, warn, waking
+        )
         demuxer, trim = self._input.demuxer, self._input.trim
-        self.path, self.pipe, self.sequence = demuxer.path, demuxer.pipe, demuxer.sequence
+        self.path, self.pipe, self.images = demuxer.path, demuxer.pipe, demuxer.images
         self.container, self.stream = demuxer.container, demuxer.stream
         self.other_streams, self.chosen_streams = demuxer.other_streams, demuxer.chosen_streams
         self.covers = self._input.covers

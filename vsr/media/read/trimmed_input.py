@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
 from typing import Any
 
 import av
 from av.packet import Packet
 
 from vsr.errors import InputError, reason
+from vsr.events import Waking
+from vsr.media.endpoints import Source
 from vsr.media.pipe import run_in_thread
 from vsr.media.pyav_fixes import read_chroma_location
 from vsr.media.read.decoder import Decoder
@@ -34,16 +36,24 @@ class TrimmedInput:
 
     frames: Frames
 
-    def __init__(self, path: Path, options: InputOptions, gpu: int | None, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        source: Source,
+        options: InputOptions,
+        gpu: int | None,
+        warn: Callable[[str], None],
+        waking: Waking = contextlib.nullcontext,
+    ) -> None:
         """Open an input and decode its first frame. Arguments as `VideoReader` takes them."""
         self._warn, self._gpu, self._options = warn, gpu, options
-        self.demuxer = Demuxer(path, options.format, options.maps, warn)
+        self.demuxer = Demuxer(source, options.format, options.maps, warn)
         self._num_concealed = 0  # frames of the part that the decoder guessed in part
         try:
             if self.demuxer.pipe is None:
                 self._begin()
             else:
-                run_in_thread(self._begin, self.demuxer.interrupt)
+                with waking(self.demuxer.interrupt):
+                    run_in_thread(self._begin, self.demuxer.interrupt)
         except BaseException:
             self.demuxer.close()
             raise
@@ -138,7 +148,7 @@ class TrimmedInput:
         self.chroma_location = read_chroma_location(demuxer.container, demuxer.stream.index)  # before threads decode
         self.trim = TrimRange(demuxer.container, options.start_seconds, options.duration_seconds)
         self.others = OtherPackets(self.trim)
-        self.decoder = Decoder(demuxer.stream, demuxer.path, one_by_one=demuxer.sequence is not None)
+        self.decoder = Decoder(demuxer.stream, demuxer.path, one_by_one=demuxer.images is not None)
         if self.trim.start is not None and search:
             try:
                 demuxer.seek(self.trim.seek_target(demuxer.stream))
