@@ -1,10 +1,10 @@
 """The table of all shipped networks: how close to the truth, how close to the eye, how sharp.
 
-    python benchmarks/models.py [--models NAME]... [--lpips FILE] [--fresh]
+    python benchmarks/models.py [--models NAME]... [--lpips FILE] [--fresh] [--table]
 
 Measures bicubic upscaling first, which must give its published figures, then every shipped model, and writes
-benchmarks/models.json, benchmarks/models.md and the table in README.md. A model whose weights were measured before
-is not measured again. All figures are of finished 8 bit pictures, on the protocols of vsr/quality/protocols.py.
+benchmarks/models.json and the table in docs/models.md. A model whose weights were measured before is not measured
+again. All figures are of finished 8 bit images, on the protocols of vsr/quality/protocols.py. --table: the table alone.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ HEADER = (
     "model", "scale", "parameters", "Set5", "Set14", "BSD100", "Vid4 BI",
     "LPIPS Set14", "LPIPS BSD100", "detail Set14", "detail BSD100",
 )  # fmt: skip
-NUM_README_COLUMNS = 7
-README_MARKS = ("<!-- models table: python benchmarks/models.py -->", "<!-- end of models table -->")
+PAGE = HERE.parent / "docs" / "models.md"
+MARKS = ("<!-- models table: python benchmarks/models.py -->", "<!-- end of models table -->")
 FOOTNOTES = """\
-The first four columns of figures: luma PSNR in dB, higher is better; the protocols stand in the README.
+Set5 to Vid4 BI: luma PSNR in dB, higher is better, by the protocols below.
 
 LPIPS: v0.1 on SqueezeNet, lower is better, mean over the set. Its trunk is not the reference implementation's, so
 that values compare these models with one another and with nothing else. A model that was trained on features of
@@ -192,26 +192,26 @@ def _save(results: Mapping[str, Result]) -> None:
     ordered = dict(sorted(results.items(), key=lambda item: (-item[1]["scale"], item[1]["parameters"])))
     content = {"benchmark": "models", **describe_run(), "results": ordered}
     (HERE / "models.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    (HERE / "models.md").write_text(table(results), "utf-8")
-    _write_readme(results)
+    write_page(results)
 
 
-def _write_readme(results: Mapping[str, Result]) -> None:
-    """Put the table between its two marks in the README, without the columns that need footnotes."""
-    rows = [line.split("|")[1 : 1 + NUM_README_COLUMNS] for line in table(results).splitlines() if line.startswith("|")]
-    path = HERE.parent / "README.md"
-    before, _, rest = path.read_text("utf-8").partition(README_MARKS[0])
-    _, _, after = rest.partition(README_MARKS[1])
-    lines = [README_MARKS[0], "", *(f"|{'|'.join(row)}|" for row in rows), "", README_MARKS[1]]
-    path.write_text(before + "\n".join(lines) + after, "utf-8")
+def write_page(results: Mapping[str, Result]) -> None:
+    """Put the table between its two marks in docs/models.md."""
+    before, _, rest = PAGE.read_text("utf-8").partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    PAGE.write_text(f"{before}{MARKS[0]}\n\n{table(results)}\n{MARKS[1]}{after}", "utf-8")
 
 
 @click.command()
 @click.option("--models", multiple=True, type=click.Choice(list(shipped_cards())), help="Measure these alone.")
 @click.option("--lpips", type=click.Path(path_type=Path, exists=True), help="Weights of LPIPS, if not $VSR_DATA's.")
 @click.option("--fresh", is_flag=True, help="Measure again what was measured before.")
-def main(models: tuple[str, ...], lpips: Path | None, fresh: bool) -> None:
-    """Measure the shipped models, and write benchmarks/models.json and benchmarks/models.md."""
+@click.option("--table", "is_table_only", is_flag=True, help="Write the table from what was measured before.")
+def main(models: tuple[str, ...], lpips: Path | None, fresh: bool, is_table_only: bool) -> None:
+    """Measure the shipped models, and write benchmarks/models.json and the table in docs/models.md."""
+    if is_table_only:
+        write_page(json.loads((HERE / "models.json").read_text("utf-8"))["results"])
+        return
     lpips_file = data_folder() / "peers" / "squeezenet1_1_lpips.safetensors"
     if lpips is None and lpips_file.is_file():
         lpips = lpips_file

@@ -4,7 +4,8 @@
 
 Runs Set5, Set14 and BSD100 at x4 and x2, Vid4 at x4 (BI and BD) and at x2, beside OpenCV's networks where their weights
 lie in $VSR_DATA/peers, each into a folder of its own with its plots, strips, CSV, JSON and page; then writes the table
-between the marks in README.md from Vid4's results. About an hour and a half on two cores. --table: the table alone.
+between the marks in docs/benchmarks.md from Vid4's results. About an hour and a half on two cores. --table: just the
+table.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ RUNS: dict[str, tuple[str, int, str]] = {  # folder: set, scale, degradation of 
     "vid4-x2": ("vid4", 2, "bi"),
     "vid4-bd": ("vid4", 4, "bd"),
 }
-README_MARKS = ("<!-- Vid4 table: python benchmarks/quality.py -->", "<!-- end of Vid4 table -->")
+PAGE = HERE.parent / "docs" / "benchmarks.md"
+MARKS = ("<!-- Vid4 table: python benchmarks/quality.py -->", "<!-- end of Vid4 table -->")
 HEADER = ("Vid4 ×4", "PSNR", "SSIM", "LPIPS ↓", "tOF ↓", "PSNR of change", "BD PSNR", "BD SSIM")
 FIGURES = (("luma_psnr_db", 2), ("ssim", 4), ("lpips", 3), ("tof_pixels", 3), ("difference_psnr_db", 2))
 
@@ -96,13 +98,12 @@ def _cells(overall: Mapping[str, float], figures: tuple[tuple[str, int], ...]) -
     return ["–" if value is None else f"{value:.{digits}f}" for value, digits in values]
 
 
-def write_readme() -> None:
+def write_page() -> None:
     """Put the table between its two marks; what was not measured is a dash in it."""
     bi, bd = (_results(name) for name in ("vid4", "vid4-bd"))
-    path = HERE.parent / "README.md"
-    before, _, rest = path.read_text("utf-8").partition(README_MARKS[0])
-    _, _, after = rest.partition(README_MARKS[1])
-    path.write_text(before + "\n".join([README_MARKS[0], "", *table(bi, bd), "", README_MARKS[1]]) + after, "utf-8")
+    before, _, rest = PAGE.read_text("utf-8").partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    PAGE.write_text(before + "\n".join([MARKS[0], "", *table(bi, bd), "", MARKS[1]]) + after, "utf-8")
 
 
 def _results(folder: str) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def main(wanted: tuple[str, ...], is_table_only: bool) -> None:
     QUALITY.mkdir(exist_ok=True)
     for folder in () if is_table_only else wanted or RUNS:
         run(folder)
-    write_readme()
+    write_page()
 
 
 if __name__ == "__main__":

@@ -89,10 +89,10 @@ def test_every_script_is_here_and_says_how_it_is_used(sh: Sh) -> None:
         assert script in done.stderr
 
 
-def test_every_script_is_in_the_readme() -> None:
-    readme = (SCRIPTS.parent / "README.md").read_text("utf-8")
+def test_every_script_is_among_the_recipes() -> None:
+    recipes = (SCRIPTS.parent / "docs" / "recipes.md").read_text("utf-8")
     for path in SCRIPTS.glob("*.sh"):
-        assert f"scripts/{path.name}" in readme
+        assert f"scripts/{path.name}" in recipes
 
 
 @pytest.mark.slow
