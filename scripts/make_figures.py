@@ -1,4 +1,4 @@
-"""The README's picture: the sample before and after, cut from the tool's own output.
+"""The image of docs/models.md: the sample before and after, cut from the output of vsr.
 
     python scripts/make_figures.py
 

@@ -28,7 +28,7 @@ class ModelCard:
     window: frames that go into one output frame.  recurrent: whether a state goes from frame to frame.
     weights: file name beside the card, sha256 its checksum.  int8_weights, int8_sha256: those for int8, if any.
     quantized: whether the weights are for the network as `quantized.quantized` makes it.
-    figures: luma PSNR in dB by dataset, on the protocols of the README; "Set5 int8" that of the int8 weights.
+    figures: luma PSNR in dB by dataset, by the protocols of docs/models.md; "Set5 int8" that of the int8 weights.
     """
 
     name: str
