@@ -42,7 +42,7 @@ def test_an_unknown_set_names_those_there_are(tmp_path: Path) -> None:
 def test_a_missing_set_is_told_where_to_get(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         find_dataset(name, tmp_path)
-    assert str(tmp_path) in str(caught.value) and "--data" in str(caught.value) and "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value) and "`data`" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_set_with_a_picture_missing_is_refused(tmp_path: Path, write_clip: Callable[..., Path]) -> None:

@@ -225,7 +225,7 @@ def test_nothing_is_overwritten_unasked(clips: Path, tmp_path: Path) -> None:
     report, out = _measure(clips), tmp_path / "out"
     write_report(report, out)
     (out / "old").touch()
-    with pytest.raises(OutputError, match="exists; -y replaces it"):
+    with pytest.raises(OutputError, match="exists; `overwrite=True` replaces it"):
         write_report(report, out)
     write_report(report, out, overwrite=True)
     assert not (out / "old").exists() and (out / "index.html").exists()

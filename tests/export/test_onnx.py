@@ -47,9 +47,9 @@ def test_sizes_can_be_fixed(tmp_path: Path) -> None:
     ("options", "named"),
     [
         ({"precision": "int4"}, "int4"),
-        ({"batch": 2}, "--size"),
-        ({"calibrate": Path()}, "--precision int8"),
-        ({"validation": Path(), "precision": "fp16"}, "--precision int8"),
+        ({"batch": 2}, "`size`"),
+        ({"calibrate": Path()}, "`precision=.int8.`"),
+        ({"validation": Path(), "precision": "fp16"}, "`precision=.int8.`"),
     ],
 )
 def test_options_that_do_not_fit_are_errors(tmp_path: Path, options: dict[str, Any], named: str) -> None:
@@ -59,7 +59,7 @@ def test_options_that_do_not_fit_are_errors(tmp_path: Path, options: dict[str, A
 
 def test_a_file_is_replaced_only_when_asked(tmp_path: Path) -> None:
     (tmp_path / "fast.onnx").write_bytes(b"mine")
-    with pytest.raises(OutputError, match="-y"):
+    with pytest.raises(OutputError, match="`overwrite=True`"):
         export_model("fast", tmp_path / "fast.onnx")
     assert (tmp_path / "fast.onnx").read_bytes() == b"mine"
 
@@ -138,7 +138,7 @@ def test_a_model_without_weights_for_int8_names_the_way(tmp_path: Path) -> None:
 
 
 def test_without_set5_int8_is_not_judged(pictures: Path, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="--validation"):
+    with pytest.raises(OptionError, match="`validation`"):
         export_model("nano", tmp_path / "a.onnx", precision="int8", calibrate=pictures, validation=tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no pictures"):

@@ -38,7 +38,7 @@ def test_a_folder_that_is_named_goes_before_the_variable(monkeypatch: pytest.Mon
 
 @pytest.mark.usefixtures("no_data")
 def test_a_known_set_asks_for_the_variable_or_the_option() -> None:
-    with pytest.raises(OptionError, match=r"VSR_DATA.*--data"):
+    with pytest.raises(OptionError, match=r"VSR_DATA.*`data`"):
         find_dataset("set5")
 
 
@@ -51,5 +51,5 @@ def test_a_folder_of_ones_own_needs_no_variable(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_data")
 def test_int8_without_set5_asks_for_the_variable_or_validation() -> None:
     net = load_net(*resolve("nano"))
-    with pytest.raises(OptionError, match=r"VSR_DATA.*--validation"):
+    with pytest.raises(OptionError, match=r"VSR_DATA.*`validation`"):
         measure_drop(find_card("nano"), net, net)

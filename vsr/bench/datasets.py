@@ -86,7 +86,7 @@ def find_dataset(name: str, data: Path | None = None) -> Dataset:
     """
     known = _KNOWN.get(name.lower())
     if known is not None:
-        return _known_dataset(known, evaluation_sets(data, "--data"))
+        return _known_dataset(known, evaluation_sets(data, "`data`"))
     folder = Path(name)
     if not folder.is_dir():
         kind = "is a file; 'vsr benchmark video' compares two" if folder.exists() else "no such set or folder"
@@ -97,7 +97,7 @@ def find_dataset(name: str, data: Path | None = None) -> Dataset:
 def _known_dataset(known: _Known, data: Path) -> Dataset:
     folder = data / known.name
     if not folder.is_dir():
-        raise InputError(f"{known.name} is not at {folder}; {known.source}; --data names the folder above it")
+        raise InputError(f"{known.name} is not at {folder}; {known.source}; `data` names the folder above it")
     clips = []
     for name, count in known.counts.items():
         place = _truth_folder(folder) / name

@@ -45,7 +45,7 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
         if not _is_report(out):
             raise OutputError(f"{out}: holds something else than a benchmark; name another folder")
         if not overwrite:
-            raise OutputError(f"{out}: exists; -y replaces it")
+            raise OutputError(f"{out}: exists; `overwrite=True` replaces it")
 
 
 def write_report(report: Report, out: Path, *, overwrite: bool = False) -> None:

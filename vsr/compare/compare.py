@@ -17,7 +17,7 @@ from vsr.compare.canvas import Canvas, Layout, Planes
 from vsr.compare.images import write_images
 from vsr.compare.views import Comparison, View, info_of_output, views_of
 from vsr.errors import OptionError
-from vsr.events import OnNote, Progress
+from vsr.events import Note, NoteCode, OnNote, Progress
 from vsr.files import check_target
 from vsr.frames import Color, FrameBatch
 from vsr.jobs.encoding import choose_encoding
@@ -69,9 +69,9 @@ def _check(sources: Sequence[Path], output: Path, layout: Layout, labels: Sequen
     if len(sources) < 2:
         raise OptionError("name two files or more to compare, and then the output")
     if layout == "split" and len(sources) != 2:
-        raise OptionError(f"--layout split: a line parts two files, not {len(sources)}; use --layout side")
+        raise OptionError(f'`layout="split"`: a line parts two files, not {len(sources)}; use `layout="side"`')
     if labels and len(labels) != len(sources):
-        raise OptionError(f"--label: give one for each of the {len(sources)} files ('' for none), not {len(labels)}")
+        raise OptionError(f"`labels`: give one for each of the {len(sources)} files ('' for none), not {len(labels)}")
     for source in sources:
         if is_image(source) != is_image(output):
             raise OptionError(f"{source} and {output}: compare videos in a video, or pictures in a picture")
@@ -157,7 +157,7 @@ def _write_video(
         writer = stack.enter_context(_partial_file(output, readers[0], OutputSpec(settings, plans, info=info)))
         pts = _encode(writer, _composed(sources, canvas, info.time_base), readers, on_progress, begun)
         if writer.num_lost_chapters:
-            note(f"{writer.num_lost_chapters} chapters: {encoding.container} holds none")
+            note(Note(NoteCode.OMISSION, f"{writer.num_lost_chapters} chapters: {encoding.container} holds none"))
         writer.check(pts, info.time_base, readers[0])
         writer.commit()
     return Comparison(output, len(pts), canvas.width, canvas.height)
@@ -237,7 +237,7 @@ def _plan_streams(reader: VideoReader, container: str, note: OnNote) -> list[Str
     plans = plan_streams(reader.other_streams, container, "copy", bool(reader.container.chapters()))
     for plan in plans:
         if plan.note:
-            note(f"{reader.path}: {plan.title}: {plan.note}")
+            note(Note(NoteCode.STREAM, f"{reader.path}: {plan.title}: {plan.note}"))
     return plans
 
 
@@ -250,14 +250,17 @@ def _note_conversions(
     for reader in readers:
         own_format = reader.info.pixel_format
         if own_format.alpha:
-            note(f"{reader.path}: alpha is left out")
+            note(Note(NoteCode.OMISSION, f"{reader.path}: alpha is left out"))
         for line in sample_omissions(replace(own_format, alpha=False), format_, codec):
-            note(f"{reader.path}: {line}")
+            note(Note(NoteCode.OMISSION, f"{reader.path}: {line}"))
         own = reader.info.color
         if own.transfer is not color.transfer or own.primaries is not color.primaries:
             note(
-                f"{reader.path}: is {own.primaries.name}/{own.transfer.name} and is shown as "
-                f"{color.primaries.name}/{color.transfer.name}: matrix and range are converted, light is not"
+                Note(
+                    NoteCode.INPUT,
+                    f"{reader.path}: is {own.primaries.name}/{own.transfer.name} and is shown as "
+                    f"{color.primaries.name}/{color.transfer.name}: matrix and range are converted, light is not",
+                )
             )
 
 
@@ -265,4 +268,9 @@ def _note_starts(note: OnNote, sources: Sequence[_Source]) -> None:
     starts = [source.upcoming_seconds or Fraction(0) for source in sources]
     for source, start in zip(sources, starts, strict=True):
         if not is_same_moment(start, min(starts), Fraction(0)):
-            note(f"{source.reader.path}: starts {float(start - min(starts)):.3f} s later; black until then")
+            note(
+                Note(
+                    NoteCode.TIMESTAMPS,
+                    f"{source.reader.path}: starts {float(start - min(starts)):.3f} s later; black until then",
+                )
+            )

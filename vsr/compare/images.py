@@ -12,7 +12,7 @@ import torch
 from vsr.color.pixel_formats import FORMATS, PixelFormat
 from vsr.compare.canvas import Canvas, Layout, Planes
 from vsr.compare.views import Comparison, View, common_sizes, note_scaling
-from vsr.events import OnNote
+from vsr.events import Note, NoteCode, OnNote
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
 from vsr.media.images import lost_in, read_image, write_image
 
@@ -32,12 +32,12 @@ def write_images(
     for source, image, size in zip(sources, images, sizes, strict=True):
         note_scaling(note, source, (image.shape[1], image.shape[0]), size)
         if image.ndim == 3 and image.shape[2] == 4:
-            note(f"{source}: alpha is left out")
+            note(Note(NoteCode.OMISSION, f"{source}: alpha is left out"))
         batch = _batch_of_image(image)
         planes.append(View(_rgb_format(batch.color.bit_depth), 0, size).fitted(batch, format_, color))
     picture = canvas.compose(planes)[0][0].permute(1, 2, 0).contiguous().numpy()
     for line in lost_in(output, picture):
-        note(line)
+        note(Note(NoteCode.OMISSION, line))
     write_image(output, picture)
     return Comparison(output, 1, canvas.width, canvas.height)
 

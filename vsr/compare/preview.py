@@ -12,7 +12,7 @@ from vsr.backends.select import choose_place
 from vsr.compare.compare import write_comparison
 from vsr.compare.views import Comparison
 from vsr.errors import OptionError
-from vsr.events import OnNote, Progress
+from vsr.events import Note, NoteCode, OnNote, Progress
 from vsr.files import check_target
 from vsr.jobs.encoding import choose_encoding
 from vsr.jobs.options import JobOptions, OutputPolicy
@@ -79,8 +79,20 @@ def write_preview(
             labels=["bicubic", f"vsr {report.model}"],
             encoding=options.encoding,
             overwrite=options.policy.overwrite,
-            note=lambda line: note(line.replace(str(before), str(source)).replace(f"{folder}/", "")),
+            note=_renamed(note, {str(before): str(source), f"{folder}/": ""}),
         )
+
+
+def _renamed(note: OnNote, names: dict[str, str]) -> OnNote:
+    """Put other names of files into notes, before they are passed on."""
+
+    def pass_on(line: str) -> None:
+        text = str(line)
+        for name, other in names.items():
+            text = text.replace(name, other)
+        note(Note(getattr(line, "code", NoteCode.INPUT), text))
+
+    return pass_on
 
 
 def _cut(source: Source, path: Path, options: JobOptions) -> None:

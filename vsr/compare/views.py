@@ -15,7 +15,7 @@ from vsr.color.resample import resample
 from vsr.color.rgb import planes_of_rgb, rgb_of_batch
 from vsr.compare.canvas import Layout, Planes
 from vsr.errors import OptionError
-from vsr.events import OnNote
+from vsr.events import Note, NoteCode, OnNote
 from vsr.frames import Color, FrameBatch
 from vsr.media.read.reader import VideoReader
 from vsr.media.read.video_info import VideoInfo
@@ -77,7 +77,7 @@ def common_sizes(names: Sequence[Path], shown: Sequence[tuple[float, int]], layo
         if abs(size[0] - largest[0]) > max(2, _SAME_SHAPE * largest[0]):
             raise OptionError(
                 f"{name}: is {size[0]}x{size[1]} beside {largest[0]}x{largest[1]}; pictures of different shape "
-                "do not lie over each other; use --layout side"
+                'do not lie over each other; use `layout="side"`'
             )
     return [largest] * len(sizes)
 
@@ -87,7 +87,7 @@ def views_of(readers: Sequence[VideoReader], layout: Layout, note: OnNote) -> li
     for reader in readers:
         info = reader.info
         if info.rotation_degrees % 90:
-            note(f"{reader.path}: its rotation by {info.rotation_degrees} degrees is left out")
+            note(Note(NoteCode.OMISSION, f"{reader.path}: its rotation by {info.rotation_degrees} degrees is left out"))
         turns.append(info.rotation_degrees // 90 % 4 if info.rotation_degrees % 90 == 0 else 0)
         width, height = info.width * float(info.sample_aspect_ratio or 1), float(info.height)
         if turns[-1] % 2:  # the stored lines stand upright, so their spacing is that of the columns
@@ -128,4 +128,4 @@ def _common_tick(ticks: Sequence[Fraction]) -> Fraction:
 
 def note_scaling(note: OnNote, name: Path, size: tuple[int, int], fitted: tuple[int, int]) -> None:
     if size != fitted:
-        note(f"{name}: scaled from {size[0]}x{size[1]} to {fitted[0]}x{fitted[1]} (bicubic)")
+        note(Note(NoteCode.OUTPUT, f"{name}: scaled from {size[0]}x{size[1]} to {fitted[0]}x{fitted[1]} (bicubic)"))

@@ -12,6 +12,7 @@ from vsr.backends.engine import choose_device, choose_precision
 from vsr.backends.engine_store import EngineEntry, EngineStore, Target
 from vsr.backends.tensorrt_engine import load_tensorrt, make_tensorrt_engine
 from vsr.errors import EngineError, MissingExtraError, OptionError, OutputError
+from vsr.events import Note, NoteCode
 from vsr.jobs.plan import choose_batch
 from vsr.models.weights import load_int8_net, load_net, resolve
 
@@ -34,7 +35,7 @@ def build_engine(
     """
     match = re.fullmatch(r"([1-9]\d*)[x×:]([1-9]\d*)", size)
     if match is None:
-        raise OptionError(f"--size {size}: give the input's WIDTHxHEIGHT")
+        raise OptionError(f"`size={size}`: give the input's WIDTHxHEIGHT")
     width, height = int(match[1]), int(match[2])
     card, path = resolve(model)
     net = load_int8_net(card) if precision == "int8" and not card.quantized else load_net(card, path)
@@ -53,8 +54,8 @@ def build_engine(
     try:
         engine.prepare((frames, 1 if card.color == "y" else 3, sides[0], sides[1]))
     except torch.OutOfMemoryError as error:
-        raise EngineError(f"out of memory on {chosen} for {frames} frames of {width}x{height}; give --batch") from error
-    note(f"{engine.name}: ready for {width}x{height}, batch {frames}")
+        raise EngineError(f"out of memory on {chosen} for {frames} frames of {width}x{height}; give `batch`") from error
+    note(Note(NoteCode.ENGINE, f"{engine.name}: ready for {width}x{height}, batch {frames}"))
 
 
 def describe_engines() -> str:

@@ -55,10 +55,10 @@ def measure_drop(card: ModelCard, plain: nn.Module, integers: nn.Module, validat
     validation: the folder that holds Set5; $VSR_DATA/test unless given.
     Raises OptionError where Set5 is not there, or is not Set5, and where neither folder is named.
     """
-    folder = evaluation_sets(validation, "--validation")
+    folder = evaluation_sets(validation, "`validation`")
     stills = StillsBenchmark(folder, card.scale, (GATE_SET,))
     if not stills.sets:
-        raise OptionError(f"{folder}: no {GATE_SET}, by which int8 is judged; --validation names its folder")
+        raise OptionError(f"{folder}: no {GATE_SET}, by which int8 is judged; `validation` names its folder")
     stills.bicubic_gate()
     scores = [
         stills.score(upscaler_of_net(card, net, device="cpu", precision="fp32", backend="pytorch"))[GATE_SET]

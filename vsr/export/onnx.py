@@ -39,16 +39,16 @@ def export_model(
     or loses more.
     """
     if precision not in PRECISIONS:
-        raise OptionError(f"--precision {precision}: there are {', '.join(PRECISIONS)}")
+        raise OptionError(f'`precision="{precision}"`: there are {", ".join(PRECISIONS)}')
     if batch is not None and size is None:
-        raise OptionError("--batch: is fixed together with the size; add --size")
+        raise OptionError("`batch`: is fixed together with the size; add `size`")
     if precision != "int8" and (calibrate is not None or validation is not None):
-        raise OptionError("--calibrate, --validation: are for --precision int8")
+        raise OptionError('`calibrate`, `validation`: are for `precision="int8"`')
     if output.exists() and not overwrite:
-        raise OutputError(f"{output}: exists already; -y replaces it")
+        raise OutputError(f"{output}: exists already; `overwrite=True` replaces it")
     card, path = resolve(model)
     if size is not None and any(side % card.multiple_of for side in size):
-        raise OptionError(f"--size: '{card.name}' takes sides that are multiples of {card.multiple_of}")
+        raise OptionError(f"`size`: '{card.name}' takes sides that are multiples of {card.multiple_of}")
     channels = 1 if card.color == "y" else 3
     shape = None if size is None else (batch or 1, size[1], size[0])
     net = load_net(card, path)

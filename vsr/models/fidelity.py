@@ -22,7 +22,7 @@ def load_between(fidelity: float) -> tuple[ModelCard, nn.Module]:
     which works because `srgan` was trained from `srresnet`. Raises OptionError outside 0..1.
     """
     if not 0 <= fidelity <= 1:
-        raise OptionError(f"--fidelity {fidelity:g}: must lie between 0 (srgan) and 1 (srresnet)")
+        raise OptionError(f"`fidelity={fidelity:g}`: must lie between 0 (srgan) and 1 (srresnet)")
     card, path = resolve(SHARP)
     net = load_net(card, path)
     faithful = load_net(*resolve(FAITHFUL)).state_dict()

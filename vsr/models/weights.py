@@ -79,8 +79,8 @@ def load_int8_net(card: ModelCard) -> nn.Module:
     if not card.int8_weights:
         names = ", ".join(other.name for other in shipped_cards().values() if other.int8_weights)
         raise OptionError(
-            f"--precision int8: '{card.name}' has no weights for it ({names or 'no model'} has); 'vsr export "
-            f"{card.name} OUT.onnx --precision int8 --calibrate FOLDER' makes a file that --model takes"
+            f"`precision=\"int8\"`: '{card.name}' has no weights for it ({names or 'no model'} has); 'vsr export "
+            f"{card.name} OUT.onnx --precision int8 --calibrate FOLDER' makes a file that `model` takes"
         )
     own = replace(card, weights=card.int8_weights, sha256=card.int8_sha256, quantized=True)
     return load_net(own, SHIPPED / card.int8_weights)

@@ -63,7 +63,7 @@ class FrameQuality:
 class ReferenceMeter:
     """Compares upscaled frames with those of a reference video, as they come. Use as a context manager.
 
-    Of the reference the same part is read as of the input (--start, --duration), on the same clock.
+    Of the reference the same part is read as of the input (`start_seconds`, `duration_seconds`), on the same clock.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ def _check_size(reference: Path, size: tuple[int, int], expected: tuple[int, int
     if size != expected:
         raise InputError(
             f"{reference}: is {size[0]}x{size[1]}, and the output will be {expected[0]}x{expected[1]}; "
-            "name another reference, or give --size"
+            "name another reference, or give `size`"
         )
 
 

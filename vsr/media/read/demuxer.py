@@ -14,6 +14,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from vsr.errors import InputError, reason
+from vsr.events import Note, NoteCode
 from vsr.media.endpoints import Images, Pipe, Source
 from vsr.media.formats import find_containers_of_demuxer
 from vsr.media.packet_times import PacketClock
@@ -86,7 +87,7 @@ class Demuxer:
         if self.pipe is not None:
             container = open_pipe(self.pipe, self.path, self._format)
             if container.format.name.endswith("_pipe") and self._format.framerate is None:
-                self._warn(f"{self.path}: pictures, read as {DEFAULT_FRAMERATE} a second")
+                self._warn(Note(NoteCode.INPUT, f"{self.path}: pictures, read as {DEFAULT_FRAMERATE} a second"))
             return container
         if self.images is not None:
             if self._format.framerate is None:
@@ -94,10 +95,10 @@ class Demuxer:
             return open_images(self.images, self._format)
         return open_input(self.path, format_=self._format)
 
-    def _say_once(self, line: str) -> None:
-        """Warn of something that holds of every opening."""
+    def _say_once(self, text: str) -> None:
+        """Warn of a way to read the input that holds of every opening."""
         if self._num_openings == 1:
-            self._warn(line)
+            self._warn(Note(NoteCode.INPUT, text))
 
     def _move_to_gpu(self, gpu: int) -> None:
         """Open the file again with a decoder on a GPU; where that cannot be, all stays as it is, with a warning."""
@@ -182,7 +183,8 @@ class Demuxer:
         else:
             num_bytes, remedy = self.pipe.num_bytes, "did the program before vsr fail?"
         if num_bytes > self._last_byte and not (self.pipe is not None and self.pipe.is_interrupted):
-            self._warn(f"{self.path}: ends in the middle of a frame, which is left out; {remedy}")
+            text = f"{self.path}: ends in the middle of a frame, which is left out; {remedy}"
+            self._warn(Note(NoteCode.DAMAGE, text))
             self.num_missing = 1
 
     def _check_for_late_streams(self) -> None:
@@ -192,8 +194,11 @@ class Demuxer:
         num_late = count_streams(self.container) - len(self.container.streams)
         if num_late > 0:
             self._warn(
-                f"{self.path}: {num_late} streams that begin later are left out; "
-                "ffmpeg -analyzeduration 1G -probesize 1G -c copy to .mkv first finds them"
+                Note(
+                    NoteCode.DAMAGE,
+                    f"{self.path}: {num_late} streams that begin later are left out; "
+                    "ffmpeg -analyzeduration 1G -probesize 1G -c copy to .mkv first finds them",
+                )
             )
             self.num_missing += num_late
 
@@ -206,10 +211,8 @@ class Demuxer:
             return  # without a header, the duration is estimated
         duration, end = self.container.duration, self._clock.end_seconds
         if duration is not None and end is not None and end < duration / av.time_base - MISSING_SECONDS:
-            self._warn(
-                f"{self.path}: its header promises {duration / av.time_base:g} s, and there are {float(end):g} s; "
-                "is the file complete?"
-            )
+            promised = f"promises {duration / av.time_base:g} s, and there are {float(end):g} s"
+            self._warn(Note(NoteCode.DAMAGE, f"{self.path}: its header {promised}; is the file complete?"))
 
     def interrupt(self) -> None:
         """End a read that waits for a pipe, from any thread; the input ends there."""

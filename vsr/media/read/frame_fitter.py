@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 
+from vsr.events import Note, NoteCode
 from vsr.media.pyav_fixes import resize_frame
 from vsr.media.read.video_info import VideoInfo
 
@@ -36,14 +37,20 @@ class FrameFitter:
         if size != (info.width, info.height) and size not in self._strange_sizes:
             self._strange_sizes.add(size)
             self._warn(
-                f"{self._path}: the picture changes size to {frame.width}x{frame.height}; "
-                f"scaled to the first size, {info.width}x{info.height}"
+                Note(
+                    NoteCode.INPUT,
+                    f"{self._path}: the picture changes size to {frame.width}x{frame.height}; "
+                    f"scaled to the first size, {info.width}x{info.height}",
+                )
             )
         if frame.format.name not in (info.source_pixel_format, *self._strange_formats):
             self._strange_formats.add(frame.format.name)
             self._warn(
-                f"{self._path}: the pixel format changes to {frame.format.name}; "
-                f"turned into the first one, {info.pixel_format.name}"
+                Note(
+                    NoteCode.INPUT,
+                    f"{self._path}: the pixel format changes to {frame.format.name}; "
+                    f"turned into the first one, {info.pixel_format.name}",
+                )
             )
         # Y'CbCr samples keep their meaning: no change of matrix or range.
         converts_colors = info.pixel_format.kind == "rgb"

@@ -14,7 +14,7 @@ from typing import Any, Self
 import av
 from av.packet import Packet
 
-from vsr.events import Waking
+from vsr.events import Note, NoteCode, Waking
 from vsr.frames import FrameBatch
 from vsr.media.av_frames import load_batch, pts_of
 from vsr.media.endpoints import Source, parse_source
@@ -195,10 +195,16 @@ class VideoReader:
         """Describe the video; say where its frames are not read as the file has them, or not where they should."""
         info = describe_video(self.container, self.stream, self._input.first, self._input.chroma_location)
         if info.pixel_format.name != info.source_pixel_format:
-            self._warn(f"{self.path}: pixel format {info.source_pixel_format} is read as {info.pixel_format.name}")
+            self._warn(
+                Note(
+                    NoteCode.INPUT,
+                    f"{self.path}: pixel format {info.source_pixel_format} is read as {info.pixel_format.name}",
+                )
+            )
         if self._input.decoder.is_on_gpu and info.pixel_format.layout != "semiplanar":
             # FFmpeg has turned to its own decoder by itself: frames of GPUs are nv12, p010 and their like.
-            self._warn(f"{self.path}: decoded on the CPU: the GPU does not take {info.source_pixel_format}")
+            text = f"{self.path}: decoded on the CPU: the GPU does not take {info.source_pixel_format}"
+            self._warn(Note(NoteCode.INPUT, text))
         return info
 
     def _show(self) -> Frames:
@@ -219,7 +225,8 @@ class VideoReader:
         """Say where deinterlacing begins, if the first frame did not tell that it would."""
         if not self.is_deinterlaced:
             seconds = float(pts_of(frame) * self.info.time_base)
-            self._warn(f"{self.path}: interlaced from {seconds:g} s on; deinterlaced by bwdif from there")
+            text = f"{self.path}: interlaced from {seconds:g} s on; deinterlaced by bwdif from there"
+            self._warn(Note(NoteCode.INPUT, text))
 
     def _next_batch(self, frames: list[av.VideoFrame]) -> FrameBatch:
         """Make the next batch to hand out."""

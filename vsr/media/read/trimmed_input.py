@@ -10,7 +10,7 @@ import av
 from av.packet import Packet
 
 from vsr.errors import InputError, reason
-from vsr.events import Waking
+from vsr.events import Note, NoteCode, Waking
 from vsr.media.endpoints import Source
 from vsr.media.pipe import run_in_thread
 from vsr.media.pyav_fixes import read_chroma_location
@@ -94,14 +94,18 @@ class TrimmedInput:
         path = self.demuxer.path
         if num_restarts := self.demuxer.num_restarts:
             times = "once" if num_restarts == 1 else f"{num_restarts} times"
-            self._warn(f"{path}: its clock starts anew {times}; what follows goes on from there")
+            text = f"{path}: its clock starts anew {times}; what follows goes on from there"
+            self._warn(Note(NoteCode.TIMESTAMPS, text))
         if num_moved := self.decoder.num_moved_pts + self.others.num_moved:
-            self._warn(f"{path}: {num_moved} timestamps did not increase and were moved on")
+            self._warn(Note(NoteCode.TIMESTAMPS, f"{path}: {num_moved} timestamps did not increase and were moved on"))
         if num_damaged := self.num_damaged:
             self._warn(
-                f"{path}: {num_damaged} damaged packet{'s' if num_damaged > 1 else ''}: "
-                f"{self.decoder.num_repeated} frames repeat the one before, "
-                f"{self._num_concealed} are shown as far as they could be decoded"
+                Note(
+                    NoteCode.DAMAGE,
+                    f"{path}: {num_damaged} damaged packet{'s' if num_damaged > 1 else ''}: "
+                    f"{self.decoder.num_repeated} frames repeat the one before, "
+                    f"{self._num_concealed} are shown as far as they could be decoded",
+                )
             )
         if self.trim.end is None:
             self.demuxer.check_for_missing_end()
@@ -184,7 +188,8 @@ class TrimmedInput:
         if self.demuxer.damage is not None:
             self.decoder.num_lost += 1
             if self.decoder.last_pts is not None:  # else an error will say that there is nothing
-                self._warn(f"{self.demuxer.path}: reading stopped at damaged data ({self.demuxer.damage})")
+                text = f"{self.demuxer.path}: reading stopped at damaged data ({self.demuxer.damage})"
+                self._warn(Note(NoteCode.DAMAGE, text))
         if not self._is_over:
             yield from self._in_part(self.decoder.flush())
 

@@ -82,7 +82,7 @@ class VideoEncoder:
         except ValueError as error:
             raise OutputError(
                 f"{name}: {output.format.name} does not hold {settings.codec}; "
-                f"choose another --codec or another file suffix"
+                "choose another `codec` or another file suffix"
             ) from error
         assert isinstance(stream, VideoStream)
         self.stream = stream
@@ -127,8 +127,8 @@ class VideoEncoder:
             )
             software = find_encoder(settings.codec).software
             if software is not None:
-                remedy = f"it needs an NVIDIA GPU that has it; or use --codec {software}"
-                raise OptionError(f"--codec {settings.codec}: {problem}; {remedy}") from error
+                remedy = f'it needs an NVIDIA GPU that has it; or use `codec="{software}"`'
+                raise OptionError(f'`codec="{settings.codec}"`: {problem}; {remedy}') from error
             raise OutputError(f"{self._name}: {problem}") from error
         unused = set(settings.options) & set(context.options)
         if unused:

@@ -102,7 +102,7 @@ class Y4mWriter:
         if self._num_moved:
             losses.append(
                 f"{self._num_moved} frames are moved: y4m has a constant frame rate, here {float(self._rate):g} a "
-                "second; --format nut keeps their times"
+                'second; `format="nut"` keeps their times'
             )
         return losses
 
