@@ -20,7 +20,7 @@ from vsr.export.int8 import GATE_SET, calibrated, check_drop
 from vsr.models.cards import SHIPPED, ModelCard, find_card
 from vsr.models.quantization import QuantizedConv2d
 from vsr.models.weights import load_net, read_card, save_model_file
-from vsr.pipeline.loading import upscaler_of_net
+from vsr.pipeline.loading import ModelOptions, upscaler_of_net
 from vsr.quality.data_folder import data_folder
 from vsr.quality.protocols import StillsBenchmark
 
@@ -63,7 +63,8 @@ def score(card: ModelCard, path: Path) -> float:
     """Luma PSNR on Set5 in dB, by OpenVINO, as users get it."""
     stills = StillsBenchmark(data_folder() / "test", card.scale, (GATE_SET,))
     click.echo(f"bicubic gate: {stills.bicubic_gate()}")
-    upscaler = upscaler_of_net(card, load_net(card, path), device="cpu", precision="int8", backend="openvino")
+    options = ModelOptions(device="cpu", precision="int8", backend="openvino")
+    upscaler = upscaler_of_net(card, load_net(card, path), options)
     return round(stills.score(upscaler)[GATE_SET], 3)
 
 

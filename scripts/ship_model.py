@@ -17,7 +17,7 @@ import click
 
 from vsr.models.cards import SHIPPED, ModelCard
 from vsr.models.weights import load_net, read_card, save_model_file
-from vsr.pipeline.loading import upscaler_of_net
+from vsr.pipeline.loading import ModelOptions, upscaler_of_net
 from vsr.quality.data_folder import data_folder
 from vsr.quality.protocols import StillsBenchmark, upscale_with, vid4_bi
 
@@ -27,7 +27,7 @@ FP16_COST_DB = 0.01  # weights are stored in fp16 where that costs less
 def measure(
     card: ModelCard, path: Path, data: Path, names: tuple[str, ...], precision: str = "fp32"
 ) -> dict[str, float]:
-    upscaler = upscaler_of_net(card, load_net(card, path), device="cpu", precision=precision)
+    upscaler = upscaler_of_net(card, load_net(card, path), ModelOptions(device="cpu", precision=precision))
     stills = StillsBenchmark(data, card.scale, names)
     click.echo(f"bicubic gate: {stills.bicubic_gate()}")
     return stills.score(upscaler)
@@ -53,7 +53,7 @@ def main(weights: Path, name: str, description: str, recipe: str, data_used: str
         save_model_file(target, card, state)
     # As users get it: in the precision that "auto" takes, which the tests compare with fp32.
     figures = measure(card, target, data, ("Set5", "Set14", "BSD100"), "auto")
-    upscaler = upscaler_of_net(card, load_net(card, target), device="cpu")
+    upscaler = upscaler_of_net(card, load_net(card, target), ModelOptions(device="cpu"))
     figures["Vid4 BI"] = fmean(vid4_bi(data / "Vid4", card.scale, upscale_with(upscaler)).values())
     figures = {key: round(value, 3) for key, value in figures.items()}
     digest = hashlib.sha256(target.read_bytes()).hexdigest()

@@ -170,9 +170,11 @@ class FrameBatch:
     def split(self, num_frames: int) -> list[FrameBatch]:
         """Views of the batch, `num_frames` frames each; fewer in the last."""
         starts = range(0, self.num_frames, num_frames)
-        return [self] if len(starts) == 1 else [self._part(slice(start, start + num_frames)) for start in starts]
+        return [self] if len(starts) == 1 else [self.part(start, start + num_frames) for start in starts]
 
-    def _part(self, frames: slice) -> FrameBatch:
+    def part(self, start: int, stop: int) -> FrameBatch:
+        """A view of the frames at positions from `start` to before `stop`."""
+        frames = slice(start, stop)
         planes = tuple(plane[frames] for plane in self.planes)
         return FrameBatch(planes, self.pts[frames], self.durations[frames], self.time_base, self.color)
 

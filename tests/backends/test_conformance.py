@@ -21,6 +21,7 @@ from vsr.models.cards import ModelCard
 from vsr.models.nets import LumaNet, SRResNet
 from vsr.models.quantization import calibrate, quantized
 from vsr.models.weights import load_int8_net, load_net, resolve
+from vsr.pipeline.checked_network import CheckedNetwork
 from vsr.pipeline.color_path import Target
 from vsr.pipeline.tiles import TiledNetwork
 from vsr.pipeline.upscaler import Upscaler
@@ -157,7 +158,7 @@ def test_tiles_give_what_whole_frames_give(case: tuple[Engine, nn.Module, int]) 
     engine, net, channels = case
     card = ModelCard("small", "luma", {}, 2, "y", halo=net.halo)  # type: ignore[arg-type]
     x = frames(engine, channels, 3, 47, 61)
-    whole, tiled = TiledNetwork(engine, card)(x), TiledNetwork(engine, card, tile=20)(x)
+    whole, tiled = TiledNetwork(engine, card)(x)[0], TiledNetwork(engine, card, tile=20)(x)[0]
     assert (whole - tiled).abs().max() < limit(engine)
 
 
@@ -173,7 +174,7 @@ def test_ten_bit_video_keeps_its_steps(place: str, precision: Precision) -> None
     card, path = resolve("fast")
     load_quantized = functools.partial(load_int8_net, card)
     maker = EngineMaker(load_net(card, path), 1, PLACES[place], load_quantized=load_quantized)
-    upscaler = Upscaler(card, maker.make, precision, make_reference=maker.make_reference, is_fixed=True)
+    upscaler = Upscaler(CheckedNetwork(card, maker.make, precision, make_reference=maker.make_reference, is_fixed=True))
     color = Color(Matrix.BT709, Primaries.BT709, Transfer.BT709, Range.LIMITED, ChromaLocation.LEFT, 10)
     planes = allocate_planes(FORMATS["yuv420p10le"], 3, 20, 26)
     ramp = 200 + 20 * torch.arange(26) + torch.arange(20)[:, None]  # of every code that 8 bit lacks, too
@@ -182,7 +183,7 @@ def test_ten_bit_video_keeps_its_steps(place: str, precision: Precision) -> None
     batch = FrameBatch(planes, (0, 1, 2), (1, 1, 1), Fraction(1, 25), color)
     target = Target(26 * 4, 20 * 4, FORMATS["yuv420p10le"], color)
     out = upscaler.upscale(batch, target)
-    expected = Upscaler(card, lambda _: maker.make_reference(), "fp32").upscale(batch, target)
+    expected = Upscaler(CheckedNetwork(card, lambda _: maker.make_reference(), "fp32")).upscale(batch, target)
     difference = out.planes[0].int() - expected.planes[0].int()
     assert difference.abs().max() <= (1 if precision == "fp32" else 4)  # a code value of 8 bit is four of these
     assert torch.equal(out.planes[1], expected.planes[1]) and out.pts == batch.pts

@@ -27,6 +27,7 @@ from vsr.errors import EngineError, OptionError
 from vsr.models.cards import ModelCard
 from vsr.models.nets import LumaNet
 from vsr.models.quantization import QuantizedConv2d, calibrate, quantized
+from vsr.pipeline.checked_network import CheckedNetwork
 from vsr.pipeline.upscaler import Upscaler
 
 onnx = pytest.importorskip("onnx")
@@ -237,14 +238,16 @@ def test_when_openvino_fails_auto_goes_on_in_another_precision(monkeypatch: pyte
 
 def _upscaler(maker: EngineMaker, notes: list[str]) -> Upscaler:
     return Upscaler(
-        CARD, maker.make, "int8", None, notes.append, make_reference=maker.make_reference, is_fixed=maker.is_fixed
+        CheckedNetwork(
+            CARD, maker.make, "int8", None, notes.append, make_reference=maker.make_reference, is_fixed=maker.is_fixed
+        )
     )
 
 
 def test_int8_is_measured_against_its_own_integers() -> None:
     notes: list[str] = []
     upscaler = _upscaler(_maker(Place(CPU, "openvino"), notes, load_quantized=_coarse), notes)
-    out = upscaler.network(_picture())
+    out = upscaler.network(_picture())[0]
     assert upscaler.precision == "int8" and notes == []
     assert (out - _coarse()(_picture())).abs().max() < 2 * STEP
 
@@ -268,6 +271,6 @@ def test_an_engine_that_miscalculates_the_integers_is_left(monkeypatch: pytest.M
     monkeypatch.setattr(openvino_engine, "make_openvino_engine", make)
     notes: list[str] = []
     upscaler = _upscaler(_maker(Place(CPU, "openvino"), notes), notes)
-    out = upscaler.network(_picture())
+    out = upscaler.network(_picture())[0]
     assert upscaler.precision == safer_precisions("int8")[0] and len(notes) == 1 and notes[0].startswith("int8 differs")
     assert (out - _plain()(_picture())).abs().max() < 2 * STEP  # measured against the plain network, which it is now

@@ -22,6 +22,7 @@ from vsr.backends.torch_engine import TorchEngine
 from vsr.errors import EngineError, MissingExtraError, OptionError
 from vsr.models.cards import ModelCard
 from vsr.models.nets import LumaNet
+from vsr.pipeline.checked_network import CheckedNetwork
 from vsr.pipeline.upscaler import Upscaler
 
 CPU = torch.device("cpu")
@@ -262,7 +263,9 @@ def _upscaler(place: Place, precision: Precision, notes: list[str]) -> Upscaler:
     maker = _maker(place, notes)
     card = ModelCard("fake", "luma", {}, 2, "y", halo=2)
     return Upscaler(
-        card, maker.make, precision, note=notes.append, make_reference=maker.make_reference, is_fixed=maker.is_fixed
+        CheckedNetwork(
+            card, maker.make, precision, note=notes.append, make_reference=maker.make_reference, is_fixed=maker.is_fixed
+        )
     )
 
 
@@ -273,7 +276,7 @@ def test_wrong_numbers_at_every_precision_go_to_pytorch(
 ) -> None:
     openvino(wrong)
     upscaler = _upscaler(AUTO, precision, notes)
-    torch.testing.assert_close(upscaler.network(X), _net()(X))
+    torch.testing.assert_close(upscaler.network(X)[0], _net()(X))
     assert isinstance(upscaler.engine, TorchEngine)
     assert "PyTorch" in notes[-1] and len(notes) == (1 if precision == "fp32" else 2)
 
@@ -283,14 +286,14 @@ def test_wrong_numbers_of_a_backend_that_was_asked_for_are_an_error(
 ) -> None:
     openvino(lambda x: _doubled(x) * math.nan)
     with pytest.raises(EngineError, match="'fake'"):
-        _upscaler(OPENVINO, "bf16", notes).network(X)
+        _upscaler(OPENVINO, "bf16", notes).network(X)[0]
 
 
 def test_right_numbers_are_left_alone(openvino: Callable[[Any], None], notes: list[str]) -> None:
     net = _net()
     openvino(lambda x: net(x) + 0.5 / 255)
     upscaler = _upscaler(AUTO, "fp32", notes)
-    torch.testing.assert_close(upscaler.network(X), net(X) + 0.5 / 255)
+    torch.testing.assert_close(upscaler.network(X)[0], net(X) + 0.5 / 255)
     assert notes == []
 
 

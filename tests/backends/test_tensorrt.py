@@ -37,6 +37,7 @@ from vsr.jobs.options import JobOptions
 from vsr.jobs.run import enhance_file
 from vsr.models.cards import ModelCard
 from vsr.models.nets import LumaNet, SRResNet
+from vsr.pipeline.checked_network import CheckedNetwork
 from vsr.pipeline.tiles import TiledNetwork
 from vsr.pipeline.upscaler import Upscaler
 
@@ -475,7 +476,7 @@ def test_the_tiler_gets_by_with_little_memory(bench: Bench) -> None:
     card = ModelCard("tiny", "luma", {}, 2, "y", 3)
     notes: list[str] = []
     x = frames(4, height=48, width=50)
-    out = TiledNetwork(bench.engine(), card, note=notes.append)(x)
+    out = TiledNetwork(bench.engine(), card, note=notes.append)(x)[0]
     assert torch.allclose(out, luma_net()(x), atol=1e-5)
     assert "out of memory: going on with batches of 1" in notes
 
@@ -568,9 +569,11 @@ def _luma(path: Path) -> list[np.ndarray]:
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_job_gives_the_video_that_pytorch_gives(bench: Bench, tmp_path: Path, precision: str) -> None:
     net = luma_net()
-    on_torch = Upscaler(CARD, lambda precision: TorchEngine(net, CPU, precision), "fp32")
+    on_torch = Upscaler(CheckedNetwork(CARD, lambda precision: TorchEngine(net, CPU, precision), "fp32"))
     enhance_file(SAMPLE, tmp_path / "torch.mp4", FIVE_FRAMES, upscaler=on_torch)
-    upscaler = Upscaler(CARD, lambda precision: bench.engine(net, precision), precision, note=bench.notes.append)  # type: ignore[arg-type]
+    upscaler = Upscaler(
+        CheckedNetwork(CARD, lambda precision: bench.engine(net, precision), precision, note=bench.notes.append)
+    )  # type: ignore[arg-type]
     report = enhance_file(SAMPLE, tmp_path / "tensorrt.mp4", FIVE_FRAMES, upscaler=upscaler, note=bench.notes.append)
     assert report.num_frames == 5 and report.engine.startswith(f"TensorRT {bench.version}")
     pairs = list(zip(_luma(tmp_path / "tensorrt.mp4"), _luma(tmp_path / "torch.mp4"), strict=True))
@@ -588,7 +591,14 @@ def test_a_job_builds_one_engine_for_its_check_its_batches_and_its_tiles(
     net = luma_net()
     reference = functools.partial(TorchEngine, net, CPU, "fp32")
     upscaler = Upscaler(
-        CARD, lambda precision: bench.engine(net, precision), "fp32", tile, bench.notes.append, make_reference=reference
+        CheckedNetwork(
+            CARD,
+            lambda precision: bench.engine(net, precision),
+            "fp32",
+            tile,
+            bench.notes.append,
+            make_reference=reference,
+        )
     )
     report = enhance_file(SAMPLE, tmp_path / "out.mp4", FIVE_FRAMES, upscaler=upscaler)
     assert report.num_frames == 5 and report.engine.startswith("TensorRT")
@@ -598,7 +608,7 @@ def test_a_job_builds_one_engine_for_its_check_its_batches_and_its_tiles(
 @pytest.mark.parametrize("damaged", [".engine", ".engine.json", ".cache", ".cache.json"])
 def test_a_job_goes_on_when_a_file_of_the_last_one_is_damaged(bench: Bench, tmp_path: Path, damaged: str) -> None:
     def job(name: str) -> int:
-        upscaler = Upscaler(CARD, lambda precision: bench.engine(precision=precision), "fp32")
+        upscaler = Upscaler(CheckedNetwork(CARD, lambda precision: bench.engine(precision=precision), "fp32"))
         return enhance_file(SAMPLE, tmp_path / name, FIVE_FRAMES, upscaler=upscaler).num_frames
 
     assert job("first.mp4") == 5 and bench.num_builds() == 1
@@ -647,7 +657,7 @@ def test_a_job_falls_back_to_pytorch_and_says_why_once(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     _break(bench, fault)
-    upscaler = Upscaler(CARD, _maker(bench, monkeypatch, "auto").make, "fp32")
+    upscaler = Upscaler(CheckedNetwork(CARD, _maker(bench, monkeypatch, "auto").make, "fp32"))
     report = enhance_file(SAMPLE, tmp_path / "out.mp4", FIVE_FRAMES, upscaler=upscaler)
     assert report.num_frames == 5 and report.engine.startswith("PyTorch")
     (note,) = [note for note in bench.notes if "PyTorch" in note]
@@ -660,6 +670,6 @@ def test_a_job_that_asks_for_tensorrt_fails_with_the_reason_and_leaves_no_file(
 ) -> None:
     _break(bench, fault)
     with pytest.raises(EngineError, match=FAULTS[fault]):
-        upscaler = Upscaler(CARD, _maker(bench, monkeypatch, "tensorrt").make, "fp32")
+        upscaler = Upscaler(CheckedNetwork(CARD, _maker(bench, monkeypatch, "tensorrt").make, "fp32"))
         enhance_file(SAMPLE, tmp_path / "out.mp4", FIVE_FRAMES, upscaler=upscaler)
     assert not list(tmp_path.glob("*.mp4*"))

@@ -20,6 +20,7 @@ from torch import Tensor
 from vsr.jobs.options import JobOptions
 from vsr.jobs.run import enhance_file
 from vsr.models.cards import ModelCard
+from vsr.pipeline.checked_network import CheckedNetwork
 from vsr.pipeline.upscaler import Upscaler
 
 PATCH = 32  # pixels; chroma of 4:2:0 goes up and down by kernels that reach 5 of its 16 samples inwards
@@ -50,7 +51,7 @@ class Repeat:
 
 def _upscaler(color: Any, scale: int = 1) -> Upscaler:
     card = ModelCard("repeat", "luma", {}, scale, color, halo=0)
-    return Upscaler(card, lambda precision: Repeat(scale), "fp32")
+    return Upscaler(CheckedNetwork(card, lambda precision: Repeat(scale), "fp32"))
 
 
 def _chart_colors() -> np.ndarray:

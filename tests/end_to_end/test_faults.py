@@ -31,6 +31,7 @@ from vsr.jobs.run import enhance_file
 from vsr.media.read.reader import Chunk, VideoReader
 from vsr.media.write.container_writer import VideoWriter
 from vsr.models.cards import ModelCard
+from vsr.pipeline.checked_network import CheckedNetwork
 from vsr.pipeline.upscaler import Upscaler
 
 HANG_SECONDS = 60
@@ -53,7 +54,9 @@ class Identity:
 
 def _upscaler(engine: Engine | None = None, note: Callable[[str], None] = lambda line: None) -> Upscaler:
     engine = engine or Identity()
-    return Upscaler(ModelCard("identity", "luma", {}, 1, "y", 0), lambda precision: engine, "fp32", note=note)
+    return Upscaler(
+        CheckedNetwork(ModelCard("identity", "luma", {}, 1, "y", 0), lambda precision: engine, "fp32", note=note)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +261,7 @@ def _dilating(
     names: list[Precision] = ["fp16", "bf16", "fp32"]
     by_name = dict(zip(names[-len(engines) :], engines, strict=True))
     card = ModelCard("dilation", "luma", {}, 2, "y", halo=2)
-    return Upscaler(card, by_name.__getitem__, next(iter(by_name)), tile, notes.append, transfers=transfers)
+    return Upscaler(CheckedNetwork(card, by_name.__getitem__, next(iter(by_name)), tile, notes.append), transfers)
 
 
 @pytest.fixture(scope="module")

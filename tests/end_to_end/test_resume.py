@@ -29,6 +29,7 @@ from vsr.jobs.report import JobReport
 from vsr.jobs.run import enhance_file
 from vsr.media.write.segments import decode_times
 from vsr.models.cards import ModelCard
+from vsr.pipeline.checked_network import CheckedNetwork
 from vsr.pipeline.upscaler import Upscaler
 
 FRAMES_PER_SEGMENT = 8
@@ -67,7 +68,7 @@ def _run(
 ) -> JobReport:
     chosen = JobOptions.of(**{"batch": 2, "preset": "veryfast", "reuse": False, "resume": True, **options})
     network = engine or Identity()
-    upscaler = Upscaler(ModelCard("identity", "luma", {}, 1, "y", 0), lambda precision: network, "fp32")
+    upscaler = Upscaler(CheckedNetwork(ModelCard("identity", "luma", {}, 1, "y", 0), lambda precision: network, "fp32"))
     note = (lambda line: None) if notes is None else notes.append
     return enhance_file(source, output, chosen, upscaler=upscaler, note=note)
 

@@ -22,8 +22,9 @@ from vsr.jobs.options import JobOptions
 from vsr.jobs.run import enhance_file
 from vsr.models.cards import ModelCard
 from vsr.models.nets import LumaNet
+from vsr.pipeline.checked_network import CheckedNetwork
 from vsr.pipeline.color_path import Target
-from vsr.pipeline.loading import load_model, upscaler_of_net
+from vsr.pipeline.loading import ModelOptions, load_model, upscaler_of_net
 from vsr.pipeline.reuse import FrameReuse, can_reuse
 from vsr.pipeline.upscaler import Upscaler
 
@@ -60,7 +61,7 @@ def _card(color: str = "y", **changes: Any) -> ModelCard:
 
 
 def _upscaler(engine: CountingEngine, card: ModelCard | None = None) -> Upscaler:
-    return Upscaler(card or _card(), lambda precision: engine, "fp32")
+    return Upscaler(CheckedNetwork(card or _card(), lambda precision: engine, "fp32"))
 
 
 def _color(name: str) -> Color:
@@ -122,7 +123,7 @@ def _reused(
     target = target or _target(name, height, width)
     plain, reuse = make(), FrameReuse(make(), note, interior)
     for part in _batches(name, frames, batch):
-        _assert_alike(reuse.begin(part, target)(), plain.upscale(part, target))
+        _assert_alike(reuse.submit(part, target)(), plain.upscale(part, target))
     return reuse.reused_share
 
 
@@ -211,7 +212,9 @@ def test_after_a_fall_back_nothing_of_the_worse_precision_is_reused() -> None:
             "bf16": lambda x: torch.where(x.amin() == 0, math.nan, _blurred(x) + 1 / 255),
             "fp32": _blurred,
         }
-        return Upscaler(_card(), lambda precision: CountingEngine(functions[precision], precision), "bf16")
+        return Upscaler(
+            CheckedNetwork(_card(), lambda precision: CountingEngine(functions[precision], precision), "bf16")
+        )
 
     still, dark = _noise("gray", 16, 24), _noise("gray", 16, 24, 2)
     still[0].clamp_(min=10)
@@ -350,7 +353,8 @@ def test_a_cursor_over_a_slide_on_real_engines(backend: str, precision: str, bat
     notes: list[str] = []
 
     def make() -> Upscaler:
-        return upscaler_of_net(_card(halo=net.halo), net, device="cpu", backend=backend, precision=precision)
+        options = ModelOptions(device="cpu", backend=backend, precision=precision)
+        return upscaler_of_net(_card(halo=net.halo), net, options)
 
     frames = [_slide(index) for index in range(15)]
     share = _reused(make, "yuv420p", frames, batch=batch, note=notes.append)
@@ -370,7 +374,7 @@ def test_small_pictures_on_real_engines(backend: str) -> None:
     card = _card(halo=net.halo)
     for batch in (1, 4):
         _reused(
-            lambda: upscaler_of_net(card, net, device="cpu", backend=backend),
+            lambda: upscaler_of_net(card, net, ModelOptions(device="cpu", backend=backend)),
             "yuv420p",
             frames,
             batch=batch,

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from vsr.pipeline.threads import DEPTH, Drain, Prefetch
+from vsr.pipeline.threads import DEPTH, Consumer, Producer
 
 
 class Broken(Exception):
@@ -45,26 +45,26 @@ class Counting:
             self.closed_in = threading.current_thread().name
 
 
-# -- Prefetch --------------------------------------------------------------------------------------------
+# -- Producer --------------------------------------------------------------------------------------------
 
 
 def test_items_come_in_order_and_all_of_them() -> None:
-    prefetch = Prefetch(range(500), "test")
-    assert list(prefetch) == list(range(500))
-    prefetch.close()
+    producer = Producer(range(500), "test")
+    assert list(producer) == list(range(500))
+    producer.close()
 
 
 def test_nothing_comes_out_of_nothing() -> None:
-    prefetch: Prefetch[int] = Prefetch([], "test")
-    assert list(prefetch) == []
-    prefetch.close()
+    producer: Producer[int] = Producer([], "test")
+    assert list(producer) == []
+    producer.close()
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_the_producer_works_ahead_but_never_far(depth: int) -> None:
     source = Counting()
-    with closing(Prefetch(source, "test", depth)) as prefetch:
-        for num_taken, _ in zip(range(1, 6), prefetch, strict=False):
+    with closing(Producer(source, "test", depth)) as producer:
+        for num_taken, _ in zip(range(1, 6), producer, strict=False):
             furthest = num_taken + depth + 1  # the queue, and one in hand
             _wait_until(lambda furthest=furthest: source.num_made >= furthest)  # type: ignore[misc]
             time.sleep(0.01)
@@ -73,7 +73,7 @@ def test_the_producer_works_ahead_but_never_far(depth: int) -> None:
 
 def test_the_usual_depth_bounds_the_items_in_flight() -> None:
     source = Counting()
-    with closing(Prefetch(source, "test")):
+    with closing(Producer(source, "test")):
         _wait_until(lambda: source.num_made > DEPTH)
         time.sleep(0.01)
         assert source.num_made == DEPTH + 1
@@ -81,21 +81,21 @@ def test_the_usual_depth_bounds_the_items_in_flight() -> None:
 
 @pytest.mark.parametrize("error", [Broken("disk"), KeyboardInterrupt(), MemoryError()])
 def test_an_error_of_the_producer_comes_as_itself_after_the_items_before_it(error: BaseException) -> None:
-    prefetch, taken = Prefetch(Counting(3, error), "test"), []
+    producer, taken = Producer(Counting(3, error), "test"), []
     with pytest.raises(type(error)) as caught:
-        for item in prefetch:
+        for item in producer:
             taken.append(item)
     assert caught.value is error
     assert taken == [0, 1, 2]
-    prefetch.close()
+    producer.close()
 
 
 def test_closing_stops_the_producer_and_closes_it_in_its_own_thread() -> None:
     source = Counting()
     generator = iter(source)  # kept, so that it is not the garbage collector who closes it
-    prefetch = Prefetch(generator, "the-reader")
-    assert next(iter(prefetch)) == 0
-    prefetch.close()
+    producer = Producer(generator, "the-reader")
+    assert next(iter(producer)) == 0
+    producer.close()
     num_made = source.num_made
     assert source.closed_in == "the-reader"
     time.sleep(0.01)
@@ -104,9 +104,9 @@ def test_closing_stops_the_producer_and_closes_it_in_its_own_thread() -> None:
 
 def test_closing_before_the_first_item_and_twice_is_fine() -> None:
     source = Counting()
-    prefetch = Prefetch(source, "test")
-    prefetch.close()
-    prefetch.close()
+    producer = Producer(source, "test")
+    producer.close()
+    producer.close()
     assert source.num_made == 0 or source.closed_in == "test"
 
 
@@ -119,15 +119,15 @@ def test_a_source_that_cannot_be_started_does_not_hang_the_reader() -> None:
 
     def read() -> None:
         try:
-            list(prefetch)
+            list(producer)
         except Broken as error:
             caught.append(error)
 
-    prefetch: Prefetch[int] = Prefetch(Unwilling(), "test")
+    producer: Producer[int] = Producer(Unwilling(), "test")
     reader = threading.Thread(target=read)
     reader.start()
     reader.join(1)
-    prefetch.close()  # frees the reader where it hangs
+    producer.close()  # frees the reader where it hangs
     reader.join()
     assert len(caught) == 1
 
@@ -138,28 +138,28 @@ def test_busy_seconds_are_those_of_the_producer_alone() -> None:
             time.sleep(0.02)
             yield item
 
-    prefetch = Prefetch(slow(), "test")
-    for _ in prefetch:
+    producer = Producer(slow(), "test")
+    for _ in producer:
         time.sleep(0.15)
-    prefetch.close()
-    assert 0.06 <= prefetch.busy_seconds < 0.4
+    producer.close()
+    assert 0.06 <= producer.busy_seconds < 0.4
 
 
-# -- Drain -----------------------------------------------------------------------------------------------
+# -- Consumer -----------------------------------------------------------------------------------------------
 
 
-def test_everything_put_is_consumed_in_order_in_the_drain_s_own_thread() -> None:
+def test_everything_put_is_consumed_in_order_in_the_consumer_s_own_thread() -> None:
     consumed: list[tuple[int, str]] = []
 
     def consume(item: int) -> None:
         consumed.append((item, threading.current_thread().name))
 
-    drain: Drain[int] = Drain(consume, "the-writer")
+    consumer: Consumer[int] = Consumer(consume, "the-writer")
     for item in range(300):
-        drain.put(item)
-    drain.finish()
+        consumer.put(item)
+    consumer.finish()
     assert consumed == [(item, "the-writer") for item in range(300)]
-    drain.close()
+    consumer.close()
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
@@ -169,11 +169,11 @@ def test_a_slow_consumer_holds_the_producer_back(depth: int) -> None:
     def consume(item: int) -> None:
         gate.acquire()
 
-    drain: Drain[int] = Drain(consume, "test", depth)
+    consumer: Consumer[int] = Consumer(consume, "test", depth)
 
     def produce() -> None:
         for item in range(20):
-            drain.put(item)
+            consumer.put(item)
             num_put[0] += 1
 
     producer = threading.Thread(target=produce)
@@ -183,7 +183,7 @@ def test_a_slow_consumer_holds_the_producer_back(depth: int) -> None:
     num_put_at_first = num_put[0]
     gate.release(20)
     producer.join()
-    drain.finish()
+    consumer.finish()
     assert num_put_at_first == depth + 1  # the queue, and one in hand
 
 
@@ -195,13 +195,13 @@ def test_an_error_of_the_consumer_surfaces_as_itself_in_put() -> None:
             raise error
         consumed.append(item)
 
-    drain: Drain[int] = Drain(consume, "test")
+    consumer: Consumer[int] = Consumer(consume, "test")
     with pytest.raises(Broken) as caught:
         for item in range(100):
-            drain.put(item)
+            consumer.put(item)
     assert caught.value is error
     assert consumed == [0, 1, 2]
-    drain.close()
+    consumer.close()
 
 
 @pytest.mark.parametrize("error", [Broken("disk full"), KeyboardInterrupt()])
@@ -209,12 +209,12 @@ def test_an_error_on_the_last_item_surfaces_as_itself_in_finish(error: BaseExcep
     def consume(item: int) -> None:
         raise error
 
-    drain: Drain[int] = Drain(consume, "test")
-    drain.put(0)
+    consumer: Consumer[int] = Consumer(consume, "test")
+    consumer.put(0)
     with pytest.raises(type(error)) as caught:
-        drain.finish()
+        consumer.finish()
     assert caught.value is error
-    drain.close()
+    consumer.close()
 
 
 def test_an_error_frees_a_put_that_was_waiting() -> None:
@@ -224,12 +224,12 @@ def test_an_error_frees_a_put_that_was_waiting() -> None:
         gate.wait()
         raise Broken
 
-    drain: Drain[int] = Drain(consume, "test", depth=1)
+    consumer: Consumer[int] = Consumer(consume, "test", depth=1)
     timer = threading.Timer(0.05, gate.set)
     timer.start()
     with pytest.raises(Broken):
         for item in range(5):
-            drain.put(item)
+            consumer.put(item)
     timer.join()
 
 
@@ -241,11 +241,11 @@ def test_closing_discards_what_waits_and_ends_the_thread() -> None:
         gate.wait()
         consumed.append(item)
 
-    drain: Drain[int] = Drain(consume, "test")
+    consumer: Consumer[int] = Consumer(consume, "test")
     for item in range(3):
-        drain.put(item)
+        consumer.put(item)
     started.wait()
-    closer = threading.Thread(target=drain.close)
+    closer = threading.Thread(target=consumer.close)
     closer.start()
     time.sleep(0.02)
     gate.set()
@@ -254,13 +254,13 @@ def test_closing_discards_what_waits_and_ends_the_thread() -> None:
 
 
 def test_put_after_the_end_is_an_error() -> None:
-    drain: Drain[int] = Drain(lambda item: None, "test")
-    drain.finish()
+    consumer: Consumer[int] = Consumer(lambda item: None, "test")
+    consumer.finish()
     with pytest.raises(RuntimeError):
-        drain.put(1)
+        consumer.put(1)
 
 
-@pytest.mark.parametrize("make", [lambda: Prefetch(Counting(), "test"), lambda: Drain(print, "test")])
+@pytest.mark.parametrize("make", [lambda: Producer(Counting(), "test"), lambda: Consumer(print, "test")])
 def test_ctrl_c_while_a_thread_starts_leaves_none_behind(
     make: Callable[[], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,8 +19,9 @@ from vsr.errors import EngineError, InputError
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
 from vsr.models.cards import ModelCard
 from vsr.models.nets import LumaNet
+from vsr.pipeline.checked_network import CheckedNetwork
 from vsr.pipeline.color_path import Target
-from vsr.pipeline.loading import upscaler_of_net
+from vsr.pipeline.loading import ModelOptions, upscaler_of_net
 from vsr.pipeline.upscaler import Upscaler
 
 Function = Callable[[Tensor], Tensor]
@@ -59,7 +60,7 @@ def _upscaler(
     def make_engine(wanted: Precision) -> FunctionEngine:
         return FunctionEngine(functions[wanted] if isinstance(functions, dict) else functions, wanted)
 
-    return Upscaler(card or _card(), make_engine, precision, note=note, transfers=transfers)
+    return Upscaler(CheckedNetwork(card or _card(), make_engine, precision, note=note), transfers)
 
 
 def _color(name: str, matrix: Matrix = Matrix.BT709, range_: Range = Range.LIMITED) -> Color:
@@ -135,7 +136,7 @@ MIDDLE = torch.full((1, 1, 20, 20), 0.5)
 def test_a_precision_as_good_as_fp32_is_kept_without_a_note() -> None:
     notes: list[str] = []
     upscaler = _upscaler({"bf16": _off_by(1), "fp32": _same}, "bf16", note=notes.append)
-    torch.testing.assert_close(upscaler.network(MIDDLE), MIDDLE + 1 / 255)
+    torch.testing.assert_close(upscaler.network(MIDDLE)[0], MIDDLE + 1 / 255)
     assert (upscaler.precision, notes) == ("bf16", [])
 
 
@@ -147,7 +148,7 @@ def test_a_precision_as_good_as_fp32_is_kept_without_a_note() -> None:
 def test_a_precision_that_is_wrong_falls_back_to_fp32_with_a_note(bad: Function) -> None:
     notes: list[str] = []
     upscaler = _upscaler({"bf16": bad, "fp32": _same}, "bf16", note=notes.append)
-    assert torch.equal(upscaler.network(MIDDLE), MIDDLE)
+    assert torch.equal(upscaler.network(MIDDLE)[0], MIDDLE)
     assert upscaler.precision == "fp32"
     assert upscaler.engine.dtype is torch.float32
     assert len(notes) == 1 and "bf16" in notes[0] and "fp32" in notes[0]
@@ -156,16 +157,16 @@ def test_a_precision_that_is_wrong_falls_back_to_fp32_with_a_note(bad: Function)
 def test_fp16_falls_back_to_bf16_first() -> None:
     notes: list[str] = []
     upscaler = _upscaler({"fp16": _nan, "bf16": _off_by(1), "fp32": _same}, "fp16", note=notes.append)
-    upscaler.network(MIDDLE)
+    upscaler.network(MIDDLE)[0]
     assert (upscaler.precision, len(notes)) == ("bf16", 1)
     upscaler = _upscaler({"fp16": _nan, "bf16": _off_by(9), "fp32": _same}, "fp16", note=notes.append)
-    upscaler.network(MIDDLE)
+    upscaler.network(MIDDLE)[0]
     assert (upscaler.precision, len(notes)) == ("fp32", 3)
 
 
 def test_differences_outside_the_range_of_a_picture_do_not_count() -> None:
     upscaler = _upscaler({"bf16": _off_by(30), "fp32": _same}, "bf16")
-    upscaler.network(torch.full((1, 1, 20, 20), 1.1))  # clamped to white by both
+    upscaler.network(torch.full((1, 1, 20, 20), 1.1))[0]  # clamped to white by both
     assert upscaler.precision == "bf16"
 
 
@@ -175,10 +176,10 @@ def test_nan_in_a_later_batch_falls_back_and_that_batch_is_done_again() -> None:
 
     notes: list[str] = []
     upscaler = _upscaler({"bf16": nan_for_dark, "fp32": _same}, "bf16", note=notes.append)
-    assert torch.equal(upscaler.network(MIDDLE), MIDDLE)
+    assert torch.equal(upscaler.network(MIDDLE)[0], MIDDLE)
     dark = torch.full((2, 1, 20, 20), 0.01)
     dark[0] = 0.9
-    assert torch.equal(upscaler.network(dark), dark)
+    assert torch.equal(upscaler.network(dark)[0], dark)
     assert upscaler.precision == "fp32"
     assert len(notes) == 1 and "NaN" in notes[0]
 
@@ -190,21 +191,21 @@ def test_one_nan_pixel_is_enough() -> None:
         return out
 
     with pytest.raises(EngineError):
-        _upscaler(one_pixel).network(torch.rand(4, 1, 200, 200))
+        _upscaler(one_pixel).network(torch.rand(4, 1, 200, 200))[0]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_nan_at_every_precision_is_an_engine_error_that_names_the_model(precision: Precision) -> None:
     with pytest.raises(EngineError, match="'fake'") as caught:
-        _upscaler(_nan, precision).network(MIDDLE)
+        _upscaler(_nan, precision).network(MIDDLE)[0]
     assert "\n" not in str(caught.value)
 
 
 def test_a_bf16_network_of_ours_passes_the_gate() -> None:
     torch.manual_seed(1)
     net = LumaNet(8, 1, 2)
-    upscaler = upscaler_of_net(_card(scale=2), net, device="cpu", precision="bf16")
-    upscaler.network(torch.rand(1, 1, 20, 20))
+    upscaler = upscaler_of_net(_card(scale=2), net, ModelOptions(device="cpu", precision="bf16"))
+    upscaler.network(torch.rand(1, 1, 20, 20))[0]
     assert upscaler.precision == "bf16"
 
 
@@ -223,10 +224,10 @@ def test_the_gate_runs_the_engine_on_whole_frames_once_and_does_not_see_the_crop
     card = replace(_card(), halo=20, multiple_of=multiple)
     engine = FunctionEngine(_near_sums, "bf16")
     made: dict[Precision, FunctionEngine] = {"bf16": engine, "fp32": reference}
-    upscaler = Upscaler(card, made.__getitem__, "bf16", note=notes.append)
+    upscaler = Upscaler(CheckedNetwork(card, made.__getitem__, "bf16", note=notes.append))
     x = torch.rand(2, 1, *size)
     for _ in range(2):
-        upscaler.network(x)
+        upscaler.network(x)[0]
     padded = tuple(-(-side // multiple) * multiple for side in size)
     assert (engine.shapes, notes) == ([(2, 1, *padded)] * 2, [])
     assert len(reference.shapes) == 1 and max(reference.shapes[0][-2:]) <= 132
@@ -241,7 +242,7 @@ def test_the_gate_sees_every_pixel_around_the_middle(row: int, column: int) -> N
 
     upscaler = _upscaler({"bf16": off_in_one_place, "fp32": _near_sums}, "bf16", replace(_card(), halo=20))
     x = torch.rand(2, 1, 300, 210) / 4
-    assert torch.equal(upscaler.network(x), _near_sums(x))
+    assert torch.equal(upscaler.network(x)[0], _near_sums(x))
     assert upscaler.precision == "fp32"
 
 
@@ -252,7 +253,7 @@ def test_a_network_that_sees_further_than_its_halo_says_is_not_accused() -> None
     notes: list[str] = []
     upscaler = _upscaler(by_the_mean, "bf16", replace(_card(), halo=5), notes.append)
     x = torch.linspace(0, 1, 400).expand(1, 1, 400, 400) ** 2
-    assert torch.equal(upscaler.network(x), by_the_mean(x))
+    assert torch.equal(upscaler.network(x)[0], by_the_mean(x))
     assert (upscaler.precision, notes) == ("bf16", [])
 
 
@@ -291,7 +292,7 @@ def test_batches_in_flight_that_hold_nan_are_done_again_and_no_other() -> None:
     functions: dict[Precision, Function] = {"fp16": _nan_above(100), "bf16": _same, "fp32": _same}
     upscaler = _upscaler(functions, "fp16", note=notes.append, transfers=LateTransfers())
     batches, target = _levels(50, 120, 130, 60), _target("yuv420p", 16, 24)
-    begun = [upscaler.begin(batch, target) for batch in batches]
+    begun = [upscaler.submit(batch, target) for batch in batches]
     first_engine = upscaler.engine
     assert notes == []
     for batch, finish in zip(batches, begun, strict=True):
@@ -306,7 +307,7 @@ def test_nan_goes_down_precision_by_precision_while_batches_are_in_flight() -> N
     functions: dict[Precision, Function] = {"fp16": _nan_above(100), "bf16": _nan_above(125), "fp32": _same}
     upscaler = _upscaler(functions, "fp16", note=notes.append, transfers=LateTransfers())
     batches, target = _levels(50, 120, 130), _target("yuv420p", 16, 24)
-    begun = [upscaler.begin(batch, target) for batch in batches]
+    begun = [upscaler.submit(batch, target) for batch in batches]
     for batch, finish in zip(batches, begun, strict=True):
         _assert_same_planes(finish(), batch)
     assert [line.split(":")[1] for line in notes] == [" going on in bf16", " going on in fp32"]
@@ -337,7 +338,7 @@ def test_other_errors_around_the_network_pass_through() -> None:
 
     upscaler = _upscaler(transfers=Broken(torch.device("cpu")))
     with pytest.raises(RuntimeError, match="launch failure"):
-        upscaler.begin(_noise("yuv420p"), _target("yuv420p", 17, 33))
+        upscaler.submit(_noise("yuv420p"), _target("yuv420p", 17, 33))
 
 
 # -- nothing is changed by a network that changes nothing ------------------------------------------------
@@ -579,5 +580,5 @@ def test_views_and_read_only_pictures_are_taken() -> None:
     ids=["float", "int16", "2-channels", "1-channel", "batch", "row", "empty"],
 )
 def test_what_is_not_a_picture_is_refused(image: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="a picture must be"):
+    with pytest.raises(ValueError, match="an image must be"):
         _upscaler(card=_card("rgb")).upscale_image(image)

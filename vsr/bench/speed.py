@@ -42,6 +42,7 @@ from vsr.jobs.options import JobOptions
 from vsr.jobs.plan import choose_batch
 from vsr.jobs.run import enhance_file
 from vsr.models.weights import load_int8_net
+from vsr.pipeline.checked_network import CheckedNetwork
 from vsr.pipeline.loading import load_card_and_net
 from vsr.pipeline.upscaler import Upscaler
 from vsr.version import __version__
@@ -259,13 +260,14 @@ class _Bench:
         self._run()
         seconds = time.perf_counter() - begun
         made = self._engine
-        self._upscaler = Upscaler(
+        network = CheckedNetwork(
             card,
             lambda wanted: made if wanted == precision else maker.make(wanted),
             precision,
             make_reference=maker.make_reference,
             is_fixed=maker.is_fixed,
         )
+        self._upscaler = Upscaler(network)
         pixels = case.width * case.height
         flops = _flops_per_pixel(net, channels) if isinstance(net, nn.Module) else None
         total = None if flops is None else round(flops * pixels)

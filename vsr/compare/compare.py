@@ -29,7 +29,7 @@ from vsr.media.write.container_writer import OutputSpec, VideoWriter
 from vsr.media.write.encoder import VideoSettings
 from vsr.media.write.options import EncodingOptions
 from vsr.media.write.stream_plan import StreamPlan, plan_streams
-from vsr.pipeline.threads import Prefetch
+from vsr.pipeline.threads import Producer
 from vsr.quality.frames import is_same_moment
 
 __all__ = ["write_comparison"]
@@ -211,15 +211,15 @@ def _encode(
     counts = [reader.info.num_frames_from_header for reader in readers]
     expected = max((count for count in counts if count), default=None)
     pts: list[int] = []
-    prefetch = Prefetch(chunks, "vsr-compose")
+    producer = Producer(chunks, "vsr-compose")
     try:
-        for chunk in prefetch:
+        for chunk in producer:
             writer.write(chunk)
             pts += chunk.batch.pts if chunk.batch else ()
             on_progress(Progress(len(pts), expected, time.perf_counter() - begun))
         writer.finish()
     finally:
-        prefetch.close()
+        producer.close()
     return pts
 
 

@@ -11,7 +11,7 @@ from vsr.errors import EngineError, ModelError, OptionError
 from vsr.media.images import find_images, read_rgb
 from vsr.models.cards import ModelCard
 from vsr.models.quantization import calibrate, quantized, without_quantization
-from vsr.pipeline.loading import upscaler_of_net
+from vsr.pipeline.loading import ModelOptions, upscaler_of_net
 from vsr.quality.data_folder import evaluation_sets
 from vsr.quality.metrics import luma_bt601
 from vsr.quality.protocols import StillsBenchmark
@@ -60,10 +60,8 @@ def measure_drop(card: ModelCard, plain: nn.Module, integers: nn.Module, validat
     if not stills.sets:
         raise OptionError(f"{folder}: no {GATE_SET}, by which int8 is judged; `validation` names its folder")
     stills.bicubic_gate()
-    scores = [
-        stills.score(upscaler_of_net(card, net, device="cpu", precision="fp32", backend="pytorch"))[GATE_SET]
-        for net in (plain, integers)
-    ]
+    options = ModelOptions(device="cpu", precision="fp32", backend="pytorch")
+    scores = [stills.score(upscaler_of_net(card, net, options))[GATE_SET] for net in (plain, integers)]
     return scores[0] - scores[1]
 
 

@@ -97,7 +97,7 @@ class ModelCache:
         Raises ModelError where the weights are not those that were chosen.
         """
         if self._upscaler is not None and choice == self._choice and num_pixels <= self._num_pixels:
-            self._upscaler.check_again()
+            self._upscaler.network.check_again()
             return self._upscaler
         self._upscaler = None  # before the next one takes memory
         card, sha256 = self._read(choice.model, choice.fidelity)
@@ -107,9 +107,8 @@ class ModelCache:
         self._upscaler = upscaler_of_net(
             card,
             self._card_and_net[1],
+            ModelOptions(precision=choice.precision, tile=choice.tile),
             place=choice.place,
-            precision=choice.precision,
-            tile=choice.tile,
             num_pixels=num_pixels,
             note=note,
         )

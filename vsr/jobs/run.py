@@ -23,7 +23,7 @@ from vsr.media.pipe import PipeWriter, is_pipe, standard_output
 from vsr.media.read.reader import Chunk
 from vsr.media.write.image_writer import ImageWriter
 from vsr.media.write.y4m_writer import Y4mWriter
-from vsr.pipeline.reuse import FrameReuse, can_reuse
+from vsr.pipeline.processor import make_processor
 from vsr.pipeline.stages import NetworkStage, Sink, failure_named, run_stages
 from vsr.pipeline.upscaler import Upscaler
 from vsr.quality.reference import FrameQuality, ReferenceMeter, picture_quality, read_reference
@@ -146,8 +146,8 @@ class _VideoRun:
         with ExitStack() as stack:
             chunks, sink = stack.enter_context(self._ends())
             meter = stack.enter_context(self._meter())
-            reuse = FrameReuse(upscaler, note) if job.reuse and can_reuse(upscaler.card) else None
-            network = NetworkStage(upscaler, reuse, target_of(self._plan), self._opened.reader.path)
+            processor = make_processor(upscaler, target_of(self._plan), reuse=job.reuse, note=note)
+            network = NetworkStage(processor, self._opened.reader.path)
             num_before = sink.num_frames
 
             def on_frames() -> None:
@@ -170,7 +170,7 @@ class _VideoRun:
             self._plan.settings.height,
             time.perf_counter() - self._started,
             stage_seconds,
-            reused_share=None if reuse is None else reuse.reused_share,
+            reused_share=processor.reused_share,
             num_frames_before=num_before,
         )
         quality: FrameQuality | None = None if meter is None else meter.quality

@@ -49,7 +49,7 @@ class SegmentedSink:
         self._joined: JoinedWriter | None = None
         self._joining: VideoReader | None = None
         if journal.done:
-            self._upscaler.go_on_in(journal.done[-1].precision)
+            self._upscaler.network.use_precision(journal.done[-1].precision)
 
     @property
     def num_frames(self) -> int:

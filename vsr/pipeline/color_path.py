@@ -1,20 +1,160 @@
-"""The way of the colours through the upscaler."""
+"""From native planes to a network's input, and from its output to the planes of the target.
+
+Three paths, by the source's colour and the network's: luma alone through a luma network, with chroma resized beside
+it; RGB through an RGB network; and RGB through a luma network, as BT.601 luma.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vsr.color import conversion as convert
 from vsr.color.pixel_formats import PixelFormat
-from vsr.frames import Color
+from vsr.color.resample import resample
+from vsr.color.rgb import planes_of_rgb
+from vsr.frames import Color, FrameBatch, Matrix, Range
 
-__all__ = ["Target"]
+__all__ = ["NetworkInput", "Target", "batch_to_network", "rgb_to_network"]
+
+NetworkColor = Literal["rgb", "y"]
+Planes = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the output frames are: size in pixels, samples and colour."""
+    """Size in pixels, pixel format and colour of output frames."""
 
     width: int
     height: int
     pixel_format: PixelFormat
     color: Color
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkInput:
+    """A batch on its way through the network.
+
+    x: the network's input, float32 (N, C, H, W), C = 3 or 1, nominally in [0, 1].
+    finish: makes the target's planes of the network's output, (N, C, H·scale, W·scale), which it may overwrite.
+    """
+
+    x: Tensor
+    finish: Callable[[Tensor], Planes]
+
+
+def batch_to_network(planes: Planes, batch: FrameBatch, target: Target, network_color: NetworkColor) -> NetworkInput:
+    """Convert a batch for a network, and prepare the rest of its way.
+
+    Args:
+        planes: those of the batch, on the network's device.
+        network_color: what the network takes and gives, as on its card.
+    """
+    main = _main_to_network(planes, batch, target, network_color)
+    if not target.pixel_format.alpha:
+        return main
+    alpha = planes[-1] if batch.alpha is not None else None
+    return NetworkInput(main.x, lambda out: (*main.finish(out), _alpha(alpha, out, batch, target)))
+
+
+def rgb_to_network(rgb: Tensor, size: tuple[int, int], network_color: NetworkColor) -> NetworkInput:
+    """Prepare RGB floats, (N, 3, H, W); the one plane that comes out is RGB in [0, 1], (N, 3, *size)."""
+    if network_color == "rgb":
+        return NetworkInput(rgb.clamp(0, 1), lambda out: (_resized(out, size).clamp_(0, 1),))
+    # A luma network was trained on BT.601 luma as it is coded: 16 to 235, over 255.
+    luma, chroma = convert.rgb_to_ycbcr(rgb.clamp(0, 1), Matrix.SMPTE170M)
+
+    def finish(out: Tensor) -> Planes:
+        sharp = _resized(out, size).sub_(16 / 255).mul_(255 / 219)
+        return (convert.ycbcr_to_rgb(sharp, resample(chroma, size), Matrix.SMPTE170M).clamp_(0, 1),)
+
+    return NetworkInput(luma.mul_(219 / 255).add_(16 / 255), finish)
+
+
+def _main_to_network(planes: Planes, batch: FrameBatch, target: Target, network_color: NetworkColor) -> NetworkInput:
+    """Choose the path of all planes but alpha."""
+    color, luma = batch.color, planes[0]
+    if color.is_rgb:
+        return _through_rgb(convert.dequantize_luma(luma, color), target, network_color)
+    if batch.chroma is None:
+        if network_color == "y" and target.pixel_format.kind == "gray" and color.range is target.color.range:
+            return _through_luma(luma, None, color, target)
+        return _through_rgb(convert.dequantize_luma(luma, color).expand(-1, 3, -1, -1), target, network_color)
+    if network_color == "y" and _same_ycbcr(color, target.color):
+        return _through_luma(luma, planes[1], color, target)
+    rgb = convert.ycbcr_to_rgb(convert.dequantize_luma(luma, color), _full_chroma(planes, color), color.matrix)
+    return _through_rgb(rgb, target, network_color)
+
+
+def _through_luma(luma: Tensor, chroma: Tensor | None, color: Color, target: Target) -> NetworkInput:
+    """Upscale luma as it is coded; resize chroma by the cubic kernel."""
+
+    def finish(out: Tensor) -> Planes:
+        out = _resized(out, (target.height, target.width))
+        out = convert.quantize(out, _luma_peak(target.color), 0, target.color)
+        if chroma is None or target.pixel_format.kind == "gray":
+            return (out,)
+        return out, _resized_chroma(luma, chroma, color, target)
+
+    return NetworkInput(luma.to(torch.float32).mul_(1 / _luma_peak(color)), finish)
+
+
+def _through_rgb(rgb: Tensor, target: Target, network_color: NetworkColor) -> NetworkInput:
+    """Upscale RGB floats and convert them to the target's planes."""
+    inner = rgb_to_network(rgb, (target.height, target.width), network_color)
+    return NetworkInput(inner.x, lambda out: planes_of_rgb(inner.finish(out)[0], target.pixel_format, target.color))
+
+
+def _resized_chroma(luma: Tensor, chroma: Tensor, color: Color, target: Target) -> Tensor:
+    """Resize Cb and Cr to the target's grid, in code values."""
+    # Of one range and matrix, so the code values themselves can be resampled: bit depth is a factor.
+    moved = convert.resize_chroma(
+        chroma.to(torch.float32),
+        (color, _chroma_shift(luma, chroma)),
+        (target.color, target.pixel_format.chroma_shift),
+        (target.height / luma.shape[-2], target.width / luma.shape[-1]),
+        (target.height, target.width),
+    )
+    return convert.quantize(moved, 2.0 ** (target.color.bit_depth - color.bit_depth), 0, target.color)
+
+
+def _full_chroma(planes: Planes, color: Color) -> Tensor:
+    """Upsample Cb and Cr to the luma grid, as floats about zero."""
+    size = (planes[0].shape[-2], planes[0].shape[-1])
+    chroma = convert.dequantize_chroma(planes[1], color)
+    return convert.upsample_chroma(chroma, color, _chroma_shift(planes[0], planes[1]), size)
+
+
+def _alpha(alpha: Tensor | None, out: Tensor, batch: FrameBatch, target: Target) -> Tensor:
+    """Resize alpha bicubically; opaque for a source without."""
+    opaque = 2.0**target.color.bit_depth - 1
+    if alpha is None:
+        shape = (batch.num_frames, 1, target.height, target.width)
+        return torch.full(shape, opaque, device=out.device).to(target.color.dtype)
+    scaled = resample(alpha.to(torch.float32), (target.height, target.width))
+    return convert.quantize(scaled, opaque / (2.0**batch.color.bit_depth - 1), 0, target.color)
+
+
+def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize to (height, width) where that is not the network's own output size."""
+    return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bicubic", antialias=True)
+
+
+def _same_ycbcr(source: Color, target: Color) -> bool:
+    """Tell whether luma and chroma mean the same in both, bit depth aside, so that planes can go through alone."""
+    return source.matrix is target.matrix and source.range is target.range
+
+
+def _luma_peak(color: Color) -> float:
+    """Return the code value that stands for 1 at a luma network's input: 255 at 8 bit."""
+    return 255.0 * 2 ** (color.bit_depth - 8) if color.range is Range.LIMITED else 2.0**color.bit_depth - 1
+
+
+def _chroma_shift(luma: Tensor, chroma: Tensor) -> tuple[int, int]:
+    """Return log2 of the (horizontal, vertical) subsampling, from the planes' own sizes."""
+    return int(chroma.shape[-1] < luma.shape[-1]), int(chroma.shape[-2] < luma.shape[-2])

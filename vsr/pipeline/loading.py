@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +10,10 @@ from torch import nn
 
 from vsr.backends.onnx_model import ONNX_SUFFIX, OnnxFile, read_onnx
 from vsr.backends.select import EngineMaker, Place, choose_place
+from vsr.events import OnNote
 from vsr.models.cards import ModelCard
 from vsr.models.weights import load_int8_net, load_with_card
+from vsr.pipeline.checked_network import CheckedNetwork
 from vsr.pipeline.upscaler import Upscaler
 
 __all__ = ["ModelOptions", "load_card_and_net", "load_model", "upscaler_of_net"]
@@ -50,22 +51,27 @@ def load_model(
     precision: str = "auto",
     backend: str = "auto",
     tile: int | None = None,
-    note: Callable[[str], None] = lambda line: None,
+    note: OnNote = lambda line: None,
 ) -> Upscaler:
-    """A model by name, or from a .safetensors or .onnx file, ready on a device.
+    """Load a model by name, or from a .safetensors or .onnx file, ready on a device.
 
-    device: "auto", "cpu", "cuda", "cuda:N" or "mps"; with the backend "openvino" also "gpu", an Intel GPU.
-    precision: "auto", "int8", "fp16", "bf16" or "fp32".  backend: "auto", "tensorrt", "openvino" or "pytorch".
-    tile: side of a tile in input pixels; None for whole frames.  note: called with one line where the
-    engine has to fall back. Raises ModelError, OptionError, and MissingExtraError and EngineError where a
-    backend that was asked for is not there or cannot run the model.
+    Raises ModelError, OptionError, and MissingExtraError and EngineError where a backend that was asked for is not
+    there or cannot run the model.
+
+    Args:
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps"; with the backend "openvino" also "gpu", an Intel GPU.
+        precision: "auto", "int8", "fp16", "bf16" or "fp32".
+        backend: "auto", "tensorrt", "openvino" or "pytorch".
+        tile: side of a tile in input pixels; None for whole frames.
+        note: called with one line where the engine has to fall back.
     """
+    options = ModelOptions(model, device=device, precision=precision, backend=backend, tile=tile)
     card, net = load_card_and_net(model)
-    return upscaler_of_net(card, net, device=device, precision=precision, backend=backend, tile=tile, note=note)
+    return upscaler_of_net(card, net, options, note=note)
 
 
 def load_card_and_net(model: str) -> tuple[ModelCard, nn.Module | OnnxFile]:
-    """A model by name or file: a network with its weights, or the file itself where it holds both."""
+    """Load a model by name or file: a network with its weights, or an ONNX file, which holds both."""
     if Path(model).suffix == ONNX_SUFFIX:
         return read_onnx(Path(model))
     return load_with_card(model)
@@ -74,37 +80,38 @@ def load_card_and_net(model: str) -> tuple[ModelCard, nn.Module | OnnxFile]:
 def upscaler_of_net(
     card: ModelCard,
     net: nn.Module | OnnxFile,
+    options: ModelOptions | None = None,
     *,
-    device: str = "auto",
-    precision: str = "auto",
-    backend: str = "auto",
     place: Place | None = None,
-    tile: int | None = None,
     num_pixels: float | None = None,
-    note: Callable[[str], None] = lambda line: None,
+    note: OnNote = lambda line: None,
 ) -> Upscaler:
-    """Make a network that is in memory ready for use; as in `load_model`.
+    """Make a network that is in memory ready on a device; see `load_model`.
 
-    place: where it runs, if that is chosen already, instead of a device and a backend.
-    num_pixels: input pixels of all frames of the job, by which "auto" weighs a backend's start; None where
-        nothing is known of it.
+    Args:
+        options: device, precision, backend and tile are used.
+        place: device and backend where they are chosen already.
+        num_pixels: input pixels of all frames of the job, by which "auto" weighs a backend's start; None where that
+            is not known.
     """
+    options = options or ModelOptions()
     num_weights = sum(p.numel() for p in net.parameters()) if isinstance(net, nn.Module) else 1
     engines = EngineMaker(
         net,
         1 if card.color == "y" else 3,
-        place or choose_place(device, backend),
+        place or choose_place(options.device, options.backend),
         label=card.name,
         work=None if num_pixels is None else num_pixels * num_weights,
         note=note,
         load_quantized=functools.partial(load_int8_net, card),
     )
-    return Upscaler(
+    network = CheckedNetwork(
         card,
         engines.make,
-        engines.choose_precision(precision),
-        tile,
+        engines.choose_precision(options.precision),
+        options.tile,
         note,
         make_reference=engines.make_reference,
         is_fixed=engines.is_fixed,
     )
+    return Upscaler(network)

@@ -6,28 +6,25 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from av.packet import Packet
-
+from vsr.backends.engine import Engine
 from vsr.errors import EngineError
 from vsr.frames import FrameBatch
 from vsr.media.read.reader import Chunk
-from vsr.pipeline.color_path import Target
-from vsr.pipeline.reuse import FrameReuse
-from vsr.pipeline.threads import Drain, Prefetch
-from vsr.pipeline.upscaler import Upscaler
+from vsr.pipeline.processor import FrameProcessor, Result
+from vsr.pipeline.threads import Consumer, Producer
 
 __all__ = ["FrameMeter", "NetworkStage", "Sink", "failure_named", "run_stages"]
 
 
 class Sink(Protocol):
-    """Where upscaled frames and the packets beside them go: a file, a pipe, pictures.
+    """Take upscaled frames, and packets of other streams: a file, a pipe, images.
 
-    write, and at the end finish, come from one thread; abort may follow at any time, and does nothing after commit.
-    verify reads back what it can, against what the source has given, and raises VerificationError.
+    write, and at the end finish, are called by one thread; abort may follow at any time, and does nothing after commit.
+    verify reads the output back where it can, compares it with the source, and raises VerificationError.
     num_frames: written so far.  num_damaged: packets of the source's video that could not be decoded.
     num_damaged_audio: packets that were to be transcoded and could not be decoded.
     num_lost_chapters: of the source's, which the container cannot hold.
@@ -49,9 +46,9 @@ class Sink(Protocol):
 
 
 class FrameMeter(Protocol):
-    """What measures upscaled frames while a job runs.
+    """Measure upscaled frames while a job runs.
 
-    measure, for each batch in order, and after the last finish come from one thread.
+    measure, for each batch in order, and after the last finish are called by one thread.
     """
 
     def measure(self, batch: FrameBatch) -> None: ...
@@ -68,100 +65,150 @@ def run_stages(
 ) -> dict[str, float]:
     """Decode, upscale, encode and measure side by side, each one batch of frames at a time.
 
-    on_frames: called after each batch that the network is done with.
-    interrupt: ends what waits for a pipe, so that the stages' threads can be joined.
     Returns busy seconds per stage. An error anywhere stops the other stages and surfaces as itself.
+
+    Args:
+        on_frames: called after each batch of upscaled frames.
+        interrupt: ends reads and writes that wait for a pipe, so that the stages' threads can be joined.
     """
     with ExitStack() as stack:
-        drain = Drain(sink.write, "vsr-encode")
-        stack.callback(drain.close)
-        measuring = None if meter is None else Drain(meter.measure, "vsr-measure")
+        encoding = Consumer(sink.write, "vsr-encode")
+        stack.callback(encoding.close)
+        measuring = None if meter is None else Consumer(meter.measure, "vsr-measure")
         if measuring is not None:
             stack.callback(measuring.close)
-        prefetch = Prefetch(chunks, "vsr-decode")
-        stack.callback(prefetch.close)
+        decoding = Producer(chunks, "vsr-decode")
+        stack.callback(decoding.close)
         stack.callback(interrupt)
-        for chunk in network.upscaled(prefetch):
-            drain.put(chunk)
-            if measuring is not None and chunk.batch is not None:
+        for chunk in network.upscaled(decoding):
+            encoding.put(chunk)
+            if chunk.batch is None:
+                continue
+            if measuring is not None:
                 measuring.put(chunk.batch)
             on_frames()
         if meter is not None and measuring is not None:
             measuring.finish()
             meter.finish()
-        drain.finish()
-        begun = time.perf_counter()
+        encoding.finish()
+        started = time.perf_counter()
         sink.finish()
-        encode_seconds = drain.busy_seconds + time.perf_counter() - begun
-    seconds = {"decode": prefetch.busy_seconds, "network": network.busy_seconds, "encode": encode_seconds}
+        encode_seconds = encoding.busy_seconds + time.perf_counter() - started
+    seconds = {"decode": decoding.busy_seconds, "network": network.busy_seconds, "encode": encode_seconds}
     return seconds if measuring is None else seconds | {"measure": measuring.busy_seconds}
 
 
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    """A chunk of which the network works on the frames; finish waits for them."""
-
-    packets: tuple[Packet[Any], ...]
-    finish: Callable[[], FrameBatch] | None
-
-
 class NetworkStage:
-    """The stage between decoder and encoder, in the caller's thread.
+    """The stage between producer and consumer, in the caller's thread: pushes frames through a processor.
 
-    A device that computes by itself gets the next batch before the one before is waited for, so that
-    uploads, computing and downloads overlap. An engine that fails, and a device that is lost, end the job
-    as an EngineError that names the first frame that is not done.
+    A device that computes by itself gets the next batch before the result of the one before is waited for, so that
+    uploads, computing and downloads overlap. Packets of other streams wait for no frames. An engine that fails, and a
+    device that is lost, end the job as an EngineError that names the first frame that is not done.
+    num_frames: handed on so far.  out_seconds: PTS of the last of them, in seconds.
+    busy_seconds: spent in the processor.
     """
 
-    def __init__(self, upscaler: Upscaler, reuse: FrameReuse | None, target: Target, path: Path) -> None:
-        self._begin = upscaler.begin if reuse is None else reuse.begin
-        self._upscaler, self._target, self._path = upscaler, target, path
-        self.busy_seconds, self.num_frames = 0.0, 0  # of frames handed on
-        self.out_seconds: float | None = None  # of the last of them
+    def __init__(self, processor: FrameProcessor, path: Path, num_lead_in: int = 0) -> None:
+        """num_lead_in: frames at the beginning whose results are dropped; see `FrameProcessor.lead_in_frames`."""
+        self._processor, self._path, self._num_lead_in = processor, path, num_lead_in
+        self._cut = _Cut()
+        self.busy_seconds, self.num_frames = 0.0, 0
+        self.out_seconds: float | None = None
 
     def upscaled(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
-        """The chunks in their order, with upscaled frames."""
-        in_flight: deque[_Begun] = deque()
+        """Yield packets as they come, and upscaled frames in order; no batch reaches over the end of a source batch."""
+        waiting: deque[Result] = deque()
         for chunk in chunks:
-            in_flight.append(self._begun(chunk))
-            while len(in_flight) > self._upscaler.num_in_flight:
-                yield self._finished(in_flight.popleft())
-        while in_flight:
-            yield self._finished(in_flight.popleft())
-
-    def _begun(self, chunk: Chunk) -> _Begun:
-        if chunk.batch is None:
-            return _Begun(chunk.packets, None)
+            packets = chunk.packets
+            if chunk.batch is not None:
+                self._cut.add(chunk.batch.num_frames)
+                with self._at_work():
+                    waiting.extend(self._processor.push(chunk.batch))
+            while len(waiting) > self._processor.num_in_flight:
+                for batch in self._finished(waiting.popleft()):
+                    yield Chunk(packets, batch)  # together, as each takes a place in the queue
+                    packets = ()
+            if packets:
+                yield Chunk(packets, None)
         with self._at_work():
-            return _Begun(chunk.packets, self._begin(chunk.batch, self._target))
-
-    def _finished(self, begun: _Begun) -> Chunk:
-        if begun.finish is None:
-            return Chunk(begun.packets, None)
+            waiting.extend(self._processor.flush())
+        while waiting:
+            for batch in self._finished(waiting.popleft()):
+                yield Chunk((), batch)
         with self._at_work():
-            batch = begun.finish()
-        self.num_frames += batch.num_frames
-        self.out_seconds = float(batch.pts[-1] * batch.time_base)
-        return Chunk(begun.packets, batch)
+            self._cut.check_complete()
+
+    def _finished(self, result: Result) -> Iterator[FrameBatch]:
+        with self._at_work():
+            parts = self._cut.parts(result())
+        for batch in parts:
+            if self._num_lead_in >= batch.num_frames:
+                self._num_lead_in -= batch.num_frames
+                continue
+            kept = batch.part(self._num_lead_in, batch.num_frames) if self._num_lead_in else batch
+            self._num_lead_in = 0
+            self.num_frames += kept.num_frames
+            self.out_seconds = float(kept.pts[-1] * kept.time_base)
+            yield kept
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
         started = time.perf_counter()
         try:
-            with failure_named(f"{self._path}: at frame {self.num_frames + 1}", self._upscaler):
+            with failure_named(f"{self._path}: at frame {self.num_frames + 1}", self._processor):
                 yield
         finally:
             self.busy_seconds += time.perf_counter() - started
 
 
+class _Cut:
+    """Cuts results where batches of the source end, so that a consumer can stop after any of these."""
+
+    def __init__(self) -> None:
+        self._num_in, self._num_out = 0, 0
+        self._ends: deque[int] = deque()  # frames up to the end of each batch that is not complete yet
+
+    def add(self, num_frames: int) -> None:
+        self._num_in += num_frames
+        self._ends.append(self._num_in)
+
+    def parts(self, batch: FrameBatch) -> list[FrameBatch]:
+        """Return views of a result. Raises EngineError where more frames come out than went in."""
+        start, stop = self._num_out, self._num_out + batch.num_frames
+        if stop > self._num_in:
+            raise EngineError(f"{stop} frames came out of {self._num_in}")
+        inner = [end for end in self._ends if start < end < stop]
+        while self._ends and self._ends[0] <= stop:
+            self._ends.popleft()
+        self._num_out = stop
+        if not inner:
+            return [batch]
+        return [batch.part(a - start, b - start) for a, b in pairwise([start, *inner, stop])]
+
+    def check_complete(self) -> None:
+        """Raise EngineError where fewer frames came out than went in."""
+        if self._num_out != self._num_in:
+            raise EngineError(f"{self._num_out} frames came out of {self._num_in}")
+
+
+class _HasEngine(Protocol):
+    @property
+    def engine(self) -> Engine: ...
+
+
 @contextmanager
-def failure_named(where: str, upscaler: Upscaler) -> Iterator[None]:
-    """What torch and other libraries raise when a device fails becomes an EngineError of one line."""
+def failure_named(where: str, runs: _HasEngine) -> Iterator[None]:
+    """Turn the errors of torch and other libraries, as when a device fails, into an EngineError of one line.
+
+    Args:
+        where: put before the text, as in "input.mp4: at frame 12".
+        runs: an upscaler or a processor, whose engine is at work.
+    """
     try:
         yield
     except EngineError as error:
         raise EngineError(f"{where}: {error}") from error
     except RuntimeError as error:
         text = str(error).strip() or type(error).__name__
-        remedy = "" if upscaler.device.type == "cpu" else "; start the job again, or use --device cpu"
-        raise EngineError(f"{where}: {upscaler.engine.name} failed ({text.splitlines()[0]}){remedy}") from error
+        remedy = "" if runs.engine.device.type == "cpu" else "; start the job again, or use `device=cpu`"
+        raise EngineError(f"{where}: {runs.engine.name} failed ({text.splitlines()[0]}){remedy}") from error

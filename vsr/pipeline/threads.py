@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
-__all__ = ["DEPTH", "Drain", "Prefetch"]
+__all__ = ["DEPTH", "Consumer", "Producer"]
 
 T = TypeVar("T")
 DEPTH = 2  # items in flight: enough to overlap two stages, and memory does not grow with the video
@@ -66,7 +66,7 @@ def _started(run: Callable[[], None], name: str, channel: _Channel[T]) -> thread
     return thread
 
 
-class Prefetch(Generic[T]):
+class Producer(Generic[T]):
     """Run an iterable in a thread of its own, at most `depth` items ahead.
 
     Iterating raises what the iterable raised. `close` stops the thread and waits for it; the iterable
@@ -116,7 +116,7 @@ class Prefetch(Generic[T]):
         self._thread.join()
 
 
-class Drain(Generic[T]):
+class Consumer(Generic[T]):
     """Call a function, in a thread of its own, on items handed over by `put`.
 
     `put` and `finish` raise what the function raised. `close` discards what is still waiting.

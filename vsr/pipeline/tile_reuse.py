@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vsr.events import Note, NoteCode, OnNote
 from vsr.models.cards import ModelCard
+from vsr.pipeline.checked_network import Computed, Network, is_finite
 
-__all__ = ["WINDOW_INTERIOR", "TileReuse"]
+__all__ = ["WINDOW_INTERIOR", "ReusedTiles", "TileReuse"]
 
-Planes = tuple[Tensor, ...]
-Network = Callable[[Tensor], Tensor]
+Function = Callable[[Tensor], Tensor]
 WINDOW_INTERIOR = 128  # input pixels of a side that one window renews
 _CELL = 8  # input pixels of a side by which changes are located
 _WORTHWHILE = 0.6  # of a frame's pixels; with more to compute, windows gain too little
@@ -23,7 +24,11 @@ _WORTHWHILE = 0.6  # of a frame's pixels; with more to compute, windows gain too
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """Input pixels: (top, left) of what is computed, and the (top, bottom, left, right) of it that is renewed."""
+    """A part of a frame to compute.
+
+    top, left: where it begins, in input pixels.  renewed: (top, bottom, left, right) in the frame of the pixels whose
+    output is taken, without the halo.
+    """
 
     top: int
     left: int
@@ -31,7 +36,7 @@ class _Window:
 
 
 class TileReuse:
-    """Runs a network only where its input differs, within its halo, from that of the frame before.
+    """Run a network only where its input differs, within its halo, from that of the frame before.
 
     All windows of a job have one shape. Before the first is relied upon, a frame is computed both whole and
     from windows alone, and every value compared; if one differs, frames are computed whole from then on.
@@ -42,7 +47,7 @@ class TileReuse:
     def __init__(
         self,
         card: ModelCard,
-        note: Callable[[str], None] = lambda line: None,
+        note: OnNote = lambda line: None,
         window_interior: int = WINDOW_INTERIOR,
     ) -> None:
         self._card, self._note = card, note
@@ -58,8 +63,8 @@ class TileReuse:
         self._x: Tensor | None = None
         self._out: Tensor | None = None
 
-    def __call__(self, x: Tensor, network: Network) -> Tensor:
-        """(N, C, H, W), N frames in order, to what `network` gives for them."""
+    def __call__(self, x: Tensor, network: Function) -> Tensor:
+        """Return the values that `network` gives for (N, C, H, W), N frames in order."""
         if self._is_exact is False or any(side % self._card.multiple_of for side in x.shape[-2:]):
             return network(x)
         before = [self._x, *torch.split(x, 1)[:-1]]
@@ -75,26 +80,31 @@ class TileReuse:
             outs.append(self._out.clone())  # what follows works in place
         return outs[0] if len(outs) == 1 else torch.cat(outs)
 
-    def _whole(self, x: Tensor, network: Network, *, is_calm: bool) -> Tensor:
-        """is_calm: whether so little changes that the next frame may well need the output of this one."""
+    def _whole(self, x: Tensor, network: Function, *, is_calm: bool) -> Tensor:
+        """Compute whole frames.
+
+        Args:
+            is_calm: whether so little changes that the next frame may well need the output of this one.
+        """
         out = network(x)
         self._out = None
         if is_calm and self._is_exact is None:
             self._is_exact = self._gives_the_same(x[-1:], out[-1:], network)
             if not self._is_exact:
-                self._note("parts of a frame come out otherwise than in the whole: only whole frames are reused")
+                text = "parts of a frame come out otherwise than in the whole: only whole frames are reused"
+                self._note(Note(NoteCode.REUSE, text))
                 self.forget()
         if is_calm and self._is_exact:
             self._out = out[-1:].clone()
         return out
 
-    def _gives_the_same(self, frame: Tensor, out: Tensor, network: Network) -> bool:
+    def _gives_the_same(self, frame: Tensor, out: Tensor, network: Function) -> bool:
         everything = torch.ones(self._grid(frame), dtype=torch.bool)
         assembled = torch.full_like(out, math.nan)
         self._renew(assembled, frame, list(self._windows(everything, frame)), network)
         return torch.equal(assembled, out)
 
-    def _renew(self, out: Tensor, frame: Tensor, windows: list[_Window], network: Network) -> None:
+    def _renew(self, out: Tensor, frame: Tensor, windows: list[_Window], network: Function) -> None:
         """Compute windows of a frame and write them into its output. One at a time: a batch is another shape."""
         scale, (height, width) = self._card.scale, self._window_size(frame)
         for window in windows:
@@ -103,10 +113,8 @@ class TileReuse:
             y, x = window.top * scale, window.left * scale
             out[..., top:bottom, left:right] = part[..., top - y : bottom - y, left - x : right - x]
 
-    # -- what to compute -----------------------------------------------------------------------------
-
     def _changed_windows(self, before: Tensor | None, frame: Tensor) -> list[_Window] | None:
-        """What has to be computed; None where it is so much that the whole frame is better."""
+        """List the windows that must be computed; None where they are so many that the whole frame is better."""
         if before is None or before.shape != frame.shape:
             return None
         changed = (before != frame).any(1).to(torch.float32)
@@ -120,7 +128,7 @@ class TileReuse:
         return windows
 
     def _windows(self, stale: Tensor, frame: Tensor) -> Iterator[_Window]:
-        """Windows that renew all stale cells, (rows, columns) of bool, and lie inside the frame."""
+        """Yield windows that renew all stale cells, (rows, columns) of bool, and lie inside the frame."""
         stale, cell, step = stale.clone(), self._cell, self._interior
         (height, width), (window_height, window_width) = frame.shape[-2:], self._window_size(frame)
         while stale.any():
@@ -144,6 +152,23 @@ class TileReuse:
         return -(-frame.shape[-2] // self._cell), -(-frame.shape[-1] // self._cell)
 
     def _cost(self, windows: list[_Window], frame: Tensor) -> float:
-        """Pixels to compute, halo included, as a part of the frame's."""
+        """Return the share of the frame's pixels that windows compute, halo included."""
         height, width = self._window_size(frame)
         return len(windows) * height * width / (frame.shape[-2] * frame.shape[-1])
+
+
+class ReusedTiles:
+    """See `Network`: a network that is run through `TileReuse`.
+
+    On a CPU only: elsewhere engines are built for one size, which may take minutes.
+    """
+
+    def __init__(self, network: Network, tiles: TileReuse) -> None:
+        self._network, self._tiles = network, tiles
+
+    def run(self, *inputs: Tensor) -> Computed:
+        (x,) = inputs
+        if x.device.type != "cpu":
+            return self._network.run(x)
+        out = self._tiles(x, lambda part: self._network.run(part).outputs[0])
+        return Computed((out,), is_finite((out,)))

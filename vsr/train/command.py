@@ -12,7 +12,7 @@ from torch import nn
 
 from vsr.backends.engine import choose_device
 from vsr.errors import OptionError
-from vsr.pipeline.loading import upscaler_of_net
+from vsr.pipeline.loading import ModelOptions, upscaler_of_net
 from vsr.quality.data_folder import evaluation_sets
 from vsr.quality.protocols import StillsBenchmark
 from vsr.train.clip_loop import train_on_clips
@@ -121,6 +121,6 @@ def _validation(recipe: Recipe, folder: Path | None, log: Callable[[str], None])
 
     def validate(net: nn.Module) -> dict[str, float]:
         device = str(next(net.parameters()).device)
-        return stills.score(upscaler_of_net(card, net, device=device, precision="fp32"))
+        return stills.score(upscaler_of_net(card, net, ModelOptions(device=device, precision="fp32")))
 
     return validate

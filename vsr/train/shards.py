@@ -13,7 +13,7 @@ from torch import Tensor
 from vsr.color.resample import mod_crop
 from vsr.errors import OptionError
 from vsr.media.images import read_rgb
-from vsr.pipeline.threads import Prefetch
+from vsr.pipeline.threads import Producer
 from vsr.train.degrade import Degradation, LowFrame
 
 __all__ = ["ComingShard", "Patches", "Shard", "ShardMaker", "divide"]
@@ -139,16 +139,16 @@ class ComingShard:
         self.period, self.num_bytes = period, maker.num_bytes[number]
         self._shard = Shard(self.num_bytes)
         depth = len(maker.paths[number]) + 1  # one token per picture: the thread never waits
-        self._prefetch = Prefetch(maker.fill(self._shard, period), "vsr-train-pictures", depth)
+        self._producer = Producer(maker.fill(self._shard, period), "vsr-train-pictures", depth)
 
     def wait(self) -> Shard:
         """The shard, on the CPU and not yet finished. Raises what the making of it raised."""
-        for _ in self._prefetch:
+        for _ in self._producer:
             pass
         return self._shard
 
     def close(self) -> None:
-        self._prefetch.close()
+        self._producer.close()
 
 
 def divide(num_bytes: list[int], max_shard_bytes: int, rng: np.random.Generator) -> list[list[int]]:

@@ -1,0 +1,159 @@
+"""A network whose numbers can be relied upon: any size, enough memory, a precision that was checked, no NaN."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from vsr.backends.engine import Engine, Precision, safer_precisions
+from vsr.backends.torch_engine import TorchEngine
+from vsr.errors import EngineError
+from vsr.events import Note, NoteCode, OnNote
+from vsr.models.cards import ModelCard
+from vsr.pipeline.precision_gate import GATE_TOLERANCE, PrecisionGate
+from vsr.pipeline.tiles import TiledNetwork
+
+__all__ = ["GAVE_NAN", "CheckedNetwork", "Computed", "Network", "is_finite"]
+
+GAVE_NAN = "gave NaN or Inf"
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """Outputs of a network on its device.
+
+    is_finite: a bool tensor on the device, False where NaN or Inf are among the outputs; asking for its value waits.
+    """
+
+    outputs: tuple[Tensor, ...]
+    is_finite: Tensor
+
+
+class Network(Protocol):
+    """Compute outputs without waiting for the device; a caller checks `is_finite` when it fetches them."""
+
+    def run(self, *inputs: Tensor) -> Computed: ...
+
+
+def is_finite(outputs: tuple[Tensor, ...]) -> Tensor:
+    """Return whether all values are finite, as a bool tensor on their device, without waiting for it."""
+    finite = torch.isfinite(outputs[0].sum())
+    for out in outputs[1:]:
+        finite = finite & torch.isfinite(out.sum())
+    return finite
+
+
+class CheckedNetwork:
+    """Run a model's network on frames of any size, in a precision that gives what fp32 gives.
+
+    Inputs are float32 (N, C, H, W) of one N, H and W on `device`. The first call is checked against fp32. Where that
+    differs, and where a caller reports NaN or Inf (`fall_back`), the next safer precision takes over, with a note;
+    EngineError where there is none left. Keeps the limits and the precision it has found, and no frames.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        make_engine: Callable[[Precision], Engine],
+        precision: Precision,
+        tile: int | None = None,
+        note: OnNote = lambda line: None,
+        *,
+        make_reference: Callable[[], Engine] | None = None,
+        is_fixed: bool = False,
+    ) -> None:
+        """Make the engine for `precision`.
+
+        Args:
+            tile: side of a tile in input pixels; None for whole frames.
+            make_reference: makes an engine whose numbers are trusted; `make_engine("fp32")` unless given.
+            note: called with one line for each change of precision, batch or tile.
+            is_fixed: whether the reference must not take over when `make_engine` fails at every precision.
+        """
+        self.card, self.precision, self._make_engine, self.note = card, precision, make_engine, note
+        self._make_reference, self._is_fixed = make_reference, is_fixed
+        self._tiled = TiledNetwork(make_engine(precision), card, tile, note)
+        self._is_checked = self._is_trusted()
+
+    @property
+    def engine(self) -> Engine:
+        return self._tiled.engine
+
+    @property
+    def device(self) -> torch.device:
+        return self.engine.device
+
+    @property
+    def numerics_key(self) -> tuple[object, ...]:
+        """All that the last bits of an output depend on beside the inputs: engine, precision, batch and tile limits."""
+        return self.engine, self.engine.name, self._tiled.max_batch, self._tiled.tile
+
+    def use_precision(self, precision: Precision) -> None:
+        """Continue in a precision that an earlier run of the same job has checked on its frames."""
+        if precision != self.precision:
+            self.precision = precision
+            self._tiled.engine = self._make_engine(precision)
+        self._is_checked = True
+
+    def check_again(self) -> None:
+        """Check the precision anew on the next call, which is of another job."""
+        self._is_checked = self._is_trusted()
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Compute outputs, unclamped, at the first precision that gives neither NaN nor Inf; waits for the device."""
+        while True:
+            computed = self.run(*inputs)
+            if computed.is_finite:
+                return computed.outputs
+            self.fall_back(GAVE_NAN)
+
+    def run(self, *inputs: Tensor) -> Computed:
+        """See `Network`; the first call waits, as it is checked."""
+        outputs = self._tiled(*inputs)
+        if not self._is_checked:
+            outputs = self._check_precision(inputs, outputs)
+        return Computed(outputs, is_finite(outputs))
+
+    def fall_back(self, why: str) -> None:
+        """Take the next safer precision or, after the last, the reference. Raises EngineError where none is left."""
+        remaining = safer_precisions(self.precision)
+        if remaining:
+            self.note(Note(NoteCode.FALLBACK, f"{self.precision} {why}: going on in {remaining[0]}"))
+            self.precision = remaining[0]
+            self._tiled.engine = self._make_engine(self.precision)
+        elif self._make_reference is not None and not self._is_fixed and not self._is_trusted():
+            reference = self._make_reference()
+            self.note(Note(NoteCode.FALLBACK, f"{self.engine.name}, {why}: going on with {reference.name}"))
+            self._tiled.engine = reference
+        else:
+            raise EngineError(
+                f"model '{self.card.name}' {why} at {self.precision} on {self.engine.name}; "
+                + ("its weights are bad" if self._is_trusted() else "try another `backend`")
+            )
+        self._is_checked = self._is_checked or self._is_trusted()
+
+    def _check_precision(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the outputs of the first call, or what a safer precision gives in their place."""
+        while not self._is_checked:
+            gate = PrecisionGate(self._trusted(), inputs)  # anew, as int8 has a reference of its own
+            difference = gate.difference(outputs[0])
+            if difference <= GATE_TOLERANCE:  # false for NaN
+                self._is_checked = True
+            else:
+                is_nan = math.isnan(difference)
+                self.fall_back(GAVE_NAN if is_nan else f"differs from fp32 by {difference * 255:.1f} code values")
+                outputs = self._tiled(*inputs)
+        return outputs
+
+    def _trusted(self) -> TiledNetwork:
+        return TiledNetwork(self._make_reference() if self._make_reference else self._make_engine("fp32"), self.card)
+
+    def _is_trusted(self) -> bool:
+        """Tell whether there is nothing to check the engine against."""
+        has_safer = bool(safer_precisions(self.precision))
+        return not has_safer and (self._make_reference is None or isinstance(self.engine, TorchEngine))
