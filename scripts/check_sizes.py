@@ -27,8 +27,6 @@ EXCEPTIONS: Mapping[Kind, Mapping[str, str]] = {
         "benchmarks/fuzz.py:main": "a click command: its options",
         "tests/compare/test_compare.py:_write": "builds a test clip: keywords with defaults, a test names one or two",
         "tests/end_to_end/conftest.py:make_clip": "builds a test clip: keywords with defaults, a test names one or two",
-        "vsr/backends/tensorrt_engine.py:TensorRTEngine.__init__": "called by make_tensorrt_engine alone",
-        "vsr/backends/tensorrt_engine.py:make_tensorrt_engine": "two are for tests without a GPU",
         "vsr/bench/quality.py:measure_quality": "the options of 'vsr benchmark', by their names",
         "vsr/compare/compare.py:write_comparison": "the options of 'vsr compare', by their names",
         "vsr/export/onnx.py:export_model": "the options of 'vsr export', by their names",
@@ -36,16 +34,12 @@ EXCEPTIONS: Mapping[Kind, Mapping[str, str]] = {
         "vsr/train/command.py:run_training": "the options of 'vsr train', by their names",
         "vsr/train/clip_loop.py:train_on_clips": "the options of a run, by their names",
         "vsr/train/loop.py:train": "the options of a run, by their names",
-        # To be split.
-        "vsr/pipeline/loading.py:upscaler_of_net": "",
-        "vsr/pipeline/upscaler.py:Upscaler.__init__": "",
     },
     "lines": {
         "vsr/api.py:enhance": "the options of 'vsr enhance', by their names, each with its line",
     },
     "methods": {
         # To be split.
-        "vsr/pipeline/upscaler.py:Upscaler": "",
     },
 }
 

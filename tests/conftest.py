@@ -122,12 +122,12 @@ def export_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes
         folder = folder.parent  # the workers' folders lie beside each other
     (folder / "exports").mkdir(exist_ok=True)
 
-    def export(net: torch.nn.Module, **options: Any) -> bytes:
-        key = hashlib.sha256(f"{fingerprint(net)} {sorted(options.items())}".encode()).hexdigest()
+    def export(net: torch.nn.Module, signature: Any, **options: Any) -> bytes:
+        key = hashlib.sha256(f"{fingerprint(net)} {signature} {sorted(options.items())}".encode()).hexdigest()
         path = folder / "exports" / f"{key}.onnx"
         if not path.exists():
             partial = path.with_suffix(f".{os.getpid()}")
-            partial.write_bytes(export_onnx(net, **options))
+            partial.write_bytes(export_onnx(net, signature, **options))
             partial.replace(path)
         return path.read_bytes()
 
@@ -137,10 +137,10 @@ def export_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes
 @pytest.fixture(scope="session", autouse=True)
 def _exported_once(export_once: Callable[..., bytes]) -> Iterator[None]:
     """Engines are made of exports that are there already; the export itself is tested apart from them."""
-    from vsr.backends import openvino_engine, tensorrt_engine
+    from vsr.backends import openvino_engine, tensorrt_builder
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (openvino_engine, tensorrt_engine):
+        for module in (openvino_engine, tensorrt_builder):
             patch.setattr(module, "export_onnx", export_once)
         yield
 

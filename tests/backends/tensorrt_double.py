@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from vsr.backends.cuda_runner import Gpu
+from vsr.backends.engine import image_signature
 
 API = Path(__file__).parent / "tensorrt_api"
 VERSIONS = ("10.16", "11.4")
@@ -540,9 +541,10 @@ class _Context:
             self._double.device.check_address(addresses[name], 4 * int(np.prod(shape)))
             block = (ctypes.c_float * int(np.prod(shape))).from_address(addresses[name])
             views[name] = np.frombuffer(block, np.float32).reshape(shape)
-        (output,) = (views[tensor.name] for tensor in self._engine._session.get_outputs())
         inputs = {tensor.name: views[tensor.name].copy() for tensor in self._engine._session.get_inputs()}
-        output[:] = self._engine._session.run(None, inputs)[0]
+        outputs = self._engine._session.run(None, inputs)
+        for tensor, output in zip(self._engine._session.get_outputs(), outputs, strict=True):
+            views[tensor.name][:] = output
 
 
 _IMPLEMENTED: dict[str, type] = {
@@ -563,8 +565,7 @@ _IMPLEMENTED: dict[str, type] = {
 
 def build_in_a_process(version: str, folder: Path, log: Path, model: Path, start: Any) -> None:
     """Install the double, wait at the barrier `start`, run a network, write a line to `log` for each build."""
-    from vsr.backends import tensorrt_engine
-    from vsr.backends.engine_store import EngineStore
+    from vsr.backends import tensorrt_builder, tensorrt_engine
 
     def on_build() -> None:
         with log.open("a") as file:
@@ -572,14 +573,14 @@ def build_in_a_process(version: str, folder: Path, log: Path, model: Path, start
 
     device = Device(Faults(build_seconds=1.0, on_build=on_build))
     sys.modules["tensorrt"] = make_tensorrt(version, device)
-    tensorrt_engine.export_onnx = lambda net, **arguments: model.read_bytes()
+    tensorrt_builder.export_onnx = lambda *arguments, **options: model.read_bytes()
+    os.environ["VSR_ENGINES"] = str(folder)
     engine = tensorrt_engine.make_tensorrt_engine(
         torch.nn.Identity(),
-        channels=1,
+        image_signature(1),
         precision="fp32",
         device=torch.device("cpu"),
         make_runner=device.make_runner,
-        store=EngineStore(folder),
     )
     start.wait(600)
     (out,) = engine(torch.rand(1, 1, 12, 14))

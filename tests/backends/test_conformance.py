@@ -11,7 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-from vsr.backends.engine import Engine, Precision, choose_device, choose_precision, safer_precisions
+from vsr.backends.engine import (
+    Engine,
+    Precision,
+    Signature,
+    choose_device,
+    choose_precision,
+    image_signature,
+    safer_precisions,
+)
 from vsr.backends.select import EngineMaker, Place
 from vsr.backends.torch_engine import TorchEngine
 from vsr.color.pixel_formats import FORMATS, allocate_planes
@@ -57,7 +65,7 @@ on_every_backend = pytest.mark.parametrize(("place", "precision"), CASES, ids=["
 
 
 def make_engine(net: nn.Module, channels: int, place: str, precision: Precision) -> Engine:
-    return EngineMaker(net, channels, PLACES[place]).make(precision)
+    return EngineMaker(net, image_signature(channels), PLACES[place]).make(precision)
 
 
 def small_net(name: str) -> tuple[nn.Module, int]:
@@ -88,6 +96,35 @@ def case(request: pytest.FixtureRequest) -> tuple[Engine, nn.Module, int]:
     place, precision, name = request.param
     net, channels = (small_integers if precision == "int8" else small_net)(name)
     return make_engine(net, channels, place, precision), net, channels
+
+
+class SteppingNet(nn.Module):
+    """One step of a small recurrent network: an image and a state go in; two images and the next state come out."""
+
+    scales = (3, 2, 1)  # of the outputs
+    halo = 2
+    keep_float32 = ("head",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(2, 6, 3, padding=1)
+        self.state = nn.Conv2d(6, 6, 3, padding=1)
+        self.tail = nn.Conv2d(6, 9 + 8, 3, padding=1)
+
+    def forward(self, x: torch.Tensor, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        dtype = self.state.weight.dtype
+        features = torch.tanh(self.head(x.to(self.head.weight.dtype)).to(dtype) + self.state(hidden.to(dtype)))
+        out = self.tail(features).to(x.dtype)
+        sharp = nn.functional.pixel_shuffle(out[:, :9] + x[:, :1], 3)
+        return sharp, nn.functional.pixel_shuffle(out[:, 9:], 2), features.to(x.dtype)
+
+
+STEPPING = Signature((("x", 2), ("hidden", 6)), ("sharp", "chroma", "next_hidden"))
+
+
+def stepping_net() -> nn.Module:
+    torch.manual_seed(6)
+    return SteppingNet().eval().requires_grad_(False)
 
 
 def frames(engine: Engine, channels: int, num: int, height: int = 19, width: int = 26) -> torch.Tensor:
@@ -122,6 +159,65 @@ def test_output_is_that_of_the_network_in_fp32(case: tuple[Engine, nn.Module, in
     x = frames(engine, channels, 2)
     reference = net(x.cpu())
     assert (engine(x)[0].cpu() - reference).abs().max() < limit(engine)
+
+
+@pytest.fixture(params=[case for case in CASES if case[1] != "int8"], ids="-".join)
+def stepping(request: pytest.FixtureRequest) -> tuple[Engine, nn.Module]:
+    place, precision = request.param
+    net = stepping_net()
+    return EngineMaker(net, STEPPING, PLACES[place]).make(precision), net
+
+
+def step_inputs(engine: Engine, num: int, height: int = 19, width: int = 26) -> tuple[torch.Tensor, torch.Tensor]:
+    return frames(engine, 2, num, height, width), frames(engine, 6, num, height, width) - 0.5
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 5])
+def test_several_tensors_go_in_and_come_out_each_at_its_own_scale(
+    stepping: tuple[Engine, nn.Module], num_frames: int
+) -> None:
+    engine, net = stepping
+    inputs = step_inputs(engine, num_frames)
+    outs = engine(*inputs)
+    assert [tuple(out.shape) for out in outs] == [
+        (num_frames, 1, 57, 78),
+        (num_frames, 2, 38, 52),
+        (num_frames, 6, 19, 26),
+    ]
+    for out, expected in zip(outs, net(*(x.cpu() for x in inputs)), strict=True):
+        assert out.dtype == torch.float32 and out.device.type == engine.device.type
+        assert (out.cpu() - expected).abs().max() < limit(engine)
+
+
+def test_a_state_that_is_fed_back_carries_over_and_none_is_kept(stepping: tuple[Engine, nn.Module]) -> None:
+    engine, net = stepping
+    xs = frames(engine, 2, 4)
+    for _ in range(2):  # the second time as the first
+        state = torch.zeros(1, 6, 19, 26, device=engine.device)
+        expected_state = state.cpu()
+        for x in torch.split(xs, 1):
+            sharp, _, state = engine(x, state)
+            expected, _, expected_state = net(x.cpu(), expected_state)
+            assert (sharp.cpu() - expected).abs().max() < 2 * limit(engine)
+    without, _, _ = engine(xs[-1:], torch.zeros(1, 6, 19, 26, device=engine.device))
+    assert (sharp - without).abs().max() > 0.1  # else no state would be needed
+
+
+def test_tiles_of_several_tensors_give_what_whole_frames_give(stepping: tuple[Engine, nn.Module]) -> None:
+    engine, net = stepping
+    card = ModelCard("stepping", "luma", {}, 3, "y", halo=net.halo, multiple_of=2)  # type: ignore[arg-type]
+    inputs = step_inputs(engine, 3, 47, 61)
+    whole, tiled = TiledNetwork(engine, card)(*inputs), TiledNetwork(engine, card, tile=20)(*inputs)
+    for a, b, factor in zip(whole, tiled, (3, 2, 1), strict=True):
+        assert a.shape[-2:] == (47 * factor, 61 * factor)
+        assert (a - b).abs().max() < limit(engine)
+
+
+def test_frames_of_several_tensors_that_lie_scattered_in_memory_are_taken(stepping: tuple[Engine, nn.Module]) -> None:
+    engine, _ = stepping
+    parts = tuple(x[..., 3:30, 5:31] for x in step_inputs(engine, 2, 40, 44))
+    for a, b in zip(engine(*parts), engine(*(part.contiguous() for part in parts)), strict=True):
+        assert torch.equal(a, b)
 
 
 def picture(channels: int = 1) -> torch.Tensor:
@@ -173,7 +269,7 @@ def test_frames_that_lie_scattered_in_memory_are_taken(case: tuple[Engine, nn.Mo
 def test_ten_bit_video_keeps_its_steps(place: str, precision: Precision) -> None:
     card, path = resolve("fast")
     load_quantized = functools.partial(load_int8_net, card)
-    maker = EngineMaker(load_net(card, path), 1, PLACES[place], load_quantized=load_quantized)
+    maker = EngineMaker(load_net(card, path), image_signature(1), PLACES[place], load_quantized=load_quantized)
     upscaler = Upscaler(CheckedNetwork(card, maker.make, precision, make_reference=maker.make_reference, is_fixed=True))
     color = Color(Matrix.BT709, Primaries.BT709, Transfer.BT709, Range.LIMITED, ChromaLocation.LEFT, 10)
     planes = allocate_planes(FORMATS["yuv420p10le"], 3, 20, 26)

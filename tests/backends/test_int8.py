@@ -16,8 +16,7 @@ from tensorrt_double import VERSIONS, Device
 from torch import Tensor, nn
 
 from vsr.backends import openvino_engine
-from vsr.backends.engine import safer_precisions
-from vsr.backends.engine_store import EngineStore
+from vsr.backends.engine import Signature, image_signature, safer_precisions
 from vsr.backends.onnx_export import export_onnx
 from vsr.backends.onnx_model import OnnxFile
 from vsr.backends.select import EngineMaker, Place
@@ -73,7 +72,7 @@ def _coarse() -> nn.Module:
 
 @functools.cache
 def _exported() -> bytes:
-    return export_onnx(_integers(), channels=1, precision="int8")
+    return export_onnx(_integers(), image_signature(1), precision="int8")
 
 
 def _run(model: bytes, x: Tensor) -> Tensor:
@@ -85,7 +84,7 @@ def _run(model: bytes, x: Tensor) -> Tensor:
 
 def _maker(place: Place, notes: list[str], net: nn.Module | OnnxFile | None = None, **options: Any) -> EngineMaker:
     more = {"work": math.inf, "load_quantized": _integers} | options
-    return EngineMaker(net or _plain(), 1, place, label="small", note=notes.append, **more)
+    return EngineMaker(net or _plain(), image_signature(1), place, label="small", note=notes.append, **more)
 
 
 # -- the graph -------------------------------------------------------------------------------------------
@@ -116,31 +115,31 @@ def test_inner_weights_are_int8_and_all_others_float32() -> None:
 
 
 def test_the_bytes_are_the_same_each_time() -> None:
-    assert export_onnx(_integers(), channels=1, precision="int8") == _exported()
+    assert export_onnx(_integers(), image_signature(1), precision="int8") == _exported()
 
 
 def test_sizes_can_be_fixed() -> None:
-    model = export_onnx(_integers(), channels=1, shape=(2, 24, 33), precision="int8")
+    model = export_onnx(_integers(), image_signature(1), shape=(2, 24, 33), precision="int8")
     assert (_run(model, _picture()) - _integers()(_picture())).abs().max() < STEP / 2
 
 
 def test_fp16_goes_without_the_rounding() -> None:
-    model = onnx.load_from_string(export_onnx(_integers(), channels=1, precision="fp16"))
+    model = onnx.load_from_string(export_onnx(_integers(), image_signature(1), precision="fp16"))
     assert "QuantizeLinear" not in {node.op_type for node in model.graph.node}
 
 
 def test_a_network_that_is_not_quantized_is_refused() -> None:
     with pytest.raises(EngineError, match="not quantized"):
-        export_onnx(_plain(), channels=1, precision="int8")
+        export_onnx(_plain(), image_signature(1), precision="int8")
     with pytest.raises(EngineError, match="quantized"):
-        openvino_engine.make_openvino_engine(_plain(), channels=1, precision="int8")
+        openvino_engine.make_openvino_engine(_plain(), image_signature(1), precision="int8")
 
 
 # -- engines ---------------------------------------------------------------------------------------------
 
 
 def test_openvino_computes_what_the_network_does_in_integers() -> None:
-    engine = openvino_engine.make_openvino_engine(_coarse(), channels=1, precision="int8")
+    engine = openvino_engine.make_openvino_engine(_coarse(), image_signature(1), precision="int8")
     assert engine.name.endswith("int8")
     expected = _coarse()(_picture())
     difference = (engine(_picture())[0] - expected).abs()
@@ -150,7 +149,7 @@ def test_openvino_computes_what_the_network_does_in_integers() -> None:
 
 def test_openvino_is_given_int8_for_the_inner_layers_and_float32_for_the_others() -> None:
     """Which instructions then multiply is OpenVINO's choice, by the CPU."""
-    engine = openvino_engine.make_openvino_engine(_integers(), channels=1, precision="int8")
+    engine = openvino_engine.make_openvino_engine(_integers(), image_signature(1), precision="int8")
     ops = {(op.get_type_name(), op.get_friendly_name()): op for op in engine._model.get_ordered_ops()}
     types = {key: op.get_element_type().get_type_name() for key, op in ops.items()}
     weights = {layer: types["Constant", f"{layer}.weight"] for layer in ("body.0", "body.2", "body.4", "tail")}
@@ -162,17 +161,19 @@ def test_openvino_is_given_int8_for_the_inner_layers_and_float32_for_the_others(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_tensorrt_gets_the_same_graph(version: str, tmp_path: Path, install_tensorrt: Callable[[str], Device]) -> None:
+def test_tensorrt_gets_the_same_graph(
+    version: str, tmp_path: Path, install_tensorrt: Callable[[str], Device], monkeypatch: pytest.MonkeyPatch
+) -> None:
     device = install_tensorrt(version)
+    monkeypatch.setenv("VSR_ENGINES", str(tmp_path / "engines"))
     engine = make_tensorrt_engine(
         _integers(),
-        channels=1,
+        image_signature(1),
         precision="int8",
         device=CPU,
         note=lambda line: None,
         label="small",
         make_runner=device.make_runner,
-        store=EngineStore(tmp_path / "engines"),
     )
     assert (engine(_picture())[0] - _integers()(_picture())).abs().max() < STEP / 2
 
@@ -207,7 +208,7 @@ def test_a_model_without_integers_is_refused_at_once() -> None:
 
 
 def test_an_onnx_file_is_run_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "a.onnx").write_bytes(export_onnx(_coarse(), channels=1, precision="int8"))
+    (tmp_path / "a.onnx").write_bytes(export_onnx(_coarse(), image_signature(1), precision="int8"))
     file = OnnxFile(tmp_path / "a.onnx")
     with pytest.raises(OptionError, match="ONNX"):
         _maker(Place(CPU, "openvino"), [], file).choose_precision("int8")
@@ -255,8 +256,8 @@ def test_int8_is_measured_against_its_own_integers() -> None:
 def test_an_engine_that_miscalculates_the_integers_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     real = openvino_engine.make_openvino_engine
 
-    def make(net: nn.Module, **options: Any) -> Any:
-        engine = real(net, **options)
+    def make(net: nn.Module, signature: Signature, **options: Any) -> Any:
+        engine = real(net, signature, **options)
         if options["precision"] != "int8":
             return engine
 

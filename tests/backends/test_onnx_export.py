@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vsr.backends.engine import Precision
+from vsr.backends.engine import Precision, image_signature
 from vsr.backends.onnx_export import export_onnx
 from vsr.errors import EngineError, MissingExtraError
 from vsr.models.nets import NETS
@@ -62,7 +62,7 @@ def test_every_network_is_tried() -> None:
 @pytest.mark.parametrize("name", NETS)
 def test_open_sizes_in_fp32_give_what_the_network_gives(name: str) -> None:
     net, channels = _net(name)
-    model = export_onnx(net, channels=channels)
+    model = export_onnx(net, image_signature(channels))
     for x in (_picture(channels), _picture(channels, 1, 30, 16)):
         torch.testing.assert_close(_run(model, x), net(x), rtol=0, atol=1e-4)
 
@@ -71,7 +71,7 @@ def test_open_sizes_in_fp32_give_what_the_network_gives(name: str) -> None:
 def test_fixed_sizes_in_fp16_stay_within_two_code_values(name: str) -> None:
     net, channels = _net(name)
     x = _picture(channels, 2)
-    model = export_onnx(net, channels=channels, shape=(2, 18, 26), precision="fp16")
+    model = export_onnx(net, image_signature(channels), shape=(2, 18, 26), precision="fp16")
     out = _run(model, x)
     assert out.dtype is torch.float32
     assert (out.clamp(0, 1) - net(x).clamp(0, 1)).abs().max() < 2 / 255
@@ -84,13 +84,13 @@ def test_fixed_sizes_in_fp16_stay_within_two_code_values(name: str) -> None:
 def test_a_shipped_network_in_fp16_is_within_two_code_values() -> None:
     net = load_net(*resolve("fast"))
     x = nn.functional.interpolate(_picture(1, 1, 8, 9), (64, 72), mode="bicubic").clamp(0, 1)
-    model = export_onnx(net, channels=1, precision="fp16")
+    model = export_onnx(net, image_signature(1), precision="fp16")
     assert (_run(model, x).clamp(0, 1) - net(x).clamp(0, 1)).abs().max() < 2 / 255
 
 
 def test_bf16_is_in_the_types_and_valid_onnx() -> None:
     net, channels = _net("luma")
-    model = onnx.load_from_string(export_onnx(net, channels=channels, precision="bf16"))
+    model = onnx.load_from_string(export_onnx(net, image_signature(channels), precision="bf16"))
     onnx.checker.check_model(model, full_check=True)
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     assert types["body.0.weight"] == onnx.TensorProto.FLOAT
@@ -100,7 +100,7 @@ def test_bf16_is_in_the_types_and_valid_onnx() -> None:
 @pytest.mark.parametrize("shape", [None, (4, 20, 36)])
 def test_input_and_output_are_float32_and_named(shape: tuple[int, int, int] | None) -> None:
     net, channels = _net("luma")
-    graph = onnx.load_from_string(export_onnx(net, channels=channels, shape=shape, precision="fp16")).graph
+    graph = onnx.load_from_string(export_onnx(net, image_signature(channels), shape=shape, precision="fp16")).graph
     ends = {"x": graph.input, "y": graph.output}
     sizes = {}
     for name, (end,) in ends.items():
@@ -114,18 +114,18 @@ def test_input_and_output_are_float32_and_named(shape: tuple[int, int, int] | No
 
 def test_the_bytes_depend_on_network_and_options_alone() -> None:
     net, channels = _net("luma")
-    first = export_onnx(net, channels=channels, precision="fp16")
-    export_onnx(_net("srresnet")[0], channels=3, shape=(1, 8, 8))
+    first = export_onnx(net, image_signature(channels), precision="fp16")
+    export_onnx(_net("srresnet")[0], image_signature(3), shape=(1, 8, 8))
     with torch.inference_mode():  # as engines are called
-        assert export_onnx(net, channels=channels, precision="fp16") == first
+        assert export_onnx(net, image_signature(channels), precision="fp16") == first
     with torch.no_grad():
         next(net.parameters())[0] += 0.5
-    assert export_onnx(net, channels=channels, precision="fp16") != first
+    assert export_onnx(net, image_signature(channels), precision="fp16") != first
 
 
 def test_nothing_of_the_machine_is_in_the_file() -> None:
     net, channels = _net("luma")
-    model = export_onnx(net, channels=channels)
+    model = export_onnx(net, image_signature(channels))
     for trace in (b".py", b"site-packages", b"vsr.models", torch.__version__.encode()):
         assert trace not in model
 
@@ -133,7 +133,7 @@ def test_nothing_of_the_machine_is_in_the_file() -> None:
 def test_the_network_is_left_as_it_was() -> None:
     net, channels = _net("srvgg")
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    export_onnx(net, channels=channels, precision="bf16")
+    export_onnx(net, image_signature(channels), precision="bf16")
     for name, value in net.state_dict().items():
         assert value.dtype is torch.float32 and torch.equal(value, before[name])
 
@@ -146,7 +146,7 @@ class _Untraceable(nn.Module):
 @pytest.mark.parametrize("precision", ["fp32"])
 def test_a_network_that_cannot_be_exported_is_an_engine_error_of_one_line(precision: Precision) -> None:
     with pytest.raises(EngineError, match="_Untraceable cannot be exported") as caught:
-        export_onnx(_Untraceable(), channels=1, precision=precision)
+        export_onnx(_Untraceable(), image_signature(1), precision=precision)
     assert "\n" not in str(caught.value)
 
 
@@ -154,4 +154,4 @@ def test_without_onnx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "onnx" else real(name, *rest))
     with pytest.raises(MissingExtraError, match=r"vsr-enhance\[onnx\]"):
-        export_onnx(_net("luma")[0], channels=1)
+        export_onnx(_net("luma")[0], image_signature(1))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 pytest.importorskip("openvino")
 
 from vsr.backends import openvino_engine
+from vsr.backends.engine import image_signature
 from vsr.backends.onnx_export import fingerprint
 from vsr.backends.openvino_engine import OpenVINOEngine, is_prepared, make_openvino_engine, openvino_device
 from vsr.errors import EngineError, MissingExtraError, OptionError
@@ -60,28 +61,28 @@ def _forbid_export(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_network_is_exported_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not is_prepared(_net(), 1)
-    first = make_openvino_engine(_net(), channels=1, precision="fp32")(_frames(2))[0]
-    assert is_prepared(_net(), 1) and not is_prepared(_net(2), 1)
+    assert not is_prepared(_net(), image_signature(1))
+    first = make_openvino_engine(_net(), image_signature(1), precision="fp32")(_frames(2))[0]
+    assert is_prepared(_net(), image_signature(1)) and not is_prepared(_net(2), image_signature(1))
     assert [path.suffix for path in folder.iterdir()] == [".openvino"]
     _forbid_export(monkeypatch)
-    assert torch.equal(make_openvino_engine(_net(), channels=1, precision="fp32")(_frames(2))[0], first)
+    assert torch.equal(make_openvino_engine(_net(), image_signature(1), precision="fp32")(_frames(2))[0], first)
 
 
 def test_a_damaged_file_is_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = make_openvino_engine(_net(), channels=1, precision="fp32")(_frames(2))[0]
+    first = make_openvino_engine(_net(), image_signature(1), precision="fp32")(_frames(2))[0]
     (path,) = folder.iterdir()
     whole = path.read_bytes()
     for damaged in (whole[:-9], b"", whole[:2000] + b"\0" * 9 + whole[2009:]):
         path.write_bytes(damaged)
-        assert torch.equal(make_openvino_engine(_net(), channels=1, precision="fp32")(_frames(2))[0], first)
+        assert torch.equal(make_openvino_engine(_net(), image_signature(1), precision="fp32")(_frames(2))[0], first)
         assert openvino_engine._read_checked(path) is not None
 
 
 def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("VSR_ENGINES", str(tmp_path / "file" / "engines"))
-    out = make_openvino_engine(_net(), channels=1, precision="fp32")(_frames(2))[0]
+    out = make_openvino_engine(_net(), image_signature(1), precision="fp32")(_frames(2))[0]
     torch.testing.assert_close(out, _net()(_frames(2)))
 
 
@@ -104,14 +105,14 @@ def test_bf16_does_not_round_the_picture_itself(name: str) -> None:
     for parameter in last.parameters():
         nn.init.zeros_(parameter)
     x = _frames(1, 1 if name in ("luma", "vdsr", "srcnn") else 3)
-    engine = make_openvino_engine(net, channels=x.shape[1], precision="bf16")
+    engine = make_openvino_engine(net, image_signature(x.shape[1]), precision="bf16")
     torch.testing.assert_close(engine(x)[0], net(x), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 16, 64])
 def test_any_number_of_requests_keeps_the_order(num_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino_engine, "_num_threads", lambda: num_threads)
-    engine = make_openvino_engine(_net(), channels=1, precision="fp32")
+    engine = make_openvino_engine(_net(), image_signature(1), precision="fp32")
     for num_frames in (1, 5, 3, 9):  # more requests, and then fewer frames than those
         torch.testing.assert_close(engine(_frames(num_frames))[0], _net()(_frames(num_frames)))
         (requests,) = engine._requests.values()
@@ -128,7 +129,7 @@ def test_many_cores_leave_some_to_decoder_and_encoder(monkeypatch: pytest.Monkey
 
 def test_a_gpu_compiles_for_each_size_and_forgets_the_oldest() -> None:
     """Played on the CPU, which takes fixed sizes as well."""
-    engine = make_openvino_engine(_net(), channels=1, precision="fp32")
+    engine = make_openvino_engine(_net(), image_signature(1), precision="fp32")
 
     class Core:
         def compile_model(self, model: Any, device: str, options: dict[str, Any]) -> Any:
@@ -155,12 +156,12 @@ def test_a_precision_that_the_device_lacks_is_an_engine_error(monkeypatch: pytes
     core = SimpleNamespace(get_property=lambda device, name: ["FP32", "INT8"])
     monkeypatch.setattr(openvino_engine, "_core", lambda: core)
     with pytest.raises(EngineError, match="bf16"):
-        make_openvino_engine(_net(), channels=1, precision="bf16")
+        make_openvino_engine(_net(), image_signature(1), precision="bf16")
 
 
 def test_the_wrong_number_of_channels_is_an_engine_error() -> None:
     with pytest.raises(EngineError, match="1 channels, not 3"):
-        make_openvino_engine(_net(), channels=1, precision="fp32")(_frames(1, 3))
+        make_openvino_engine(_net(), image_signature(1), precision="fp32")(_frames(1, 3))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +175,7 @@ def test_the_wrong_number_of_channels_is_an_engine_error() -> None:
 def test_a_run_that_fails_is_told_by_its_kind(
     text: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = make_openvino_engine(_net(), channels=1, precision="fp32")
+    engine = make_openvino_engine(_net(), image_signature(1), precision="fp32")
 
     def fail(*arguments: Any) -> None:
         raise RuntimeError(text)
@@ -198,14 +199,14 @@ def test_one_failed_request_leaves_none_running() -> None:
                 self.is_bad = False
                 raise RuntimeError("it broke")
 
-        def set_input_tensor(self, tensor: Any) -> None: ...
-        def set_output_tensor(self, tensor: Any) -> None: ...
+        def set_input_tensor(self, position: int, tensor: Any) -> None: ...
+        def set_output_tensor(self, position: int, tensor: Any) -> None: ...
 
         def start_async(self) -> None:
             self.is_bad = self.name == "a"
 
     with pytest.raises(RuntimeError, match="it broke"):
-        openvino_engine._run([Request("a"), Request("b")], _frames(2), torch.empty(2, 1, 42, 60))
+        openvino_engine._run([Request("a"), Request("b")], {0: _frames(2)}, {0: torch.empty(2, 1, 42, 60)})
     assert waited[-2:] == ["a", "b"]
 
 
@@ -218,7 +219,7 @@ class _Stretching(nn.Module):
 
 def test_a_network_that_cannot_be_exported_is_an_engine_error(folder: Path) -> None:
     with pytest.raises(EngineError, match="_Stretching"):
-        make_openvino_engine(_Stretching(), channels=1, precision="fp32")
+        make_openvino_engine(_Stretching(), image_signature(1), precision="fp32")
     assert not folder.exists() or not list(folder.iterdir())
 
 

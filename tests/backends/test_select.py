@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vsr.backends import openvino_engine, select
-from vsr.backends.engine import PRECISIONS, Precision
+from vsr.backends.engine import PRECISIONS, Precision, image_signature
 from vsr.backends.installed import describe_auto, describe_backends
 from vsr.backends.onnx_model import OnnxFile
 from vsr.backends.select import EngineMaker, Place, choose_place
@@ -60,7 +60,7 @@ def openvino(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
     monkeypatch.setitem(sys.modules, "openvino", sys)
 
     def play(behaviour: Any) -> None:
-        def make(net: Any, *, channels: int, precision: Precision, accelerator: str) -> Any:
+        def make(net: Any, signature: Any, *, precision: Precision, accelerator: str) -> Any:
             if isinstance(behaviour, Exception):
                 raise behaviour
             return FakeEngine(behaviour, precision)
@@ -71,7 +71,7 @@ def openvino(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
 
 
 def _maker(place: Place, notes: list[str], **options: Any) -> EngineMaker:
-    return EngineMaker(_net(), 1, place, note=notes.append, **({"work": LONG} | options))
+    return EngineMaker(_net(), image_signature(1), place, note=notes.append, **({"work": LONG} | options))
 
 
 def _doubled(x: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ def test_what_is_prepared_starts_sooner(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     openvino(_doubled)
-    monkeypatch.setattr(openvino_engine, "is_prepared", lambda net, channels: is_prepared)
+    monkeypatch.setattr(openvino_engine, "is_prepared", lambda net, signature: is_prepared)
     engine = _maker(AUTO, notes, work=work).make("fp32")
     assert isinstance(engine, TorchEngine) is not is_prepared
 
@@ -132,8 +132,8 @@ def test_a_gpu_of_another_maker_is_pytorch_s(openvino: Callable[[Any], None]) ->
     ("device", "backend", "named"),
     [
         ("auto", "onnx", "onnx"),
-        ("gpu", "auto", "--backend openvino"),
-        ("gpu:1", "pytorch", "--backend openvino"),
+        ("gpu", "auto", "`backend=openvino`"),
+        ("gpu:1", "pytorch", "`backend=openvino`"),
         ("cuda:99", "auto", "cuda:99"),
     ],
 )
@@ -153,8 +153,8 @@ def test_an_intel_gpu_that_is_not_there_is_an_option_error(monkeypatch: pytest.M
 
 
 def test_an_intel_gpu_computes_in_fp16() -> None:
-    assert EngineMaker(_net(), 1, Place(CPU, "openvino", "GPU")).choose_precision() == "fp16"
-    assert EngineMaker(_net(), 1, Place(CPU, "openvino", "GPU")).choose_precision("fp32") == "fp32"
+    assert EngineMaker(_net(), image_signature(1), Place(CPU, "openvino", "GPU")).choose_precision() == "fp16"
+    assert EngineMaker(_net(), image_signature(1), Place(CPU, "openvino", "GPU")).choose_precision("fp32") == "fp32"
 
 
 def test_the_backends_are_listed_with_versions() -> None:
@@ -302,10 +302,10 @@ def test_right_numbers_are_left_alone(openvino: Callable[[Any], None], notes: li
 
 def test_an_onnx_file_runs_on_openvino_alone(openvino: Callable[[Any], None], notes: list[str]) -> None:
     openvino(EngineError("no such layer"))
-    maker = EngineMaker(OnnxFile(Path("some.onnx")), 1, AUTO, note=notes.append)
+    maker = EngineMaker(OnnxFile(Path("some.onnx")), image_signature(1), AUTO, note=notes.append)
     with pytest.raises(EngineError, match="no such layer"):
         maker.make("fp32")
     with pytest.raises(OptionError, match="ONNX"):
-        EngineMaker(OnnxFile(Path("some.onnx")), 1, Place(CPU, "pytorch"))
-    EngineMaker(OnnxFile(Path("some.onnx")), 1, Place(torch.device("cuda"), "auto"), note=notes.append)
+        EngineMaker(OnnxFile(Path("some.onnx")), image_signature(1), Place(CPU, "pytorch"))
+    EngineMaker(OnnxFile(Path("some.onnx")), image_signature(1), Place(torch.device("cuda"), "auto"), note=notes.append)
     assert notes == ["an ONNX file runs on OpenVINO: on the CPU"]

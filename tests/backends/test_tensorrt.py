@@ -26,8 +26,9 @@ import torch
 from tensorrt_double import API, MAGIC_CACHE, VERSIONS, Device, build_in_a_process, make_tensorrt, read_api
 from torch import Tensor, nn
 
-from vsr.backends import tensorrt_engine
+from vsr.backends import tensorrt_builder, tensorrt_engine
 from vsr.backends.cuda_runner import Gpu
+from vsr.backends.engine import Engine, Signature, image_signature
 from vsr.backends.engine_store import EngineStore
 from vsr.backends.select import EngineMaker, Place
 from vsr.backends.tensorrt_engine import TensorRTEngine, make_tensorrt_engine
@@ -48,9 +49,11 @@ CPU = torch.device("cpu")
 def quick_export(export_once: Callable[..., bytes]) -> Callable[..., bytes]:
     """An export takes seconds: one with open sizes for each network, which are then filled in."""
 
-    def export(net: nn.Module, *, channels: int, shape: tuple[int, int, int], precision: Any) -> bytes:
-        model = onnx.load_from_string(export_once(net, channels=channels, precision=precision))
-        for tensor, scale in ((model.graph.input[0], 1), (model.graph.output[0], int(net.scale))):
+    def export(net: nn.Module, signature: Signature, *, shape: tuple[int, int, int], precision: Any) -> bytes:
+        model = onnx.load_from_string(export_once(net, signature, precision=precision))
+        scales = list(getattr(net, "scales", ())) or [int(net.scale)]
+        tensors = (*model.graph.input, *model.graph.output)
+        for tensor, scale in zip(tensors, [1] * len(signature.inputs) + scales, strict=True):
             for axis, length in ((0, shape[0]), (2, shape[1] * scale), (3, shape[2] * scale)):
                 tensor.type.tensor_type.shape.dim[axis].dim_value = length
         return model.SerializeToString()
@@ -60,7 +63,7 @@ def quick_export(export_once: Callable[..., bytes]) -> Callable[..., bytes]:
 
 @pytest.fixture(autouse=True)
 def _exported_with_open_sizes(monkeypatch: pytest.MonkeyPatch, quick_export: Callable[..., bytes]) -> None:
-    monkeypatch.setattr(tensorrt_engine, "export_onnx", quick_export)
+    monkeypatch.setattr(tensorrt_builder, "export_onnx", quick_export)
 
 
 class Bench:
@@ -68,22 +71,24 @@ class Bench:
 
     def __init__(self, version: str, device: Device, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.version, self.device, self.notes = version, device, list[str]()
-        self.store = EngineStore(folder / "engines")
+        monkeypatch.setenv("VSR_ENGINES", str(folder / "engines"))
+        self.store = EngineStore()
         self._monkeypatch = monkeypatch
 
     def install(self, trt: Any) -> None:
         self._monkeypatch.setitem(sys.modules, "tensorrt", trt)
 
-    def engine(self, net: nn.Module | None = None, precision: Any = "fp32", channels: int = 1) -> TensorRTEngine:
+    def engine(
+        self, net: nn.Module | None = None, precision: Any = "fp32", channels: int | Signature = 1
+    ) -> TensorRTEngine:
         return make_tensorrt_engine(
             net or luma_net(),
-            channels=channels,
+            channels if isinstance(channels, Signature) else image_signature(channels),
             precision=precision,
             device=CPU,
             note=self.notes.append,
             label="tiny",
             make_runner=self.device.make_runner,
-            store=self.store,
         )
 
     def num_builds(self) -> int:
@@ -132,9 +137,9 @@ BOUND = {
 
 def _used_names() -> set[tuple[str, str]]:
     """(class, member) of every name of the API in the source of the engine; ("", class) for the module's own."""
-    tree = ast.parse(Path(tensorrt_engine.__file__).read_text("utf-8"))
+    sources = [Path(module.__file__).read_text("utf-8") for module in (tensorrt_engine, tensorrt_builder)]
     used = set()
-    for node in ast.walk(tree):
+    for node in (node for source in sources for node in ast.walk(ast.parse(source))):
         if not isinstance(node, ast.Attribute):
             continue
         owner = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
@@ -186,8 +191,14 @@ def case(request: pytest.FixtureRequest, bench: Bench) -> tuple[TensorRTEngine, 
     return bench.engine(net, precision, channels), net, channels
 
 
+@pytest.fixture(params=["fp32", "fp16"])
+def stepping(request: pytest.FixtureRequest, bench: Bench) -> tuple[Engine, nn.Module]:
+    net = test_conformance.stepping_net()
+    return bench.engine(net, request.param, test_conformance.STEPPING), net
+
+
 for _name, _test in vars(test_conformance).items():
-    if _name.startswith("test_") and "case" in inspect.signature(_test).parameters:
+    if _name.startswith("test_") and {"case", "stepping"} & inspect.signature(_test).parameters.keys():
         globals()[_name] = _test  # collected here too, with the fixture above
 
 
@@ -199,7 +210,7 @@ for _name, _test in vars(test_conformance).items():
 def test_output_is_that_of_the_network(
     bench: Bench, export_once: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch, precision: str, name: str
 ) -> None:
-    monkeypatch.setattr(tensorrt_engine, "export_onnx", export_once)  # with fixed sizes, as users have it
+    monkeypatch.setattr(tensorrt_builder, "export_onnx", export_once)  # with fixed sizes, as users have it
     torch.manual_seed(2)
     net = luma_net() if name == "luma" else SRResNet(8, 1, 2).eval().requires_grad_(False)
     channels = 1 if name == "luma" else 3
@@ -288,7 +299,7 @@ def test_an_engine_is_found_without_an_export(bench: Bench, monkeypatch: pytest.
     def export(net: nn.Module, **arguments: Any) -> bytes:
         raise EngineError("exported")
 
-    monkeypatch.setattr(tensorrt_engine, "export_onnx", export)
+    monkeypatch.setattr(tensorrt_builder, "export_onnx", export)
     bench.engine().prepare((4, 1, 19, 26))
     other = luma_net()
     next(other.parameters()).data.mul_(1.01)
@@ -439,14 +450,14 @@ def test_a_library_that_does_not_load_is_an_engine_error(bench: Bench, monkeypat
     def fail(name: str) -> None:
         raise ImportError("libnvinfer.so.10: cannot open shared object file")
 
-    monkeypatch.setattr(tensorrt_engine.importlib, "import_module", fail)
+    monkeypatch.setattr(tensorrt_builder.importlib, "import_module", fail)
     with pytest.raises(EngineError, match=r"does not load \(libnvinfer"):
         bench.engine()
 
 
 def test_without_a_gpu_it_is_an_engine_error() -> None:
     with pytest.raises(EngineError, match="NVIDIA GPU"):
-        make_tensorrt_engine(luma_net(), channels=1, precision="fp32", device=CPU)
+        make_tensorrt_engine(luma_net(), image_signature(1), precision="fp32", device=CPU)
 
 
 def test_out_of_memory_surfaces_as_itself_and_lets_go_of_everything(bench: Bench) -> None:
@@ -513,7 +524,7 @@ def test_an_interrupt_ends_the_build_and_leaves_nothing_behind(bench: Bench, int
 @pytest.mark.usefixtures("quick_spawn")
 def test_two_processes_at_once_build_once(tmp_path: Path, quick_export: Callable[..., bytes]) -> None:
     log, model = tmp_path / "builds", tmp_path / "model.onnx"
-    model.write_bytes(quick_export(luma_net(), channels=1, shape=(1, 12, 14), precision="fp32"))
+    model.write_bytes(quick_export(luma_net(), image_signature(1), shape=(1, 12, 14), precision="fp32"))
     context = multiprocessing.get_context("spawn")
     arguments = (VERSIONS[0], tmp_path / "engines", log, model, context.Barrier(2))
     processes = [context.Process(target=build_in_a_process, args=arguments) for _ in range(2)]
@@ -540,7 +551,7 @@ def test_two_threads_at_once_build_once_and_the_second_is_told(bench: Bench) -> 
         assert first_builds.wait(30)
         engine = bench.engine()
         engine._runner = other.make_runner(CPU)
-        engine._trt = make_tensorrt(bench.version, other)
+        engine._builder.trt = make_tensorrt(bench.version, other)
         engine._note = lambda line: (told.append(line), second_waits.set())[0]
         engine.prepare((1, 1, 8, 8))
 
@@ -624,10 +635,10 @@ def test_a_job_goes_on_when_a_file_of_the_last_one_is_damaged(bench: Bench, tmp_
 
 def _maker(bench: Bench, monkeypatch: pytest.MonkeyPatch, backend: Any) -> EngineMaker:
     """What a job has, on a machine where TensorRT is the fastest and PyTorch runs on the CPU."""
-    make = functools.partial(make_tensorrt_engine, make_runner=bench.device.make_runner, store=bench.store)
+    make = functools.partial(make_tensorrt_engine, make_runner=bench.device.make_runner)
     monkeypatch.setattr(tensorrt_engine, "make_tensorrt_engine", make)
     monkeypatch.setattr(EngineMaker, "_fastest", lambda self, precision: "tensorrt")
-    return EngineMaker(luma_net(), 1, Place(CPU, backend), label="tiny", note=bench.notes.append)
+    return EngineMaker(luma_net(), image_signature(1), Place(CPU, backend), label="tiny", note=bench.notes.append)
 
 
 def _break(bench: Bench, fault: str) -> None:

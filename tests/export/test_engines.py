@@ -10,6 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from vsr.backends.engine import Signature, image_signature
 from vsr.backends.engine_store import EngineKey, EngineStore, Target
 from vsr.cli.main import cli
 from vsr.errors import EngineError, MissingExtraError, OptionError
@@ -33,8 +34,8 @@ def install(monkeypatch: pytest.MonkeyPatch, prepare: Any) -> list[Any]:
     """TensorRT and a GPU, as far as building ahead needs them; gives the arguments of the engine it makes."""
     made: list[Any] = []
 
-    def make(net: Any, **arguments: Any) -> Any:
-        made.append(arguments)
+    def make(net: Any, signature: Signature, **arguments: Any) -> Any:
+        made.append({"signature": signature, **arguments})
         return SimpleNamespace(name="TensorRT 11.4", prepare=prepare)
 
     monkeypatch.setattr(engines, "load_tensorrt", lambda: SimpleNamespace(__version__=HERE.tensorrt))
@@ -54,7 +55,7 @@ def test_build_prepares_the_shape_that_a_job_will_ask_for(
     made = install(monkeypatch, shapes.append)
     build_engine(model, "1280x720", batch=batch, precision="fp16")
     assert shapes == [shape]
-    assert made[0]["precision"] == "fp16" and made[0]["label"] == model and made[0]["channels"] == shape[1]
+    assert made[0]["precision"] == "fp16" and made[0]["label"] == model and made[0]["signature"] == image_signature(shape[1])
 
 
 def test_build_without_memory_is_an_engine_error_that_names_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:

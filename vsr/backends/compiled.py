@@ -1,4 +1,4 @@
-"""torch.compile for the shapes that repeat; every other shape, and a network that does not compile, runs as it is."""
+"""Compile a network for the shapes that repeat; run it as it is for others, and where it does not compile."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vsr.events import OnNote
+from vsr.events import Note, NoteCode, OnNote
 
 __all__ = ["CompiledNet", "Compiler", "compile_for_gpu"]
 
@@ -18,13 +18,13 @@ LONGEST_REASON = 200  # characters
 
 
 def compile_for_gpu(net: nn.Module) -> Function:
-    """Element-wise layers fused, the fastest kernels searched for; frames are too large for CUDA graphs to matter."""
+    """Fuse element-wise layers and search for the fastest kernels; frames are too large to gain by CUDA graphs."""
     compiled: Function = torch.compile(net, dynamic=False, mode="max-autotune-no-cudagraphs")
     return compiled
 
 
 class CompiledNet:
-    """A network, (N, C, H, W) in and out, compiled when a shape is first seen.
+    """A network, compiled when the shapes of its inputs, (N, C, H, W) each, are first seen.
 
     A batch smaller than one that is compiled for the same picture size runs as it is: a clip's last few
     frames are not worth another minute. Out of memory surfaces as itself, and the shape is forgotten.
@@ -38,7 +38,7 @@ class CompiledNet:
         self._has_failed = False
 
     def __call__(self, *inputs: Tensor) -> Any:
-        shape = tuple(inputs[0].shape)
+        shape = tuple(inputs[0].shape)  # the others share N, H and W, and their channels never change
         is_small = any(other[1:] == shape[1:] and other[0] > shape[0] for other in self._shapes)
         if self._has_failed or is_small:
             return self._net(*inputs)
@@ -47,7 +47,8 @@ class CompiledNet:
         return self._first_run(shape, inputs)
 
     def _first_run(self, shape: tuple[int, ...], inputs: tuple[Tensor, ...]) -> Any:
-        self._note(f"compiling the network for {shape[-1]}x{shape[-2]}, batch {shape[0]}; this takes a while")
+        text = f"compiling the network for {shape[-1]}x{shape[-2]}, batch {shape[0]}; this takes a while"
+        self._note(Note(NoteCode.ENGINE, text))
         try:
             if self._compiled is None:
                 self._compiled = self._compiler(self._net)
@@ -56,8 +57,8 @@ class CompiledNet:
             raise
         except Exception as error:  # whatever a compiler, which may be missing, makes of a network
             self._has_failed = True
-            text = " ".join(str(error).split()) or type(error).__name__
-            self._note(f"the network does not compile ({text[:LONGEST_REASON]}): going on without")
+            reason = (" ".join(str(error).split()) or type(error).__name__)[:LONGEST_REASON]
+            self._note(Note(NoteCode.FALLBACK, f"the network does not compile ({reason}): going on without"))
             return self._net(*inputs)
         self._shapes.add(shape)
         return out

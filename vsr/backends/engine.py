@@ -1,8 +1,9 @@
-"""What an engine is, and on which device and at which precision it runs unless told otherwise."""
+"""The contract of engines, and the choice of their device and precision."""
 
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 import torch
@@ -14,9 +15,11 @@ __all__ = [
     "PRECISIONS",
     "Engine",
     "Precision",
+    "Signature",
     "choose_device",
     "choose_precision",
     "converted",
+    "image_signature",
     "safer_precisions",
 ]
 
@@ -29,12 +32,34 @@ PRECISIONS: dict[str, torch.dtype] = {
 }
 
 
-class Engine(Protocol):
-    """A network as a tensor function. It knows nothing of video.
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The tensors that a network takes and gives, in the order of its arguments and results.
 
-    Inputs and outputs are float32 (N, C, H, W) on `device`, nominally in [0, 1]; the state of a
-    recurrent network is a further input and output. `dtype` is what the network computes in, most of it.
-    An engine keeps no state between calls, and gives the frames back in the order they came.
+    inputs: name and number of channels of each; all share N, H and W.  outputs: name of each.
+    No two tensors share a name: a state that goes in as "hidden" comes out as, say, "next_hidden".
+    """
+
+    inputs: tuple[tuple[str, int], ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.inputs)
+
+
+def image_signature(channels: int) -> Signature:
+    """Return the signature of a network that takes an image "x" of so many channels and gives an image "y"."""
+    return Signature((("x", channels),), ("y",))
+
+
+class Engine(Protocol):
+    """A network as a tensor function, without knowledge of video.
+
+    Takes and gives any number of tensors, float32 (N, C, H, W) on `device`; images are nominally in [0, 1]. Inputs
+    share N, H and W; each output is larger by a factor of its own. The state of a recurrent network is a further
+    input and output: an engine keeps none between calls. Frames come out in the order they came in.
+    dtype: the type that most layers compute in.
     """
 
     name: str
@@ -45,10 +70,7 @@ class Engine(Protocol):
 
 
 def choose_device(asked: str = "auto") -> torch.device:
-    """The device asked for ("cuda:1", "mps", "cpu"), or the fastest there is.
-
-    Raises OptionError where the machine lacks it.
-    """
+    """Return the device asked for ("cuda:1", "mps", "cpu"), or the fastest; OptionError where the machine lacks it."""
     if asked == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -56,25 +78,25 @@ def choose_device(asked: str = "auto") -> torch.device:
     try:
         device = torch.device(asked)
     except RuntimeError as error:
-        raise OptionError(f"unknown device '{asked}'; there are auto, cpu, cuda, cuda:N and mps") from error
+        raise OptionError(f"`device={asked}`: unknown; there are auto, cpu, cuda, cuda:N and mps") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise OptionError(f"device '{asked}' is not there: this PyTorch sees {torch.cuda.device_count()} CUDA GPUs")
+        raise OptionError(f"`device={asked}`: not there; this PyTorch sees {torch.cuda.device_count()} CUDA GPUs")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise OptionError("device 'mps' is not there: this machine or this PyTorch has no Metal")
+        raise OptionError("`device=mps`: not there; this machine or this PyTorch has no Metal")
     if device.type not in ("cpu", "cuda", "mps"):
-        raise OptionError(f"device '{asked}' is not supported; there are auto, cpu, cuda, cuda:N and mps")
+        raise OptionError(f"`device={asked}`: not supported; there are auto, cpu, cuda, cuda:N and mps")
     return device
 
 
 def choose_precision(device: torch.device, asked: str = "auto") -> Precision:
-    """The precision asked for, or the fastest that the device computes natively.
+    """Return the precision asked for, or the fastest that the device computes natively.
 
     fp16 on CUDA and MPS; bf16 on CPUs with bf16 instructions (AVX512-BF16, AMX), else fp32.
     """
     if asked in get_args(Precision):
         return asked  # type: ignore[return-value]
     if asked != "auto":
-        raise OptionError(f"unknown precision '{asked}'; there are auto, {', '.join(PRECISIONS)}")
+        raise OptionError(f"`precision={asked}`: unknown; there are auto, {', '.join(PRECISIONS)}")
     if device.type in ("cuda", "mps"):
         return "fp16"
     return "bf16" if _cpu_has_bf16() else "fp32"
@@ -87,7 +109,7 @@ def _cpu_has_bf16() -> bool:
 
 
 def safer_precisions(precision: Precision) -> tuple[Precision, ...]:
-    """What to fall back to, in order, when a precision gives wrong numbers."""
+    """List the precisions to take, in order, when one gives wrong numbers."""
     order: dict[Precision, tuple[Precision, ...]] = {
         "int8": ("bf16", "fp32") if _cpu_has_bf16() else ("fp32",),
         "fp16": ("bf16", "fp32"),
@@ -98,7 +120,7 @@ def safer_precisions(precision: Precision) -> tuple[Precision, ...]:
 
 
 def converted(net: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """A copy on the device, channels last, in `dtype` but for the layers the network keeps in float32."""
+    """Copy a network to a device, channels last, in `dtype` but for the layers it keeps in float32."""
     result = copy.deepcopy(net).eval().requires_grad_(False)
     result.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     for name in getattr(net, "keep_float32", ()):

@@ -1,4 +1,4 @@
-"""Networks as ONNX, in the precision they are to run in."""
+"""Export networks as ONNX, in the precision they are to run in."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from vsr.backends.engine import PRECISIONS, Precision, converted
+from vsr.backends.engine import PRECISIONS, Precision, Signature, converted
 from vsr.backends.onnx_qdq import insert_integers
 from vsr.errors import EngineError, MissingExtraError
 from vsr.models.quantization import QuantizedConv2d, without_quantization
@@ -35,23 +35,26 @@ _LABELS = {"metadata_props", "doc_string", "producer_name", "producer_version", 
 
 
 def export_onnx(
-    net: nn.Module, *, channels: int, shape: tuple[int, int, int] | None = None, precision: Precision = "fp32"
+    net: nn.Module, signature: Signature, *, shape: tuple[int, int, int] | None = None, precision: Precision = "fp32"
 ) -> bytes:
-    """A network as one ONNX file: input "x" and output "y", both float32 (N, C, H, W).
+    """Export a network as one ONNX file.
 
-    channels: of the input.  shape: (batch, height, width) for fixed sizes; None leaves all three open.
-    precision: what the layers compute in, but for those the network keeps in float32; the types are in
-        the graph, with casts where they change. Layers of `QuantizedConv2d` compute in int8, by
-        QuantizeLinear and DequantizeLinear before them, under "int8", which takes such a network, and
-        "fp32", and with all others in float32; without their rounding under "bf16" and "fp16".
     The same network and options give the same bytes: nothing is left in them of the machine or the versions
     that made them. Raises MissingExtraError, and EngineError where the network cannot be exported.
+
+    Args:
+        signature: names of inputs and outputs, all float32 (N, C, H, W).
+        shape: (batch, height, width) for fixed sizes; None leaves all three open.
+        precision: the type that layers compute in, but for those the network keeps in float32; the types are in
+            the graph, with casts where they change. Layers of `QuantizedConv2d` compute in int8, by
+            QuantizeLinear and DequantizeLinear before them, under "int8", which takes such a network, and
+            "fp32", and with all others in float32; without their rounding under "bf16" and "fp16".
     """
     if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript")):
         raise MissingExtraError("the export to ONNX", "onnx")
     batch, height, width = shape or _EXAMPLE
-    example = torch.zeros(batch, channels, height, width)
-    dynamic = None if shape else (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),)
+    examples = tuple(torch.zeros(batch, channels, height, width) for _, channels in signature.inputs)
+    dynamic = None if shape else (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),) * len(examples)
     integers: dict[str, QuantizedConv2d] = {}
     if precision in ("int8", "fp32"):
         integers = {name: layer for name, layer in net.named_modules() if isinstance(layer, QuantizedConv2d)}
@@ -63,9 +66,9 @@ def export_onnx(
         with _silence(), torch.inference_mode(False):
             program = torch.onnx.export(
                 module,
-                (example,),
-                input_names=["x"],
-                output_names=["y"],
+                examples,
+                input_names=list(signature.input_names),
+                output_names=list(signature.outputs),
                 opset_version=_OPSETS[precision],
                 dynamic_shapes=dynamic,
                 dynamo=True,
@@ -81,7 +84,7 @@ def export_onnx(
 
 
 def fingerprint(net: nn.Module) -> str:
-    """A SHA-256 of all that an export depends on: weights, structure, the networks' source and versions.
+    """Return a SHA-256 of all that an export depends on: weights, structure, the networks' source and versions.
 
     Takes milliseconds where an export takes seconds: what was made of a network is found again by it.
     """
@@ -99,7 +102,7 @@ def fingerprint(net: nn.Module) -> str:
 
 
 def _source_file(kind: type[nn.Module]) -> str:
-    """Where a network's class is written, "" for PyTorch's own and what has no file."""
+    """Return the path of the source of a network's class; "" for PyTorch's own and for classes without a file."""
     if kind.__module__.startswith("torch."):
         return ""
     try:
@@ -110,7 +113,7 @@ def _source_file(kind: type[nn.Module]) -> str:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Without the exporter's remarks on optional libraries and its own deprecations."""
+    """Silence the exporter's remarks on optional libraries and its own deprecations."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -123,27 +126,33 @@ def _silence() -> Iterator[None]:
 
 
 def _clean(model: ModelProto, integers: Mapping[str, QuantizedConv2d]) -> ModelProto:
-    """The graph alone, checked, with the layers of integers, and readable names for the open sizes."""
+    """Reduce a model to its graph, insert the layers of integers, name the open sizes, and check it."""
     import onnx
 
     _name_by_layer(model)
     _strip(model)
     insert_integers(model, integers)
     model.producer_name = "vsr"
-    (x,), (y,) = model.graph.input, model.graph.output
-    names = {}
-    for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
-        if symbol := x.type.tensor_type.shape.dim[axis].dim_param:
-            names[symbol] = name
-    for dim in (*x.type.tensor_type.shape.dim, *y.type.tensor_type.shape.dim):
-        if dim.dim_param:
-            dim.dim_param = re.sub(r"\w+", lambda match: names.get(match[0], match[0]), dim.dim_param)
+    _name_open_sizes(model)
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
+def _name_open_sizes(model: ModelProto) -> None:
+    """Call the open sizes of inputs and outputs batch, height and width."""
+    names = {}
+    for x in model.graph.input:
+        for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
+            if symbol := x.type.tensor_type.shape.dim[axis].dim_param:
+                names[symbol] = name
+    for tensor in (*model.graph.input, *model.graph.output):
+        for dim in tensor.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = re.sub(r"\w+", lambda match: names.get(match[0], match[0]), dim.dim_param)
+
+
 def _name_by_layer(model: ModelProto) -> None:
-    """Call the nodes after the layers they come from, "body.0/conv2d", so that engines can treat layers apart."""
+    """Name nodes after the layers they come from, "body.0/conv2d", so that engines can tell layers apart."""
     taken: Counter[str] = Counter()
     for node in model.graph.node:
         scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]")

@@ -1,4 +1,4 @@
-"""Networks that come as an ONNX file, as other projects export them."""
+"""Read networks from ONNX files, as other projects export them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["ONNX_SUFFIX", "OnnxFile", "read_onnx"]
 
 ONNX_SUFFIX = ".onnx"
 
-_SIDE = 64  # of the picture on which scale and channels are tried
+_SIDE = 64  # of the image on which scale and channels are tried
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64)  # of which input sides may have to be
-_LARGEST_HALO = 64  # input pixels; what deeper networks see beyond is next to nothing
+_LARGEST_HALO = 64  # input pixels; deeper networks see next to nothing beyond
 _FLOATS = ("f32", "f16")
 
 
@@ -29,7 +29,7 @@ class OnnxFile:
     path: Path
 
     def read(self) -> Any:
-        """OpenVINO's model of it, with open sizes, float32 in and out. Raises ModelError."""
+        """Load it as a model of OpenVINO with open sizes, float32 in and out. Raises ModelError."""
         openvino = _openvino()
         try:
             model = openvino.Core().read_model(self.path)
@@ -38,7 +38,7 @@ class OnnxFile:
         if len(model.inputs) != 1 or len(model.outputs) != 1:
             raise _refused(self.path, model, "one input and one output are needed")
         if model.input(0).get_element_type().get_type_name() not in _FLOATS:
-            raise _refused(self.path, model, "pictures are float")
+            raise _refused(self.path, model, "images are float")
         preparation = openvino.preprocess.PrePostProcessor(model)
         preparation.input().tensor().set_element_type(openvino.Type.f32)
         preparation.output().tensor().set_element_type(openvino.Type.f32)
@@ -46,7 +46,7 @@ class OnnxFile:
 
 
 def read_onnx(path: Path) -> tuple[ModelCard, OnnxFile]:
-    """A card for an ONNX file: scale, channels and sides from its graph.
+    """Make a card for an ONNX file: scale, channels and sides from its graph.
 
     Values are taken to be in [0, 1], three channels to be RGB and one luma. Raises ModelError, with the
     inputs and outputs there are, for other networks, and MissingExtraError.
@@ -71,7 +71,7 @@ def read_onnx(path: Path) -> tuple[ModelCard, OnnxFile]:
 
 
 def _measured(path: Path, model: Any) -> tuple[int, int, int]:
-    """(channels, scale, multiple of which sides must be), by shape inference at two sizes."""
+    """Return (channels, scale, multiple of which sides must be), by shape inference at two sizes."""
     given = model.input(0).partial_shape
     if given.rank.is_dynamic or len(given) != 4:
         raise _refused(path, model, "the input must be (N, C, H, W)")
@@ -91,7 +91,7 @@ def _measured(path: Path, model: Any) -> tuple[int, int, int]:
 
 
 def _inferred(model: Any, shape: list[int]) -> list[int] | None:
-    """The output's shape for an input's; by a run where it depends on more than that. None where it does not fit."""
+    """Return the output's shape for an input's, by a run where it must be; None if it does not fit."""
     probe = model.clone()
     try:
         probe.reshape(shape)
@@ -104,7 +104,7 @@ def _inferred(model: Any, shape: list[int]) -> list[int] | None:
 
 
 def _reach(model: Any) -> int:
-    """Input pixels that an output pixel can depend on, at most: the longest way through the kernels."""
+    """Return the most input pixels that an output pixel can depend on: the longest path through the kernels."""
     reach: dict[str, float] = {}
     for op in model.get_ordered_ops():
         sources = [reach.get(value.get_node().get_friendly_name(), 0.0) for value in op.input_values()]

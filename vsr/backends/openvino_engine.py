@@ -1,7 +1,7 @@
-"""The OpenVINO engine: CPUs, and Intel GPUs.
+"""Run networks with OpenVINO: on CPUs and Intel GPUs.
 
 A network comes as ONNX, which takes seconds to make, and is kept as OpenVINO's own format in the folder of
-engines. On a CPU it is compiled once for pictures of any size; on a GPU once per size, and kept by OpenVINO.
+engines. On a CPU it is compiled once for images of any size; on a GPU once per size, and kept by OpenVINO.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vsr.backends.engine import PRECISIONS, Precision
+from vsr.backends.engine import PRECISIONS, Precision, Signature
 from vsr.backends.engine_store import engines_folder
 from vsr.backends.onnx_export import export_onnx, fingerprint
 from vsr.backends.onnx_model import OnnxFile
@@ -43,10 +44,10 @@ _TYPES: dict[str, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 _CAPABILITIES: dict[str, str] = {"int8": "INT8", "fp32": "FP32", "fp16": "FP16", "bf16": "BF16"}
 _BESIDE_INT8: dict[str, tuple[Precision, ...]] = {"CPU": ("bf16",), "GPU": ("fp16",)}  # of the other layers
 _WEIGHTED = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"}
-_MAX_SIZES = 8  # of pictures that a GPU keeps compiled networks for
+_MAX_SIZES = 8  # of images that a GPU keeps compiled networks for
 _CORES_PER_FRAME = 8
 _FRAMES_ON_GPU = 2  # at a time: one computes while the other is copied
-_PROBE = 48  # side of the picture from which the scale is inferred
+_PROBE = 48  # side of the input from which the scale factors of the outputs are inferred
 _SUFFIX = ".openvino"
 # The CPU plugin's own choice, brgconv, takes half as long again for narrow layers of 8 bit integers, and for the
 # single channel of a picture. A CPU that lacks these instructions passes them over.
@@ -55,7 +56,7 @@ _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "CL_OUT_OF", "CL_MEM_OBJECT_ALL
 
 
 def load_openvino() -> Any:
-    """The library. Raises MissingExtraError where it is not there, EngineError where it does not load."""
+    """Import the library. Raises MissingExtraError where it is not there, EngineError where it does not load."""
     try:
         return importlib.import_module("openvino")
     except ModuleNotFoundError as error:
@@ -73,12 +74,12 @@ def _core() -> Any:
 
 
 def list_devices() -> list[str]:
-    """What OpenVINO can compute on here, as `--device` names it. Raises MissingExtraError and EngineError."""
+    """List OpenVINO's devices, as the option `device` names them. Raises MissingExtraError, EngineError."""
     return [name.lower().replace(".", ":") for name in _core().available_devices]
 
 
 def openvino_device(asked: str) -> str:
-    """OpenVINO's name of a device that is there: "CPU", or "GPU" and "GPU.1" for "gpu" and "gpu:1".
+    """Return OpenVINO's name of a device that is there: "CPU", or "GPU" and "GPU.1" for "gpu" and "gpu:1".
 
     Raises OptionError where the machine lacks it, and MissingExtraError.
     """
@@ -86,18 +87,20 @@ def openvino_device(asked: str) -> str:
     available = list_devices()
     if any(asked == device or asked == device.removesuffix(":0") for device in available):
         return name
-    raise OptionError(f"device '{asked}' is not there: OpenVINO sees {', '.join(available)}")
+    raise OptionError(f"`device={asked}`: not there; OpenVINO sees {', '.join(available)}")
 
 
 def make_openvino_engine(
-    net: nn.Module | OnnxFile, *, channels: int, precision: Precision, accelerator: str = "CPU"
+    net: nn.Module | OnnxFile, signature: Signature, *, precision: Precision, accelerator: str = "CPU"
 ) -> OpenVINOEngine:
-    """A network, or one that lies in an ONNX file, on OpenVINO.
+    """Make an engine for a network, or for one that lies in an ONNX file.
 
-    channels: of the input.  accelerator: see `openvino_device`.
-    precision: "int8" needs a quantized network, and takes bf16 or, on a GPU, fp16 for the layers that are not,
-        where there is that.
     Raises MissingExtraError, and EngineError with the reason, in one line, where OpenVINO cannot run it.
+
+    Args:
+        precision: "int8" needs a quantized network, and takes bf16 or, on a GPU, fp16 for the layers that are not,
+            where there is that.
+        accelerator: see `openvino_device`.
     """
     core = _core()
     capabilities = core.get_property(accelerator, "OPTIMIZATION_CAPABILITIES")
@@ -109,15 +112,15 @@ def make_openvino_engine(
     if precision == "int8":
         others = next((name for name in _BESIDE_INT8[accelerator[:3]] if _CAPABILITIES[name] in capabilities), "fp32")
     try:
-        model = _model(core, net, channels)
-        return OpenVINOEngine(core, model, channels, precision, accelerator, others)
+        model = _model(core, net, signature)
+        return OpenVINOEngine(core, model, signature, precision, accelerator, others)
     except RuntimeError as error:  # all that OpenVINO raises
         raise EngineError(f"OpenVINO cannot run the network ({_one_line(error)})") from error
 
 
-def is_prepared(net: nn.Module | OnnxFile, channels: int) -> bool:
-    """Whether an engine is made without the export, which takes seconds."""
-    return isinstance(net, OnnxFile) or _path(net, channels).is_file()
+def is_prepared(net: nn.Module | OnnxFile, signature: Signature) -> bool:
+    """Tell whether an engine is made without the export, which takes seconds."""
+    return isinstance(net, OnnxFile) or _path(net, signature).is_file()
 
 
 class OpenVINOEngine:
@@ -132,45 +135,52 @@ class OpenVINOEngine:
         self,
         core: Any,
         model: Any,
-        channels: int,
+        signature: Signature,
         precision: Precision,
         accelerator: str,
         others: Precision | None = None,
     ) -> None:
-        """others: what layers compute in that are not quantized; `precision` unless given."""
+        """others: the precision of layers that are not quantized; `precision` unless given."""
         self.device, self.dtype = torch.device("cpu"), PRECISIONS[precision]
         version = load_openvino().__version__.split("-")[0]
         self.name = f"OpenVINO {version}, {accelerator.lower()}, {precision}"
-        self._core, self._model, self._channels = core, model, channels
+        self._core, self._model, self._signature = core, model, signature
         self._type, self._accelerator = _TYPES[others or precision], accelerator
-        probe = model.clone()
-        probe.reshape([1, channels, _PROBE, _PROBE])
-        shape = probe.output(0).partial_shape.to_shape()
-        self._out_channels, self._scale = int(shape[1]), shape[2] / _PROBE
+        self._inputs = _positions(model.inputs, signature.input_names)
+        self._outputs = _positions(model.outputs, signature.outputs)
+        probe = self._reshaped(_PROBE, _PROBE)
+        shapes = [probe.output(position).partial_shape.to_shape() for position in self._outputs]
+        self._out_channels = [int(shape[1]) for shape in shapes]
+        self._factors = [Fraction(int(shape[2]), _PROBE) for shape in shapes]
         self._requests: dict[tuple[int, int], list[Any]] = {}
         self._lock = threading.Lock()
 
     @torch.inference_mode()
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        (x,) = inputs
-        if x.shape[1] != self._channels:
-            raise EngineError(f"the network takes {self._channels} channels, not {x.shape[1]}")
-        x = x.to(torch.float32).contiguous()
-        height, width = round(x.shape[2] * self._scale), round(x.shape[3] * self._scale)
-        out = torch.empty(x.shape[0], self._out_channels, height, width)
+        for (name, channels), x in zip(self._signature.inputs, inputs, strict=True):
+            if x.shape[1] != channels:
+                raise EngineError(f"the network takes {channels} channels as {name}, not {x.shape[1]}")
+        inputs = tuple(x.to(torch.float32).contiguous() for x in inputs)
+        batch, _, height, width = inputs[0].shape
+        outs = tuple(
+            torch.empty(batch, channels, int(height * factor), int(width * factor))
+            for channels, factor in zip(self._out_channels, self._factors, strict=True)
+        )
         try:
             with self._lock:
-                _run(self._requests_for(x), x, out)
+                requests = self._requests_for(batch, height, width)
+                _run(
+                    requests, dict(zip(self._inputs, inputs, strict=True)), dict(zip(self._outputs, outs, strict=True))
+                )
         except RuntimeError as error:
             if any(sign in str(error) for sign in _OUT_OF_MEMORY):
                 self._requests.clear()
                 raise MemoryError(f"out of memory in OpenVINO ({_one_line(error)})") from error
             raise EngineError(f"{self.name} fails ({_one_line(error)})") from error
-        return (out,)
+        return outs
 
-    def _requests_for(self, x: Tensor) -> list[Any]:
-        """As many requests as frames are worth running at a time; compiled when first needed."""
-        batch, _, height, width = x.shape
+    def _requests_for(self, batch: int, height: int, width: int) -> list[Any]:
+        """Return as many requests as frames are worth running at a time; compiled when first needed."""
         # The CPU plugin is as fast with open sizes, so that tiles and other clips compile nothing anew.
         size = (-1, -1) if self._accelerator == "CPU" else (height, width)
         at_a_time = max(1, _num_threads() // _CORES_PER_FRAME) if self._accelerator == "CPU" else _FRAMES_ON_GPU
@@ -184,8 +194,7 @@ class OpenVINOEngine:
         return requests
 
     def _compiled(self, size: tuple[int, int], num_streams: int) -> list[Any]:
-        model = self._model.clone()
-        model.reshape([1, self._channels, *size])
+        model = self._reshaped(*size)
         options: dict[str, Any] = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": self._type,
@@ -200,22 +209,42 @@ class OpenVINOEngine:
         # One more than run, so that the next frame waits in the queue and not for Python.
         return [compiled.create_infer_request() for _ in range(num_streams + 1)]
 
+    def _reshaped(self, height: int, width: int) -> Any:
+        """Copy the model for single frames of a size; -1 leaves a side open."""
+        model = self._model.clone()
+        channels = [channels for _, channels in self._signature.inputs]
+        model.reshape({p: [1, c, height, width] for p, c in zip(self._inputs, channels, strict=True)})
+        return model
+
+
+def _positions(ports: list[Any], names: tuple[str, ...]) -> list[int]:
+    """Find a model's inputs or outputs by name; a single one has any name, as in the ONNX files of others."""
+    found = {name: position for position, port in enumerate(ports) for name in port.get_names()}
+    if len(ports) == len(names) == 1:
+        return [0]
+    try:
+        return [found[name] for name in names]
+    except KeyError as error:
+        raise EngineError(f"the network has {', '.join(sorted(found))}, and not {error}") from error
+
 
 def _num_threads() -> int:
-    """Of torch's, all; of many, some are left to the decoder and the encoder."""
+    """Return torch's number of threads, less some of many for the decoder and the encoder."""
     num_threads = torch.get_num_threads()
     return num_threads - num_threads // 8
 
 
-def _run(requests: list[Any], x: Tensor, out: Tensor) -> None:
-    """Frame by frame from `x` into `out`; returns when no request runs any more."""
+def _run(requests: list[Any], inputs: dict[int, Tensor], outputs: dict[int, Tensor]) -> None:
+    """Compute frame by frame from `inputs` into `outputs`, both by position; return when no request runs any more."""
     tensor = load_openvino().Tensor
     try:
-        for index, (source, target) in enumerate(zip(torch.split(x, 1), torch.split(out, 1), strict=True)):
-            request = requests[index % len(requests)]
+        for frame in range(next(iter(inputs.values())).shape[0]):
+            request = requests[frame % len(requests)]
             request.wait()
-            request.set_input_tensor(tensor(source.numpy(), shared_memory=True))
-            request.set_output_tensor(tensor(target.numpy(), shared_memory=True))
+            for position, x in inputs.items():
+                request.set_input_tensor(position, tensor(x[frame : frame + 1].numpy(), shared_memory=True))
+            for position, out in outputs.items():
+                request.set_output_tensor(position, tensor(out[frame : frame + 1].numpy(), shared_memory=True))
             request.start_async()
     finally:
         failures = list(_failures(requests))
@@ -234,22 +263,22 @@ def _failures(requests: list[Any]) -> Iterator[RuntimeError]:
 # -- from the network to OpenVINO's format -------------------------------------------------------------
 
 
-def _model(core: Any, net: nn.Module | OnnxFile, channels: int) -> Any:
-    """The network with open sizes, from its file where that is sound."""
+def _model(core: Any, net: nn.Module | OnnxFile, signature: Signature) -> Any:
+    """Load the network with open sizes, from its file where that is sound."""
     if isinstance(net, OnnxFile):
         return net.read()
-    path = _path(net, channels)
+    path = _path(net, signature)
     content = _read_checked(path)
     if content is None:
-        content = _converted(core, net, channels)
+        content = _converted(core, net, signature)
         _write_checked(path, content)
     length = int.from_bytes(content[:8], "little")
     return core.read_model(content[8 : 8 + length], content[8 + length :])
 
 
-def _converted(core: Any, net: nn.Module, channels: int) -> bytes:
-    """The network in OpenVINO's format: the length of the description in 8 bytes, the description, the weights."""
-    model = core.read_model(export_onnx(net, channels=channels))  # a quantized one's integers are in it
+def _converted(core: Any, net: nn.Module, signature: Signature) -> bytes:
+    """Convert to OpenVINO's format: the length of the description in 8 bytes, the description, the weights."""
+    model = core.read_model(export_onnx(net, signature))  # a quantized one's integers are in it
     _use_old_forms(model)
     names = _kept_in_float32(model, tuple(getattr(net, "keep_float32", ())))
     wanted = dict.fromkeys(getattr(net, "keep_float32", ()), _FLOAT_KERNELS)
@@ -268,32 +297,32 @@ def _converted(core: Any, net: nn.Module, channels: int) -> bytes:
 
 
 def _kept_in_float32(model: Any, layers: tuple[str, ...]) -> set[str]:
-    """The operations of the layers that stay in float32, and those that carry the picture to them or past them.
+    """Name the operations of the layers that stay in float32, and those that carry the image to them or past them.
 
-    Under a hint of bfloat16 the lot would be converted; a picture rounded to 8 bits of mantissa is off by
+    Under a hint of bfloat16 the lot would be converted; an image rounded to 8 bits of mantissa is off by
     half a code value before the network begins, and again where it is added to the network's output.
     """
     prefixes = tuple(layer + end for layer in layers for end in "/.")
     ops = {op.get_friendly_name(): op for op in model.get_ordered_ops()}
     inputs = {name: [value.get_node().get_friendly_name() for value in op.input_values()] for name, op in ops.items()}
     kept = {name for name in ops if prefixes and name.startswith(prefixes)}
-    picture: dict[str, int] = {}  # what comes of the picture by layers in float32 alone, and of how many
+    image: dict[str, int] = {}  # operations computed from inputs by layers in float32 alone: number of these
     for name, op in ops.items():
         is_layer = op.get_type_name() in _WEIGHTED
         sources = [source for source in inputs[name] if ops[source].get_type_name() != "Constant"]
         if op.get_type_name() == "Parameter":
-            picture[name] = 0
-        elif sources and all(source in picture for source in sources) and (name in kept or not is_layer):
-            picture[name] = max(picture[source] for source in sources) + is_layer
-    kept |= {name for name, num_layers in picture.items() if num_layers == 0}
+            image[name] = 0
+        elif sources and all(source in image for source in sources) and (name in kept or not is_layer):
+            image[name] = max(image[source] for source in sources) + is_layer
+    kept |= {name for name, num_layers in image.items() if num_layers == 0}
     for name in reversed(ops):
         if name in kept:
-            kept.update(source for source in inputs[name] if source in picture)
+            kept.update(source for source in inputs[name] if source in image)
     return kept
 
 
 def _use_old_forms(model: Any) -> None:
-    """Interpolate-4 and Pad-1 for the newer forms, which the CPU plugin turns into them, and loses their marks."""
+    """Replace the newer forms of Interpolate and Pad, which the CPU plugin does by itself, losing their marks."""
     operations = importlib.import_module("openvino.opset10")  # the last to have both
     for op in model.get_ordered_ops():
         kind, options = f"{op.get_type_name()} {op.get_type_info().version_id}", op.get_attributes()
@@ -321,9 +350,9 @@ def _mark(layer: ET.Element, name: str, **values: str) -> None:
     ET.SubElement(info, "attribute", {"name": name, "version": "0", **values})
 
 
-def _path(net: nn.Module, channels: int) -> Path:
+def _path(net: nn.Module, signature: Signature) -> Path:
     version = importlib.metadata.version("openvino")  # without the import, which takes a while
-    digest = hashlib.sha256(f"{fingerprint(net)} {channels} {version}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{fingerprint(net)} {signature} {version}".encode()).hexdigest()
     return engines_folder() / f"{type(net).__name__.lower()}-{digest[:16]}{_SUFFIX}"
 
 
@@ -344,7 +373,7 @@ def _write_checked(path: Path, content: bytes) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    """OpenVINO's own words, without where in its source they come from."""
+    """Return OpenVINO's own words, without the place in its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if not line.startswith(("Exception from src", "Check '"))] or lines
     return (told[-1] if told else type(error).__name__)[:200]

@@ -1,4 +1,4 @@
-"""Which backend runs a network: the one asked for, or the fastest there is, with PyTorch behind it."""
+"""Choose the backend that runs a network: the one asked for, or the fastest, with PyTorch to fall back to."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from vsr.backends.compiled import Compiler, compile_for_gpu
-from vsr.backends.engine import Engine, Precision, choose_device, choose_precision, safer_precisions
+from vsr.backends.engine import Engine, Precision, Signature, choose_device, choose_precision, safer_precisions
 from vsr.backends.installed import FASTEST, PACKAGES, Backend, is_installed
 from vsr.backends.onnx_model import OnnxFile
 from vsr.backends.torch_engine import TorchEngine
 from vsr.errors import EngineError, MissingExtraError, OptionError, install_hint
-from vsr.events import OnNote
+from vsr.events import Note, NoteCode, OnNote
 from vsr.models.quantization import is_quantized, without_quantization
 
 __all__ = ["EngineMaker", "Place", "choose_place"]
@@ -30,7 +30,7 @@ _PYTORCH_SPEED: dict[str, float] = {"fp32": 50e9, "bf16": 100e9, "fp16": 50e9}
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a network runs. device: of its tensors.  accelerator: OpenVINO's name of what computes."""
+    """Where a network runs. device: of its tensors.  accelerator: OpenVINO's name of the processor that computes."""
 
     device: torch.device
     backend: Backend
@@ -38,19 +38,19 @@ class Place:
 
 
 def choose_place(device: str = "auto", backend: str = "auto") -> Place:
-    """The device and backend asked for; "gpu" and "gpu:1" with the backend "openvino" are Intel GPUs.
+    """Choose the device and backend asked for; "gpu" and "gpu:1" with the backend "openvino" are Intel GPUs.
 
     Raises OptionError for what is unknown, not there or does not go together, MissingExtraError where
     the backend was asked for and is not installed.
     """
     if backend not in get_args(Backend):
-        raise OptionError(f"unknown backend '{backend}'; there are {', '.join(get_args(Backend))}")
+        raise OptionError(f"`backend={backend}`: unknown; there are {', '.join(get_args(Backend))}")
     kind: Backend = backend  # type: ignore[assignment]
     if kind in PACKAGES and not is_installed(kind):
         raise MissingExtraError(*PACKAGES[kind])
     if device.partition(":")[0] == "gpu":
         if kind != "openvino":
-            raise OptionError(f"device '{device}' is an Intel GPU by OpenVINO: add --backend openvino, or try cuda")
+            raise OptionError(f"`device={device}`: an Intel GPU by OpenVINO; add `backend=openvino`, or try cuda")
         from vsr.backends.openvino_engine import openvino_device
 
         return Place(torch.device("cpu"), kind, openvino_device(device))
@@ -59,25 +59,21 @@ def choose_place(device: str = "auto", backend: str = "auto") -> Place:
     chosen = choose_device(device)
     for name, needed in (("openvino", "cpu"), ("tensorrt", "cuda")):
         if kind == name and chosen.type != needed:
-            raise OptionError(f"--backend {name} runs on {needed}, not on {chosen}")
+            raise OptionError(f"`backend={name}`: runs on {needed}, not on {chosen}")
     return Place(chosen, kind)
 
 
 class EngineMaker:
-    """Makes the engines of one network, one per precision, on one backend.
+    """Make the engines of one network, one per precision, on one backend.
 
-    work: multiply-accumulates of the whole job: "auto" leaves a short one to PyTorch, which starts quickest;
-        where nothing is known of it, None, "auto" takes OpenVINO if it has the network prepared already.
-    note: called with one line where "auto" has to make do with PyTorch, and why; at most once.
-    load_quantized: gives the network for int8, or raises an error of `vsr.errors` that says why there is none.
     A backend that was asked for is not replaced: then the errors of making and running surface. PyTorch
-    computes no integers: where "auto" has to make do with it, int8 becomes the next safer precision.
+    computes no integers: where "auto" falls back to it, int8 becomes the next safer precision.
     """
 
     def __init__(
         self,
         net: nn.Module | OnnxFile,
-        channels: int,
+        signature: Signature,
         place: Place,
         *,
         label: str = "",
@@ -85,7 +81,16 @@ class EngineMaker:
         note: OnNote = lambda line: None,
         load_quantized: Callable[[], nn.Module] | None = None,
     ) -> None:
-        self.place, self._net, self._channels = place, net, channels
+        """Choose the backend as far as that is possible before a precision is known.
+
+        Args:
+            label: the model's name, for messages.
+            work: multiply-accumulates of the whole job: "auto" leaves a short one to PyTorch, which starts quickest;
+                where nothing is known of it, None, "auto" takes OpenVINO if it has the network prepared already.
+            note: called with one line where "auto" falls back to PyTorch, and why; at most once.
+            load_quantized: gives the network for int8, or raises an error of `vsr.errors` that says why there is none.
+        """
+        self.place, self._net, self._signature = place, net, signature
         self._label, self._work, self._note = label, work, note
         self._load_quantized = load_quantized
         self._quantized = net if _is_quantized(net) else None
@@ -94,11 +99,11 @@ class EngineMaker:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether PyTorch must not take over."""
+        """Tell whether PyTorch must not take over."""
         return self.place.backend != "auto" or isinstance(self._net, OnnxFile)
 
     def choose_precision(self, asked: str = "auto") -> Precision:
-        """The precision asked for, or the fastest of the device: fp16 on any GPU.
+        """Return the precision asked for, or the fastest of the device: fp16 on any GPU.
 
         int8 where it is asked for, or for a network that was trained for it. Raises OptionError where it is
         asked for and the network or the backend is not for it.
@@ -112,7 +117,7 @@ class EngineMaker:
         return choose_precision(device, asked)
 
     def make(self, precision: Precision) -> Engine:
-        """Raises EngineError where the backend was asked for and cannot run the network."""
+        """Make an engine. Raises EngineError where the backend was asked for and cannot run the network."""
         self._is_int8 = precision == "int8"
         if self._backend == "auto":
             self._backend = self._fastest(precision)
@@ -128,9 +133,9 @@ class EngineMaker:
             return self._pytorch(precision, self._compiler())
 
     def make_reference(self) -> Engine:
-        """The engine that the one made last is measured against: fp32, on PyTorch where that can run the network.
+        """Make the engine that the one made last is compared with: fp32, on PyTorch where that can run the network.
 
-        For int8 that is the same integers in fp32: what they cost was measured, and accepted, when they were made.
+        For int8 that is the same integers in fp32: their cost was measured, and accepted, when they were made.
         """
         if isinstance(self._net, OnnxFile):
             return self._native("fp32")
@@ -139,29 +144,30 @@ class EngineMaker:
         return self._pytorch("fp32")
 
     def _takes_int8(self) -> bool:
-        """Whether int8 can be had where it is asked for; says so where "auto" cannot. Raises OptionError."""
+        """Tell whether int8 can be had where it is asked for; note where "auto" cannot. Raises OptionError."""
         if isinstance(self._net, OnnxFile):
-            raise OptionError("--precision int8: an ONNX file runs as it is; 'vsr export --precision int8' makes one")
+            raise OptionError("`precision=int8`: an ONNX file runs as it is; 'vsr export --precision int8' makes one")
         if self._backend == "pytorch":
-            raise OptionError("--precision int8: PyTorch has no engine for it; OpenVINO (CPU) and TensorRT (CUDA) have")
+            raise OptionError("`precision=int8`: PyTorch has no engine for it; OpenVINO (CPU) and TensorRT (CUDA) have")
         self._integers()
         if self._has_integers():
             return True
         name = FASTEST.get(self.place.device.type)
-        remedy = install_hint(PACKAGES[name][1]) if name else "try --device cpu"
-        self._note(f"PyTorch has no engine for int8: going on in the precision of 'auto'; for int8: {remedy}")
+        remedy = install_hint(PACKAGES[name][1]) if name else "try `device=cpu`"
+        text = f"PyTorch has no engine for int8: going on in the precision of 'auto'; for int8: {remedy}"
+        self._note(Note(NoteCode.FALLBACK, text))
         return False
 
     def _has_integers(self) -> bool:
-        """Whether the backend computes integers, if all goes well."""
+        """Tell whether the backend computes integers, if all goes well."""
         backend = FASTEST.get(self.place.device.type, "pytorch") if self._backend == "auto" else self._backend
         return backend != "pytorch" and is_installed(backend)
 
     def _integers(self) -> nn.Module:
-        """The network for int8. Raises OptionError where there is none."""
+        """Return the network for int8. Raises OptionError where there is none."""
         if self._quantized is None:
             if self._load_quantized is None:
-                raise OptionError(f"--precision int8: '{self._label}' has no weights for it")
+                raise OptionError(f"`precision=int8`: '{self._label}' has no weights for it")
             self._quantized = self._load_quantized()
         return self._quantized
 
@@ -177,9 +183,9 @@ class EngineMaker:
         if not isinstance(self._net, OnnxFile):
             return self.place.backend
         if self.place.backend not in ("auto", "openvino"):
-            raise OptionError(f"--backend {self.place.backend}: an ONNX file runs on OpenVINO")
+            raise OptionError(f"`backend={self.place.backend}`: an ONNX file runs on OpenVINO")
         if self.place.device.type != "cpu":
-            self._note("an ONNX file runs on OpenVINO: on the CPU")
+            self._note(Note(NoteCode.FALLBACK, "an ONNX file runs on OpenVINO: on the CPU"))
             self.place = Place(torch.device("cpu"), self.place.backend)
         return "openvino"
 
@@ -201,7 +207,7 @@ class EngineMaker:
                 return seconds < _SHORT_SECONDS
         from vsr.backends.openvino_engine import is_prepared
 
-        return not is_prepared(self._net, self._channels)
+        return not is_prepared(self._net, self._signature)
 
     def _native(self, precision: Precision) -> Engine:
         net = self._net_for(precision)
@@ -211,34 +217,34 @@ class EngineMaker:
             assert isinstance(net, nn.Module)  # see _resolved
             device, label = self.place.device, self._label
             return make_tensorrt_engine(
-                net, channels=self._channels, precision=precision, device=device, note=self._note, label=label
+                net, self._signature, precision=precision, device=device, note=self._note, label=label
             )
         from vsr.backends.openvino_engine import make_openvino_engine
 
         accelerator = self.place.accelerator
-        return make_openvino_engine(net, channels=self._channels, precision=precision, accelerator=accelerator)
+        return make_openvino_engine(net, self._signature, precision=precision, accelerator=accelerator)
 
     def _compiler(self) -> Compiler | None:
-        """torch.compile on a GPU, for jobs in which its minute is little."""
+        """Return torch.compile on a GPU, for jobs that are long beside the minute it takes."""
         is_long = self._work is not None and self._work >= _LONG_WORK
         return compile_for_gpu if is_long and self.place.device.type == "cuda" else None
 
     def _pytorch(self, precision: Precision, compiler: Compiler | None = None) -> Engine:
         if precision == "int8":
             self._is_int8, precision = False, safer_precisions(precision)[0]
-            self._note(f"PyTorch has no engine for int8: going on in {precision}")
+            self._note(Note(NoteCode.FALLBACK, f"PyTorch has no engine for int8: going on in {precision}"))
         net = self._net_for(precision)
         assert isinstance(net, nn.Module)  # see _resolved
         return TorchEngine(net, self.place.device, precision, compiler=compiler, note=self._note)
 
     def _give_up(self, why: str, remedy: str = "") -> None:
         if self._backend != "pytorch":
-            self._note(f"{why}: going on with PyTorch{remedy}")
+            self._note(Note(NoteCode.FALLBACK, f"{why}: going on with PyTorch{remedy}"))
         self._backend = "pytorch"
 
 
 class _Fallback:
-    """An engine that PyTorch takes over from for good when it fails. Out of memory is for the caller to mend."""
+    """See `Engine`: PyTorch takes over for good where another engine fails. The caller mends running out of memory."""
 
     def __init__(self, engine: Engine, make_other: Callable[[], Engine], give_up: Callable[[str], None]) -> None:
         self._engine, self._make_other, self._give_up = engine, make_other, give_up

@@ -1,4 +1,4 @@
-"""The PyTorch engine: CUDA, MPS and CPU."""
+"""Run networks with PyTorch: on CUDA, MPS and CPU."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from av.video.stream import VideoStream
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vsr.backends.engine import PRECISIONS, choose_precision
+from vsr.backends.engine import PRECISIONS, choose_precision, image_signature
 from vsr.backends.installed import describe_backends
 from vsr.backends.select import EngineMaker, choose_place
 from vsr.errors import EngineError, OptionError, VsrError
@@ -246,7 +246,9 @@ class _Bench:
         place = choose_place(case.device, case.backend)
         channels = 1 if card.color == "y" else 3
         load_quantized = functools.partial(load_int8_net, card)
-        maker = EngineMaker(net, channels, place, label=card.name, work=math.inf, load_quantized=load_quantized)
+        maker = EngineMaker(
+            net, image_signature(channels), place, label=card.name, work=math.inf, load_quantized=load_quantized
+        )
         precision = maker.choose_precision(case.precision)
         batch = choose_batch(case.batch, case.width, case.height, place.device)
         self._device = place.device

@@ -8,9 +8,10 @@ from collections.abc import Callable
 import torch
 
 from vsr.backends.cuda_runner import CudaRunner
-from vsr.backends.engine import choose_device, choose_precision
+from vsr.backends.engine import choose_device, choose_precision, image_signature
 from vsr.backends.engine_store import EngineEntry, EngineStore, Target
-from vsr.backends.tensorrt_engine import load_tensorrt, make_tensorrt_engine
+from vsr.backends.tensorrt_builder import load_tensorrt
+from vsr.backends.tensorrt_engine import make_tensorrt_engine
 from vsr.errors import EngineError, MissingExtraError, OptionError, OutputError
 from vsr.events import Note, NoteCode
 from vsr.jobs.plan import choose_batch
@@ -43,7 +44,7 @@ def build_engine(
     chosen = choose_device(device)
     engine = make_tensorrt_engine(
         net,
-        channels=1 if card.color == "y" else 3,
+        image_signature(1 if card.color == "y" else 3),
         precision=choose_precision(chosen, precision),
         device=chosen,
         note=note,

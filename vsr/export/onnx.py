@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from vsr.backends.engine import PRECISIONS, Precision
+from vsr.backends.engine import PRECISIONS, Precision, image_signature
 from vsr.backends.onnx_export import export_onnx
 from vsr.errors import OptionError, OutputError
 from vsr.export.int8 import GATE_SET, calibrated, check_drop, measure_drop
@@ -54,7 +54,7 @@ def export_model(
     net = load_net(card, path)
     if precision == "int8":
         net = _integers(card, net, calibrate, validation)
-    data = export_onnx(net, channels=channels, shape=shape, precision=precision)
+    data = export_onnx(net, image_signature(channels), shape=shape, precision=precision)
     with naming_output(output):
         write_file(output, data)
     sizes = "any size" if shape is None else f"{shape[0]} frames of {shape[2]}x{shape[1]}"

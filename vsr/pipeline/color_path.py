@@ -20,7 +20,7 @@ from vsr.color.resample import resample
 from vsr.color.rgb import planes_of_rgb
 from vsr.frames import Color, FrameBatch, Matrix, Range
 
-__all__ = ["NetworkInput", "Target", "batch_to_network", "rgb_to_network"]
+__all__ = ["NetworkColor", "NetworkInput", "Target", "batch_to_network", "rgb_to_network"]
 
 NetworkColor = Literal["rgb", "y"]
 Planes = tuple[Tensor, ...]

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from torch import nn
 
+from vsr.backends.engine import image_signature
 from vsr.backends.onnx_model import ONNX_SUFFIX, OnnxFile, read_onnx
 from vsr.backends.select import EngineMaker, Place, choose_place
+from vsr.errors import ModelError
 from vsr.events import OnNote
 from vsr.models.cards import ModelCard
 from vsr.models.weights import load_int8_net, load_with_card
@@ -94,11 +96,13 @@ def upscaler_of_net(
         num_pixels: input pixels of all frames of the job, by which "auto" weighs a backend's start; None where that
             is not known.
     """
+    if card.color == "yuv":
+        raise ModelError(f"model '{card.name}' is for several frames at once, and runs in training alone so far")
     options = options or ModelOptions()
     num_weights = sum(p.numel() for p in net.parameters()) if isinstance(net, nn.Module) else 1
     engines = EngineMaker(
         net,
-        1 if card.color == "y" else 3,
+        image_signature(1 if card.color == "y" else 3),
         place or choose_place(options.device, options.backend),
         label=card.name,
         work=None if num_pixels is None else num_pixels * num_weights,

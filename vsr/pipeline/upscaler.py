@@ -15,7 +15,7 @@ from vsr.color.resample import resample
 from vsr.frames import FrameBatch, Matrix
 from vsr.models.cards import ModelCard
 from vsr.pipeline.checked_network import GAVE_NAN, CheckedNetwork, Network
-from vsr.pipeline.color_path import Target, batch_to_network, rgb_to_network
+from vsr.pipeline.color_path import NetworkColor, Target, batch_to_network, rgb_to_network
 from vsr.pipeline.memory import BatchLimit
 
 __all__ = ["Upscaler"]
@@ -32,6 +32,7 @@ class Upscaler:
     def __init__(self, network: CheckedNetwork, transfers: Transfers | None = None) -> None:
         """transfers: bring planes to the engine's device and back; chosen by the device unless given."""
         self.network = network
+        self._color: NetworkColor = "y" if network.card.color == "y" else "rgb"
         self._transfers = transfers or make_transfers(self.device)
         self._limit = BatchLimit(self.device, network.note)
 
@@ -89,7 +90,7 @@ class Upscaler:
 
     def _submitted(self, batch: FrameBatch, target: Target, network: Network) -> FetchPlanes:
         """Queue upload, network and download of a batch; return what fetches its planes."""
-        prepared = batch_to_network(self._transfers.upload(batch.planes), batch, target, self.card.color)
+        prepared = batch_to_network(self._transfers.upload(batch.planes), batch, target, self._color)
         computed = network.run(prepared.x)
         planes = prepared.finish(computed.outputs[0])
         fetch, engine = self._transfers.download((*planes, computed.is_finite)), self.engine
@@ -119,7 +120,7 @@ class Upscaler:
         height, width = image.shape[0] * self.card.scale, image.shape[1] * self.card.scale
         if size is not None:
             width, height = size
-        prepared = rgb_to_network(x[:, :3].expand(-1, 3, -1, -1), (height, width), self.card.color)
+        prepared = rgb_to_network(x[:, :3].expand(-1, 3, -1, -1), (height, width), self._color)
         rgb = prepared.finish(self.network(prepared.x)[0])[0]
         if image.ndim == 2:
             rgb = convert.rgb_to_ycbcr(rgb, Matrix.SMPTE170M)[0]

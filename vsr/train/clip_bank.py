@@ -15,7 +15,7 @@ import torch
 
 from vsr.errors import InputError
 from vsr.media.images import read_rgb
-from vsr.pipeline.threads import Prefetch
+from vsr.pipeline.threads import Producer
 from vsr.train.clips import Clip, ClipBatch, Footage, make_clip, turned
 from vsr.train.footage import ClipSource, Material, read_footage
 from vsr.train.motion_paths import synthetic_clip
@@ -134,7 +134,7 @@ class _ComingShard:
     def __init__(self, maker: ClipMaker, number: int) -> None:
         self.number = number
         depth = maker.num_clips + 1  # the thread never waits
-        self._prefetch = Prefetch(maker.clips(number), "vsr-train-clips", depth)
+        self._prefetch = Producer(maker.clips(number), "vsr-train-clips", depth)
 
     def wait(self) -> list[Made]:
         return list(self._prefetch)
