@@ -6,14 +6,14 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vsr.errors import InputError, OptionError
 from vsr.events import Note, NoteCode, OnNote
 from vsr.frames import FrameBatch
 from vsr.jobs.job import Job
-from vsr.jobs.journal import Journal, work_folder
+from vsr.jobs.journal import Done, Journal, work_folder
 from vsr.jobs.open_job import OpenVideo
 from vsr.jobs.plain import to_plain
 from vsr.jobs.plan import VideoPlan
@@ -24,15 +24,28 @@ from vsr.media.formats import find_container
 from vsr.media.read.reader import Chunk, VideoReader
 from vsr.media.write.segments import check_segment
 from vsr.pipeline.color_path import Target
+from vsr.pipeline.processor import FrameProcessor
 from vsr.pipeline.stages import Sink
 from vsr.pipeline.upscaler import Upscaler
 
-__all__ = ["open_journal", "resumed", "seconds_per_frame", "target_of"]
+__all__ = ["Ends", "open_journal", "resumed", "seconds_per_frame", "target_of"]
 
 LONG_JOB_SECONDS = 600
 _MACS_PER_SEGMENT = 6e12  # about a minute on two cores: what a kill may cost
 _FEWEST_FRAMES, _MOST_FRAMES = 48, 240  # of a segment; encoders by themselves set a key frame every 250
 _MACS_NEVER_LONG = 1e12  # whole jobs, by weights and input pixels; no machine takes ten minutes for less
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Both ends of a running job: the chunks to upscale, and the sink of the result.
+
+    num_lead_in: frames at the beginning of the chunks that are done already; a network with memory needs them again.
+    """
+
+    chunks: Iterator[Chunk]
+    sink: Sink
+    num_lead_in: int = 0
 
 
 def open_journal(opened: OpenVideo) -> Journal | None:
@@ -125,22 +138,36 @@ def target_of(plan: VideoPlan) -> Target:
 
 
 @contextmanager
-def resumed(journal: Journal, opened: OpenVideo) -> Iterator[tuple[Iterator[Chunk], Sink]]:
+def resumed(journal: Journal, opened: OpenVideo, processor: FrameProcessor) -> Iterator[Ends]:
     """Open both ends of a job that can be stopped: the chunks that are not done yet, and the sink of the rest.
 
-    opened: its reader has read nothing yet.
+    opened: its reader has read nothing yet.  processor: told at which frame it goes on.
     """
     with ExitStack() as stack:
         stack.enter_context(journal)
         if journal.is_in_place:
             opened.note(Note(NoteCode.RESUME, "the output was complete already"))
-            yield iter(()), InPlace(journal)
+            yield Ends(iter(()), InPlace(journal))
             return
         stack.callback(_say_what_is_kept, journal, opened.note)
-        opened = replace(opened, reader=stack.enter_context(_going_on(journal, opened)))
-        sink = SegmentedSink(journal, opened)
+        kept = _segments_before(journal, processor.lead_in_frames(journal.num_frames))
+        num_lead_in = sum(done.segment.num_frames for done in journal.done[len(kept) :])
+        processor.reset(journal.num_frames - num_lead_in)
+        opened = replace(opened, reader=stack.enter_context(_going_on(journal, kept, opened)))
+        sink = SegmentedSink(journal, opened, num_lead_in)
         stack.callback(sink.abort)
-        yield sink.marked(opened.reader.chunks(opened.job.batch)), sink
+        yield Ends(sink.marked(opened.reader.chunks(opened.job.batch)), sink, num_lead_in)
+
+
+def _segments_before(journal: Journal, num_lead_in: int) -> list[Done]:
+    """Return the finished segments that need not be read again, where so many frames before the next one must be.
+
+    Reading begins at the end of a segment, which is where frames can be found again and batches begin.
+    """
+    kept, num_after = list(journal.done), 0
+    while kept and num_after < num_lead_in:
+        num_after += kept.pop().segment.num_frames
+    return kept
 
 
 def _say_what_is_kept(journal: Journal, note: OnNote) -> None:
@@ -149,8 +176,8 @@ def _say_what_is_kept(journal: Journal, note: OnNote) -> None:
         note(Note(NoteCode.RESUME, text))
 
 
-def _going_on(journal: Journal, opened: OpenVideo) -> VideoReader:
-    """Return a reader of the frames after those that are done: the one that is open or, where it cannot, another.
+def _going_on(journal: Journal, kept: list[Done], opened: OpenVideo) -> VideoReader:
+    """Return a reader of the frames after the segments `kept`: the one that is open or, where it cannot, another.
 
     Raises InputError where the last frame that is done is not found again.
     """
@@ -159,8 +186,10 @@ def _going_on(journal: Journal, opened: OpenVideo) -> VideoReader:
         return opened.reader
     for done in journal.done:
         check_segment(done.segment)
-    last = journal.done[-1]
     note(Note(NoteCode.RESUME, f"going on after {journal.num_frames} frames that are done"))
+    if not kept:
+        return opened.reader
+    last = kept[-1]
     if not last.num_damaged and opened.reader.skip_through(last.last, search=True):
         return opened.reader
     note(Note(NoteCode.RESUME, "the place cannot be searched for: decoding from the start"))

@@ -15,7 +15,7 @@ from vsr.jobs.omissions import name_or_refuse
 from vsr.jobs.open_job import OpenImage, OpenVideo, decide, open_again
 from vsr.jobs.options import JobOptions
 from vsr.jobs.report import JobReport, reported
-from vsr.jobs.resume import open_journal, resumed, target_of
+from vsr.jobs.resume import Ends, open_journal, resumed, target_of
 from vsr.jobs.sinks import open_sink
 from vsr.media.endpoints import Pipe
 from vsr.media.images import write_image
@@ -23,7 +23,7 @@ from vsr.media.pipe import PipeWriter, is_pipe, standard_output
 from vsr.media.read.reader import Chunk
 from vsr.media.write.image_writer import ImageWriter
 from vsr.media.write.y4m_writer import Y4mWriter
-from vsr.pipeline.processor import make_processor
+from vsr.pipeline.processor import FrameProcessor, make_processor
 from vsr.pipeline.stages import NetworkStage, Sink, failure_named, run_stages
 from vsr.pipeline.upscaler import Upscaler
 from vsr.quality.reference import FrameQuality, ReferenceMeter, picture_quality, read_reference
@@ -144,10 +144,11 @@ class _VideoRun:
         """Run the stages side by side, check the output, put it in its place, and report."""
         job, upscaler, note = self._job, self._opened.upscaler, self._opened.note
         with ExitStack() as stack:
-            chunks, sink = stack.enter_context(self._ends())
-            meter = stack.enter_context(self._meter())
             processor = make_processor(upscaler, target_of(self._plan), reuse=job.reuse, note=note)
-            network = NetworkStage(processor, self._opened.reader.path)
+            ends = stack.enter_context(self._ends(processor))
+            chunks, sink = ends.chunks, ends.sink
+            meter = stack.enter_context(self._meter())
+            network = NetworkStage(processor, self._opened.reader.path, ends.num_lead_in)
             num_before = sink.num_frames
 
             def on_frames() -> None:
@@ -177,16 +178,16 @@ class _VideoRun:
         return reported(report, quality, job.source, job.policy.report)
 
     @contextmanager
-    def _ends(self) -> Iterator[tuple[Iterator[Chunk], Sink]]:
+    def _ends(self, processor: FrameProcessor) -> Iterator[Ends]:
         """Open both ends: the chunks to upscale, and their sink. Unless it is committed, nothing is left of it."""
         journal = open_journal(self._opened)
         if journal is not None:
-            with resumed(journal, self._opened) as ends:
+            with resumed(journal, self._opened, processor) as ends:
                 yield ends
             return
         reader = self._opened.reader
         with open_sink(self._job.target, self._pipe, reader, self._plan) as sink:
-            yield reader.chunks(self._job.batch), sink
+            yield Ends(reader.chunks(self._job.batch), sink)
 
     @contextmanager
     def _meter(self) -> Iterator[ReferenceMeter | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 
 from vsr.jobs.journal import Done, Journal
 from vsr.jobs.open_job import OpenVideo
@@ -38,11 +39,15 @@ class InPlace:
 class SegmentedSink:
     """Encodes frames to segments, records them, and joins them with the other streams of the source."""
 
-    def __init__(self, journal: Journal, opened: OpenVideo) -> None:
-        """opened: its reader stands after the frames that are done."""
+    def __init__(self, journal: Journal, opened: OpenVideo, num_lead_in: int = 0) -> None:
+        """opened: its reader stands after the frames that are done, but for the last `num_lead_in` of these."""
         self._journal, self._job, self._plan = journal, opened.job, opened.plan
         self._reader, self._upscaler = opened.reader, opened.upscaler
-        self._num_damaged_before = journal.done[-1].num_damaged if journal.done else 0
+        begin = journal.num_frames - num_lead_in  # the frame at which this run begins to read
+        ends = accumulate(done.segment.num_frames for done in journal.done)
+        read_before = [done.num_damaged for done, end in zip(journal.done, ends, strict=True) if end <= begin]
+        self._num_damaged_before = read_before[-1] if read_before else 0
+        self._num_lead_in = num_lead_in
         self._pts_before = sorted(pts for done in journal.done for pts in done.segment.pts)
         self._marks: dict[int, tuple[FramePosition, int]] = {}  # by the number of frames up to there
         self._segment: SegmentWriter | None = None
@@ -70,7 +75,7 @@ class SegmentedSink:
 
     def marked(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         """Pass the chunks on as they are, and note how the last frame of each segment can be found again."""
-        num_frames, last = self._journal.num_frames, None
+        num_frames, last = self._journal.num_frames - self._num_lead_in, None
         for chunk in chunks:
             if chunk.batch is not None:
                 last = chunk.batch
@@ -112,7 +117,8 @@ class SegmentedSink:
     def verify(self) -> None:
         """Read the joined file back, against the frames that were handed out in all runs, and the source's packets."""
         assert self._joined is not None and self._joining is not None
-        self._joined.check([*self._pts_before, *self._reader.pts], self._reader.info.time_base, self._joining)
+        pts = [*self._pts_before, *self._reader.pts[self._num_lead_in :]]
+        self._joined.check(pts, self._reader.info.time_base, self._joining)
 
     def commit(self) -> None:
         """Put the joined file in its place. Killed on the way, the job is found complete by the next run."""

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, Self, TypeVar
 
 import torch
 
 from vsr.errors import EngineError
 from vsr.events import Note, NoteCode, OnNote
-from vsr.frames import FrameBatch
 
-__all__ = ["BatchLimit", "is_out_of_memory"]
+__all__ = ["BatchLimit", "Splittable", "is_out_of_memory"]
+
+
+class Splittable(Protocol):
+    """Work on a number of frames, such as a `FrameBatch`, that can be done in parts."""
+
+    @property
+    def num_frames(self) -> int: ...
+    def split(self, num_frames: int) -> list[Self]: ...
+
 
 T = TypeVar("T")
+W = TypeVar("W", bound=Splittable)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -36,7 +45,7 @@ class BatchLimit:
         self._device, self._note = device, note
         self.num_frames: int | None = None
 
-    def run(self, batch: FrameBatch, work: Callable[[FrameBatch], T]) -> list[T]:
+    def run(self, batch: W, work: Callable[[W], T]) -> list[T]:
         """Call `work` on a batch, or on parts of it in order; return the results.
 
         A call that ran out of memory is made again with half of the frames, so it must not have changed anything.
@@ -45,7 +54,7 @@ class BatchLimit:
         parts = batch.split(self.num_frames or batch.num_frames)
         return [result for part in parts for result in self._tried(part, work)]
 
-    def _tried(self, batch: FrameBatch, work: Callable[[FrameBatch], T]) -> list[T]:
+    def _tried(self, batch: W, work: Callable[[W], T]) -> list[T]:
         try:
             return [work(batch)]
         except (MemoryError, RuntimeError) as error:
