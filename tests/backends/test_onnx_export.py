@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vsr.backends.engine import Precision, image_signature
+from vsr.backends.engine import Precision, Signature, image_signature
 from vsr.backends.onnx_export import export_onnx
 from vsr.errors import EngineError, MissingExtraError
 from vsr.models.nets import NETS
+from vsr.models.nets.recurrent import RecurrentNet
 from vsr.models.weights import load_net, resolve
 
 onnx = pytest.importorskip("onnx")
@@ -56,10 +57,10 @@ def _types(model: bytes) -> dict[str, int]:
 
 
 def test_every_network_is_tried() -> None:
-    assert OPTIONS.keys() == NETS.keys()
+    assert OPTIONS.keys() | {"recurrent"} == NETS.keys()
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_open_sizes_in_fp32_give_what_the_network_gives(name: str) -> None:
     net, channels = _net(name)
     model = export_onnx(net, image_signature(channels))
@@ -67,7 +68,7 @@ def test_open_sizes_in_fp32_give_what_the_network_gives(name: str) -> None:
         torch.testing.assert_close(_run(model, x), net(x), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_fixed_sizes_in_fp16_stay_within_two_code_values(name: str) -> None:
     net, channels = _net(name)
     x = _picture(channels, 2)
@@ -155,3 +156,33 @@ def test_without_onnx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "onnx" else real(name, *rest))
     with pytest.raises(MissingExtraError, match=r"vsr-enhance\[onnx\]"):
         export_onnx(_net("luma")[0], image_signature(1))
+
+
+def test_a_recurrent_network_has_named_inputs_and_outputs_that_share_their_sizes() -> None:
+    torch.manual_seed(3)
+    net = RecurrentNet(features=6, blocks=1).eval().requires_grad_(False)
+    nn.init.normal_(net.tail.weight, std=0.1)
+    detail = net.detail_channels
+    inputs = (("planes", 3), ("previous", 1), ("following", 1), ("hidden", 6), ("detail", detail))
+    signature = Signature(inputs, ("luma", "chroma", "next_hidden", "next_detail"))
+    model = export_onnx(net, signature)
+    graph = onnx.load_from_string(model).graph
+    sizes = {
+        tensor.name: [dim.dim_param or dim.dim_value for dim in tensor.type.tensor_type.shape.dim]
+        for tensor in (*graph.input, *graph.output)
+    }
+    assert sizes == {
+        **{name: ["batch", channels, "height", "width"] for name, channels in inputs},
+        "luma": ["batch", 1, "4*height", "4*width"],
+        "chroma": ["batch", 2, "2*height", "2*width"],
+        "next_hidden": ["batch", 6, "height", "width"],
+        "next_detail": ["batch", detail, "height", "width"],
+    }
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    for batch, height, width in ((1, 20, 26), (3, 16, 31)):
+        xs = [_picture(channels, batch, height, width) for _, channels in inputs]
+        outs = session.run(signature.outputs, dict(zip(signature.input_names, (x.numpy() for x in xs), strict=True)))
+        for out, expected in zip(outs, net(*xs), strict=True):
+            torch.testing.assert_close(torch.from_numpy(out), expected, rtol=0, atol=1e-4)

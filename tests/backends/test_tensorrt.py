@@ -31,6 +31,7 @@ from vsr.backends.cuda_runner import Gpu
 from vsr.backends.engine import Engine, Signature, image_signature
 from vsr.backends.engine_store import EngineStore
 from vsr.backends.select import EngineMaker, Place
+from vsr.backends.tensorrt_builder import EngineBuilder, Source
 from vsr.backends.tensorrt_engine import TensorRTEngine, make_tensorrt_engine
 from vsr.backends.torch_engine import TorchEngine
 from vsr.errors import EngineError
@@ -296,7 +297,7 @@ def test_what_is_built_is_said_and_what_is_loaded_is_not(bench: Bench) -> None:
 def test_an_engine_is_found_without_an_export(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.engine().prepare((4, 1, 19, 26))
 
-    def export(net: nn.Module, **arguments: Any) -> bytes:
+    def export(net: nn.Module, signature: Signature, **arguments: Any) -> bytes:
         raise EngineError("exported")
 
     monkeypatch.setattr(tensorrt_builder, "export_onnx", export)
@@ -386,7 +387,7 @@ def test_the_timing_cache_is_used_and_a_damaged_one_left_with_the_reason(bench: 
 @pytest.mark.parametrize("content", [b"no cache", MAGIC_CACHE + b'[["9.0", "Old GPU"], 3]'])
 def test_a_timing_cache_that_tensorrt_refuses_is_left_with_the_reason(bench: Bench, content: bytes) -> None:
     engine = bench.engine()
-    bench.store.write_timing_cache(engine._target, content)
+    bench.store.write_timing_cache(engine._builder._target, content)
     engine.prepare((1, 1, 8, 8))
     assert any(note.endswith("is refused by TensorRT: measuring anew") for note in bench.notes)
     assert bench.files(".cache")[0].read_bytes().startswith(MAGIC_CACHE)
@@ -549,11 +550,14 @@ def test_two_threads_at_once_build_once_and_the_second_is_told(bench: Bench) -> 
 
     def second() -> None:
         assert first_builds.wait(30)
-        engine = bench.engine()
-        engine._runner = other.make_runner(CPU)
-        engine._builder.trt = make_tensorrt(bench.version, other)
-        engine._note = lambda line: (told.append(line), second_waits.set())[0]
-        engine.prepare((1, 1, 8, 8))
+
+        def note(line: str) -> None:
+            told.append(line)
+            second_waits.set()
+
+        trt, runner = make_tensorrt(bench.version, other), other.make_runner(CPU)
+        source = Source(luma_net(), image_signature(1), "fp32")
+        TensorRTEngine(EngineBuilder(trt, source, runner, bench.store, note), runner, note).prepare((1, 1, 8, 8))
 
     thread = threading.Thread(target=second)
     thread.start()

@@ -55,7 +55,7 @@ def test_build_prepares_the_shape_that_a_job_will_ask_for(
     made = install(monkeypatch, shapes.append)
     build_engine(model, "1280x720", batch=batch, precision="fp16")
     assert shapes == [shape]
-    assert made[0]["precision"] == "fp16" and made[0]["label"] == model and made[0]["signature"] == image_signature(shape[1])
+    assert made[0] == {**made[0], "precision": "fp16", "label": model, "signature": image_signature(shape[1])}
 
 
 def test_build_without_memory_is_an_engine_error_that_names_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""All that is CUDA about an engine: its stream, its memory, its graphs, and the waiting for one another."""
+"""Give an engine its CUDA stream, memory and graphs, and order its work with the caller's."""
 
 from __future__ import annotations
 
@@ -35,32 +35,34 @@ class DeviceRunner(Protocol):
         ...
 
     def active(self) -> AbstractContextManager[None]:
-        """The device is the current one inside: libraries beside torch allocate and compile on that."""
+        """Make the device the current one inside: libraries beside torch allocate and compile on that."""
         ...
 
     def zeros(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Contiguous memory at an address that stays. Raises torch.OutOfMemoryError."""
+        """Allocate contiguous memory at an address that stays. Raises torch.OutOfMemoryError."""
         ...
 
     def turn(self) -> AbstractContextManager[None]:
-        """What is queued inside runs on the engine's stream, after the caller's work so far; and the
-        caller's stream goes on after it. Queues waits, and does not wait itself."""
+        """Queue the work inside on the engine's stream, between the caller's work before and after it.
+
+        Queues waits, and does not wait itself.
+        """
         ...
 
     def copy_out(self, output: Tensor) -> Tensor:
-        """A copy for the caller, on the caller's stream, which the next `turn` waits for."""
+        """Copy an output for the caller, on the caller's stream, which the next `turn` waits for."""
         ...
 
     def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
-        """What `launch` queues, as a graph; call the result to run it. Raises RuntimeError."""
+        """Capture the work that `launch` queues as a graph; call the result to run it. Raises RuntimeError."""
         ...
 
     def wait(self) -> None:
-        """Until the engine's stream is idle, so that its memory can go."""
+        """Wait until the engine's stream is idle, so that its memory can go."""
         ...
 
     def free_unused(self) -> None:
-        """Give what torch holds in reserve back to the device, for other libraries."""
+        """Give memory that torch holds in reserve back to the device, for other libraries."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Where built TensorRT engines lie: named by all they depend on, checked when read, written whole or not at all.
+"""Keep built TensorRT engines: named by all they depend on, checked when read, written whole or not at all.
 
 An engine is two files: `NAME.engine`, and `NAME.engine.json`, its record, with the key and the checksum. A timing
 cache, `timing-….cache`, has such a record too. Whoever builds or writes one holds `locks/NAME.lock`, an empty file
@@ -30,7 +30,7 @@ _DIGEST_LENGTH = 16  # hexadecimal digits of a file name; the record holds the w
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What TensorRT tunes for. A timing cache is good for one of these.
+    """A version of TensorRT and a GPU, which it tunes engines for. A timing cache is good for one of these.
 
     tensorrt: its full version, "10.16.1.11".  compute_capability: "9.0".
     """
@@ -44,7 +44,7 @@ class Target:
 class EngineKey:
     """All that a built engine depends on; anything else can change and the engine stays right.
 
-    onnx_sha256: of the exported network, its weights included.  shape: of the input, (N, C, H, W).
+    onnx_sha256: of the exported network, its weights included.  shape: of the first input, (N, C, H, W).
     options: of the builder, by name.
     """
 
@@ -56,7 +56,7 @@ class EngineKey:
 
     @property
     def name(self) -> str:
-        """The file name without a suffix: what a person can tell engines apart by, and a digest of the key."""
+        """The file name without a suffix: size, batch and precision for a person, and a digest of the key."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
         batch, _, height, width = self.shape
         return f"{width}x{height}-b{batch}-{self.precision}-{digest[:_DIGEST_LENGTH]}"
@@ -75,7 +75,7 @@ class EngineEntry:
 
 
 def engines_folder() -> Path:
-    """`VSR_ENGINES` where it is set; `engines/` in a checkout of vsr; else in the user's cache folder."""
+    """Return `VSR_ENGINES` where it is set; `engines/` in a checkout of vsr; else a folder in the user's cache."""
     if named := os.environ.get("VSR_ENGINES"):
         return Path(named).expanduser()
     in_checkout = Path(__file__).resolve().parents[2] / "engines"
@@ -104,14 +104,14 @@ class EngineStore:
         return self.folder / f"{key.name}.engine"
 
     def read(self, key: EngineKey) -> tuple[bytes | None, str]:
-        """The engine of a key and ""; or None and what is wrong with its file, "" where there is none."""
+        """Return the engine of a key and ""; or None and the fault of its file, "" where there is none."""
         data, record, problem = _read_checked(self.path(key))
         if data is not None and _key_of(record) != key:
             return None, "its record names another engine"
         return data, problem
 
     def write(self, key: EngineKey, data: bytes, *, label: str = "", build_seconds: float = 0.0) -> None:
-        """Keep an engine. Raises OSError; what was there before is then still whole or fails its check."""
+        """Keep an engine. Raises OSError; an older file is then still whole or fails its check."""
         record = {"key": asdict(key), "label": label, "build_seconds": round(build_seconds, 1)}
         _write_checked(self.path(key), data, record)
 
@@ -127,14 +127,14 @@ class EngineStore:
     # -- exports -------------------------------------------------------------------------------------
 
     def known_export(self, source: str) -> str | None:
-        """The SHA-256 of the ONNX that `source`, a digest of a network and its options, gave before."""
+        """Return the SHA-256 of the ONNX that `source`, a digest of a network and its options, gave before."""
         try:
             return self._export_path(source).read_text("ascii").strip()
         except (OSError, ValueError):
             return None
 
     def remember_export(self, source: str, onnx_sha256: str) -> None:
-        """Spare the next process an export, where the engine is there. Raises OSError."""
+        """Note the result of an export, to spare the next process one where the engine is there. Raises OSError."""
         path = self._export_path(source)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, f"{onnx_sha256}\n", sync=True)
@@ -149,7 +149,7 @@ class EngineStore:
         return self.folder / f"timing-{slug}.cache"
 
     def read_timing_cache(self, target: Target) -> tuple[bytes | None, str]:
-        """Like `read`, for the measurements that builds for one TensorRT on one GPU share."""
+        """Read the measurements that builds for one TensorRT on one GPU share, as `read` does."""
         path = self.timing_cache_path(target)
         if not path.exists():
             return None, ""
@@ -168,13 +168,13 @@ class EngineStore:
     # -- housekeeping --------------------------------------------------------------------------------
 
     def entries(self) -> list[EngineEntry]:
-        """Every engine file, checked."""
+        """List every engine file, checked."""
         return [_entry(path) for path in sorted(self.folder.glob("[!.]*.engine"))]
 
     def prune(self, is_wanted: Callable[[Target], bool]) -> list[Path]:
-        """Remove engines and timing caches that are damaged or not wanted, and what interrupted builds left.
+        """Remove engines and timing caches that are damaged or not wanted, and files of interrupted builds.
 
-        Leaves alone what is being built at the moment. Returns the engines and caches that went.
+        Leaves engines alone that are being built at the moment. Returns the engines and caches that went.
         """
         removed = []
         for path in [*sorted(self.folder.glob("[!.]*.engine")), *sorted(self.folder.glob("[!.]*.cache"))]:
@@ -236,7 +236,7 @@ def _record_path(path: Path) -> Path:
 
 
 def _read_checked(path: Path) -> tuple[bytes | None, dict[str, Any], str]:
-    """(contents, record, ""), or (None, what there is of the record, what is wrong, "" for no file)."""
+    """Return (contents, record, ""), or (None, the record as far as it is there, the fault, "" for no file)."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -254,7 +254,7 @@ def _read_checked(path: Path) -> tuple[bytes | None, dict[str, Any], str]:
 
 
 def _write_checked(path: Path, data: bytes, record: dict[str, Any]) -> None:
-    """The file, then its record: a crash between the two leaves a file that fails its check."""
+    """Write the file, then its record: a crash between the two leaves a file that fails its check."""
     path.parent.mkdir(parents=True, exist_ok=True)
     built = datetime.now(UTC).isoformat(timespec="seconds")
     record = {"sha256": hashlib.sha256(data).hexdigest(), "built": built, **record}

@@ -25,7 +25,7 @@ def is_installed(package: str) -> bool:
 
 
 def describe_backends() -> list[str]:
-    """A line for each backend: its version, or how it is installed."""
+    """Describe each backend in a line: its version, or the command that installs it."""
     lines = [f"backend pytorch: {torch.__version__}"]
     for name, (title, extra) in PACKAGES.items():
         if not is_installed(name):
@@ -36,7 +36,7 @@ def describe_backends() -> list[str]:
 
 
 def describe_auto(device: torch.device) -> str:
-    """What "auto" takes on a device, if that can run the network."""
+    """Name the backend that "auto" takes on a device, if that can run the network."""
     name = FASTEST.get(device.type, "pytorch")
     if name == "pytorch" or not is_installed(name):
         return "PyTorch"

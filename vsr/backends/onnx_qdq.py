@@ -1,4 +1,4 @@
-"""Layers of integers in ONNX: QuantizeLinear and DequantizeLinear around convolutions, as every runtime knows them."""
+"""Insert layers of integers into ONNX: QuantizeLinear and DequantizeLinear around convolutions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def insert_integers(model: ModelProto, layers: Mapping[str, QuantizedConv2d]) ->
 
 
 def _through_integers(node: NodeProto, name: str, layer: QuantizedConv2d) -> tuple[list[NodeProto], list[TensorProto]]:
-    """Nodes to come before a convolution, whose inputs are changed to their outputs, and their constants."""
+    """Return the nodes to put before a convolution, whose inputs are changed to their outputs, and their constants."""
     from onnx import helper, numpy_helper
 
     scale, zero, scales, weight = (f"{name}.{part}" for part in ("input_scale", "zero", "weight_scale", "weight"))

@@ -54,8 +54,8 @@ def make_tensorrt_engine(
         trt = load_tensorrt()
     except MissingExtraError as error:
         raise EngineError(str(error)) from error
-    builder = EngineBuilder(trt, Source(net, signature, precision, label), runner, EngineStore(), note)
-    return TensorRTEngine(builder, runner, note)
+    maker = EngineBuilder(trt, Source(net, signature, precision, label), runner, EngineStore(), note)
+    return TensorRTEngine(maker, runner, note)
 
 
 class TensorRTEngine:
@@ -66,11 +66,11 @@ class TensorRTEngine:
     everything, so that the next, smaller call finds room. Anything else that fails is an EngineError.
     """
 
-    def __init__(self, builder: EngineBuilder, runner: DeviceRunner, note: OnNote) -> None:
-        precision = builder.source.precision
+    def __init__(self, maker: EngineBuilder, runner: DeviceRunner, note: OnNote) -> None:
+        precision = maker.source.precision
         self.device, self.dtype = runner.device, PRECISIONS[precision]
-        self.name = f"TensorRT {builder.trt.__version__}, {runner.gpu.name}, {precision}"
-        self._builder, self._runner, self._note = builder, runner, note
+        self.name = f"TensorRT {maker.trt.__version__}, {runner.gpu.name}, {precision}"
+        self._builder, self._runner, self._note = maker, runner, note
         self._plans: dict[Shape, _Plan] = {}
         self._is_graph_noted = False
         self._lock = threading.Lock()
@@ -130,18 +130,18 @@ class _Plan:
 
     def __init__(
         self,
-        builder: EngineBuilder,
+        maker: EngineBuilder,
         engine: Any,
         runner: DeviceRunner,
         shape: Shape,
         note_no_graph: Callable[[str], None],
     ) -> None:
-        trt, logger = builder.trt, fresh_logger(builder.trt)
+        trt, logger = maker.trt, fresh_logger(maker.trt)
         self._runner, self._note_no_graph, self._reason = runner, note_no_graph, logger.reason
-        inputs = {name: runner.zeros(shape, torch.float32) for name, shape in builder.input_shapes(shape).items()}
+        inputs = {name: runner.zeros(shape, torch.float32) for name, shape in maker.input_shapes(shape).items()}
         outputs = {
             name: runner.zeros(tuple(engine.get_tensor_shape(name)), torch.float32)
-            for name in builder.source.signature.outputs
+            for name in maker.source.signature.outputs
         }
         self._inputs, self._outputs = tuple(inputs.values()), tuple(outputs.values())
         # At least a byte, so that there is an address.

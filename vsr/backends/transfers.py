@@ -1,4 +1,4 @@
-"""Planes to the device and back, beside the computing where the device can do that."""
+"""Move planes to a device and back, beside the computing where the device can do that."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class Transfers(Protocol):
     num_in_flight: int
 
     def upload(self, planes: Planes) -> Planes:
-        """On the device, for the use of the current stream. The given planes must not be changed any more."""
+        """Copy planes to the device, for use on the current stream. They must not be changed any more."""
         ...
 
     def download(self, planes: Planes) -> Callable[[], Planes]:
-        """Begin to fetch planes; the call of the result, from any thread, waits and gives CPU tensors."""
+        """Begin to fetch planes; a call of the result, from any thread, waits and gives CPU tensors."""
         ...
 
 
 def make_transfers(device: torch.device) -> Transfers:
-    """The way of planes that suits a device."""
+    """Make the transfers that suit a device."""
     return PinnedTransfers(device) if device.type == "cuda" else DirectTransfers(device)
 
 

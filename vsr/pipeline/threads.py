@@ -1,4 +1,4 @@
-"""Bounded hand-over between threads, across which errors come as themselves."""
+"""Run a producer or a consumer in a thread, with a bounded queue; errors cross it as themselves."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _Channel(Generic[T]):
 
 
 def _started(run: Callable[[], None], name: str, channel: _Channel[T]) -> threading.Thread:
-    """A thread that runs; where a signal's handler raises while it starts, it is told to end.
+    """Start a thread; where a signal's handler raises meanwhile, close its channel, so that it ends.
 
     Nobody can then join it, and a process would wait at its end for a thread that is not a daemon.
     """
@@ -153,7 +153,7 @@ class Consumer(Generic[T]):
             raise RuntimeError("put after the end") from None
 
     def finish(self) -> None:
-        """Wait until everything that was put has been consumed."""
+        """Wait until all items have been consumed."""
         self._channel.close()
         self._thread.join()
         if self._error is not None:
