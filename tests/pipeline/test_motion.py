@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
+from fractions import Fraction
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from vsr.pipeline.motion import FlowEstimator, is_scene_cut, luma_8bit, optical_flow, taps_of, warp
+from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
+from vsr.pipeline.motion import (
+    estimate_motion,
+    is_scene_cut,
+    luma_8bit,
+    optical_flow,
+    submit_motion,
+    taps_of,
+    warp,
+)
 
 
 def _scene(seed: int, height: int = 96, width: int = 128) -> np.ndarray:
@@ -81,19 +90,35 @@ def test_any_size_has_a_flow(shape: tuple[int, int]) -> None:
     assert np.isfinite(flow).all()
 
 
+def _batch(luma: torch.Tensor, bit_depth: int) -> FrameBatch:
+    color = Color(
+        Matrix.BT709, Primaries.BT709, Transfer.BT709, Range.LIMITED, ChromaLocation.LEFT, bit_depth=bit_depth
+    )
+    return FrameBatch((luma,), (0,), (1,), Fraction(1, 25), color)
+
+
 def test_ten_bits_are_brought_to_eight() -> None:
-    luma = torch.tensor([[[[64, 940, 1023]]]], dtype=torch.uint16)
-    assert luma_8bit(luma, 10).tolist() == [[[16, 235, 255]]]
-    eight = torch.tensor([[[[16, 235, 255]]]], dtype=torch.uint8)
-    assert luma_8bit(eight, 8).tolist() == [[[16, 235, 255]]]
+    assert luma_8bit(_batch(torch.tensor([[[[64, 940, 1023]]]], dtype=torch.uint16), 10)).tolist() == [[[16, 235, 255]]]
+    assert luma_8bit(_batch(torch.tensor([[[[16, 235, 255]]]], dtype=torch.uint8), 8)).tolist() == [[[16, 235, 255]]]
+
+
+def test_motion_has_both_directions_and_ends_at_a_cut() -> None:
+    frame = _scene(1)
+    motion = submit_motion(_moved(frame, 3, 0), frame).result()
+    assert motion is not None
+    assert abs(np.median(motion.back[12:-12, 12:-12, 0]) - 3) < 0.1
+    assert abs(np.median(motion.ahead[12:-12, 12:-12, 0]) + 3) < 0.1
+    assert estimate_motion(_scene(3), _scene(4)) is None
 
 
 def test_threads_give_what_one_call_after_the_other_gives() -> None:
     frames = [_scene(seed) for seed in range(4)]
-    pairs = list(itertools.pairwise(frames)) * 3
-    with FlowEstimator(3) as estimator:
-        flows = estimator.flows(pairs)
-    assert all(np.array_equal(flow, optical_flow(*pair)) for flow, pair in zip(flows, pairs, strict=True))
+    pairs = [(frame, _moved(frame, 1, 2)) for frame in frames] * 3
+    futures = [submit_motion(*pair) for pair in pairs]
+    for future, pair in zip(futures, pairs, strict=True):
+        threaded, alone = future.result(), estimate_motion(*pair)
+        assert threaded is not None and alone is not None
+        assert np.array_equal(threaded.back, alone.back) and np.array_equal(threaded.ahead, alone.ahead)
 
 
 def test_between_pixels_a_parabola_is_hit_exactly() -> None:

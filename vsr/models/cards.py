@@ -22,10 +22,13 @@ class ModelCard:
 
     net, options: a key of `nets.NETS`, and the arguments of its constructor.
     scale: output pixels per input pixel in each direction.
-    color: "rgb" networks take and give (N, 3, H, W); "y" networks luma alone, (N, 1, H, W).
+    color: "rgb" networks take and give (N, 3, H, W); "y" networks luma alone, (N, 1, H, W); "yuv" networks are
+        recurrent, with the tensors of `nets.recurrent`.
     halo: input pixels around an output pixel that it can depend on; tiles overlap by so much.
     multiple_of: input sides the network needs, which the pipeline pads to.
     window: frames that go into one output frame.  recurrent: whether a state goes from frame to frame.
+    restart_interval: frames of the source after which a recurrent network's state is made anew, from `warm_up` frames
+        before.
     weights: file name beside the card, sha256 its checksum.  int8_weights, int8_sha256: those for int8, if any.
     quantized: whether the weights are for the network as `quantized.quantized` makes it.
     figures: luma PSNR in dB by dataset, by the protocols of docs/models.md; "Set5 int8" that of the int8 weights.
@@ -40,6 +43,8 @@ class ModelCard:
     multiple_of: int = 1
     window: int = 1
     recurrent: bool = False
+    restart_interval: int = 0
+    warm_up: int = 0
     weights: str = ""
     sha256: str = ""
     int8_weights: str = ""

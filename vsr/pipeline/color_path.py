@@ -1,7 +1,8 @@
 """From native planes to a network's input, and from its output to the planes of the target.
 
 Three paths, by the source's colour and the network's: luma alone through a luma network, with chroma resized beside
-it; RGB through an RGB network; and RGB through a luma network, as BT.601 luma.
+it; RGB through an RGB network; and RGB through a luma network, as BT.601 luma. Recurrent networks take luma as it is
+coded and correct the resized chroma.
 """
 
 from __future__ import annotations
@@ -18,9 +19,17 @@ from vsr.color import conversion as convert
 from vsr.color.pixel_formats import PixelFormat
 from vsr.color.resample import resample
 from vsr.color.rgb import planes_of_rgb
-from vsr.frames import Color, FrameBatch, Matrix, Range
+from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
 
-__all__ = ["NetworkColor", "NetworkInput", "Target", "batch_to_network", "rgb_to_network"]
+__all__ = [
+    "NetworkColor",
+    "NetworkInput",
+    "Target",
+    "VideoInput",
+    "batch_to_network",
+    "batch_to_video_network",
+    "rgb_to_network",
+]
 
 NetworkColor = Literal["rgb", "y"]
 Planes = tuple[Tensor, ...]
@@ -76,6 +85,103 @@ def rgb_to_network(rgb: Tensor, size: tuple[int, int], network_color: NetworkCol
     return NetworkInput(luma.mul_(219 / 255).add_(16 / 255), finish)
 
 
+@dataclass(frozen=True, slots=True)
+class VideoInput:
+    """A batch on its way through a recurrent network.
+
+    planes: the network's first input, float32 (N, 3, H, W): luma, Cb and Cr as `RecurrentNet` takes them.
+    finish: makes the target's planes of the network's luma and chroma outputs.
+    """
+
+    planes: Tensor
+    finish: Callable[[Tensor, Tensor], Planes]
+
+
+def batch_to_video_network(planes: Planes, batch: FrameBatch, target: Target) -> VideoInput:
+    """Convert a batch for a recurrent network, and prepare the rest of its way.
+
+    Args:
+        planes: those of the batch, on the network's device.
+    """
+    main = _main_to_video_network(planes, batch, target)
+    if not target.pixel_format.alpha:
+        return main
+    alpha = planes[-1] if batch.alpha is not None else None
+    return VideoInput(
+        main.planes, lambda luma, chroma: (*main.finish(luma, chroma), _alpha(alpha, luma, batch, target))
+    )
+
+
+def _main_to_video_network(planes: Planes, batch: FrameBatch, target: Target) -> VideoInput:
+    """Choose the path of all planes but alpha."""
+    color, luma = batch.color, planes[0]
+    if not color.is_rgb and _same_ycbcr(color, target.color):
+        return _coded_to_video_network(luma, planes[1] if batch.chroma is not None else None, color, target)
+    if color.is_rgb:
+        rgb = convert.dequantize_luma(luma, color)
+    elif batch.chroma is None:
+        rgb = convert.dequantize_luma(luma, color).expand(-1, 3, -1, -1)
+    else:
+        rgb = convert.ycbcr_to_rgb(convert.dequantize_luma(luma, color), _full_chroma(planes, color), color.matrix)
+    return _rgb_to_video_network(rgb, target)
+
+
+def _coded_to_video_network(luma: Tensor, chroma: Tensor | None, color: Color, target: Target) -> VideoInput:
+    """Pass luma and chroma as they are coded; no chroma is grey."""
+    x = luma.to(torch.float32).mul_(1 / _luma_peak(color))
+    if chroma is None:
+        full = x.new_zeros(x.shape[0], 2, *x.shape[2:])
+    else:
+        depth = 2.0 ** (color.bit_depth - 8)
+        centred = chroma.to(torch.float32).sub_(128 * depth).mul_(1 / (255 * depth))
+        full = convert.upsample_chroma(centred, color, _chroma_shift(luma, chroma), (x.shape[-2], x.shape[-1]))
+
+    def finish(sharp: Tensor, correction: Tensor) -> Planes:
+        out = _resized(sharp, (target.height, target.width))
+        out = convert.quantize(out, _luma_peak(target.color), 0, target.color)
+        if target.pixel_format.kind == "gray":
+            return (out,)
+        unit = 255 * 2.0 ** (target.color.bit_depth - 8)
+        moved = _correction_on_grid(correction, sharp, target, target.pixel_format.chroma_shift).mul_(unit)
+        if chroma is None:
+            moved += 128 * unit / 255
+        else:
+            moved += _moved_chroma(luma, chroma, color, target) * 2.0 ** (target.color.bit_depth - color.bit_depth)
+        return out, convert.quantize(moved, 1, 0, target.color)
+
+    return VideoInput(torch.cat((x, full), 1), finish)
+
+
+def _rgb_to_video_network(rgb: Tensor, target: Target) -> VideoInput:
+    """Pass RGB floats as BT.601 luma and chroma in limited range, which the network was trained on."""
+    luma, chroma = convert.rgb_to_ycbcr(rgb.clamp(0, 1), Matrix.SMPTE170M)
+    size = (target.height, target.width)
+
+    def finish(sharp: Tensor, correction: Tensor) -> Planes:
+        full = resample(chroma, size) + _correction_on_grid(correction, sharp, target, (0, 0)) * (255 / 224)
+        out = _resized(sharp, size).sub(16 / 255).mul_(255 / 219)
+        large = convert.ycbcr_to_rgb(out, full, Matrix.SMPTE170M).clamp_(0, 1)
+        return planes_of_rgb(large, target.pixel_format, target.color)
+
+    return VideoInput(torch.cat((luma * (219 / 255) + 16 / 255, chroma * (224 / 255)), 1), finish)
+
+
+# The grid on which recurrent networks give chroma: 4:2:0 with left siting, by far the most frequent.
+_NETWORK_CHROMA = Color(
+    Matrix.SMPTE170M, Primaries.SMPTE170M, Transfer.SMPTE170M, Range.LIMITED, ChromaLocation.LEFT, bit_depth=8
+)
+
+
+def _correction_on_grid(correction: Tensor, sharp: Tensor, target: Target, shift: tuple[int, int]) -> Tensor:
+    """Bring the network's correction of chroma to the target's size and chroma grid, in its own unit."""
+    height, width = sharp.shape[-2:]
+    size = (target.height, target.width)
+    if size == (height, width) and shift == (1, 1) and target.color.chroma_location is ChromaLocation.LEFT:
+        return correction.clone()
+    scale = (size[0] / height, size[1] / width)
+    return convert.resize_chroma(correction, (_NETWORK_CHROMA, (1, 1)), (target.color, shift), scale, size)
+
+
 def _main_to_network(planes: Planes, batch: FrameBatch, target: Target, network_color: NetworkColor) -> NetworkInput:
     """Choose the path of all planes but alpha."""
     color, luma = batch.color, planes[0]
@@ -112,15 +218,20 @@ def _through_rgb(rgb: Tensor, target: Target, network_color: NetworkColor) -> Ne
 
 def _resized_chroma(luma: Tensor, chroma: Tensor, color: Color, target: Target) -> Tensor:
     """Resize Cb and Cr to the target's grid, in code values."""
-    # Of one range and matrix, so the code values themselves can be resampled: bit depth is a factor.
-    moved = convert.resize_chroma(
+    moved = _moved_chroma(luma, chroma, color, target)
+    return convert.quantize(moved, 2.0 ** (target.color.bit_depth - color.bit_depth), 0, target.color)
+
+
+def _moved_chroma(luma: Tensor, chroma: Tensor, color: Color, target: Target) -> Tensor:
+    """Resize Cb and Cr to the target's grid: float code values of the source's bit depth."""
+    # Of one range and matrix, so the code values themselves can be resampled.
+    return convert.resize_chroma(
         chroma.to(torch.float32),
         (color, _chroma_shift(luma, chroma)),
         (target.color, target.pixel_format.chroma_shift),
         (target.height / luma.shape[-2], target.width / luma.shape[-1]),
         (target.height, target.width),
     )
-    return convert.quantize(moved, 2.0 ** (target.color.bit_depth - color.bit_depth), 0, target.color)
 
 
 def _full_chroma(planes: Planes, color: Color) -> Tensor:

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from torch import nn
 
-from vsr.backends.engine import image_signature
+from vsr.backends.engine import Signature, image_signature
 from vsr.backends.onnx_model import ONNX_SUFFIX, OnnxFile, read_onnx
 from vsr.backends.select import EngineMaker, Place, choose_place
-from vsr.errors import ModelError
 from vsr.events import OnNote
 from vsr.models.cards import ModelCard
+from vsr.models.nets.recurrent import state_channels
 from vsr.models.weights import load_int8_net, load_with_card
 from vsr.pipeline.checked_network import CheckedNetwork
 from vsr.pipeline.upscaler import Upscaler
 
-__all__ = ["ModelOptions", "load_card_and_net", "load_model", "upscaler_of_net"]
+__all__ = ["ModelOptions", "load_card_and_net", "load_model", "signature_of", "upscaler_of_net"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +96,11 @@ def upscaler_of_net(
         num_pixels: input pixels of all frames of the job, by which "auto" weighs a backend's start; None where that
             is not known.
     """
-    if card.color == "yuv":
-        raise ModelError(f"model '{card.name}' is for several frames at once, and runs in training alone so far")
     options = options or ModelOptions()
     num_weights = sum(p.numel() for p in net.parameters()) if isinstance(net, nn.Module) else 1
     engines = EngineMaker(
         net,
-        image_signature(1 if card.color == "y" else 3),
+        signature_of(card),
         place or choose_place(options.device, options.backend),
         label=card.name,
         work=None if num_pixels is None else num_pixels * num_weights,
@@ -119,3 +117,12 @@ def upscaler_of_net(
         is_fixed=engines.is_fixed,
     )
     return Upscaler(network)
+
+
+def signature_of(card: ModelCard) -> Signature:
+    """Return what the network of a card takes and gives."""
+    if not card.recurrent:
+        return image_signature(1 if card.color == "y" else 3)
+    hidden, detail = state_channels(**card.options)
+    inputs = (("planes", 3), ("previous", 1), ("following", 1), ("hidden", hidden), ("detail", detail))
+    return Signature(inputs, ("luma", "chroma", "next_hidden", "next_detail"))

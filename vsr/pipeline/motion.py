@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import cv2
 import numpy as np
@@ -15,7 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["FlowEstimator", "Taps", "is_scene_cut", "luma_8bit", "optical_flow", "taps_of", "warp"]
+from vsr.frames import FrameBatch
+
+__all__ = [
+    "Motion",
+    "Taps",
+    "estimate_motion",
+    "is_scene_cut",
+    "luma_8bit",
+    "optical_flow",
+    "submit_motion",
+    "taps_of",
+    "warp",
+]
 
 # DIS (Kroeger et al. 2016) from coarse patches down to the full resolution of the small frame: its preset "medium"
 # stops at half of it, which costs 0.07 dB on Vid4. Fewer descents and refinements than the preset's, as the finest
@@ -25,6 +36,7 @@ _PATCH_STRIDE = 4
 _GRADIENT_DESCENTS = 12
 _REFINEMENTS = 2
 _SMALLEST_SIDE = 16  # DIS takes no smaller frames
+_MOST_THREADS = 4  # more than this, and the network waits for cores
 
 _per_thread = threading.local()
 
@@ -73,38 +85,41 @@ def is_scene_cut(frame: np.ndarray, other: np.ndarray, flow: np.ndarray) -> bool
     return residual > _CUT_RESIDUAL_CODES and residual > _CUT_RESIDUAL_SHARE * (contrast + 1)
 
 
-def luma_8bit(luma: Tensor, bit_depth: int) -> np.ndarray:
-    """Bring decoded luma of any depth to the 8 bits that motion is estimated on.
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """Motion between two frames in a row of one scene: (H, W, 2) float32 flows in pixels to the right and down.
 
-    luma: (N, 1, H, W) uint8 or uint16 code values of `bit_depth` bits, on the CPU. Returns (N, H, W) uint8.
+    back: for each pixel of the later frame, where it lies in the earlier one.  ahead: the other way round.
     """
-    codes = luma[:, 0].numpy()
-    if bit_depth <= 8:
-        return np.ascontiguousarray(codes, dtype=np.uint8)
-    return (codes >> (bit_depth - 8)).astype(np.uint8)
+
+    back: np.ndarray
+    ahead: np.ndarray
 
 
-class FlowEstimator:
-    """Flows of many pairs of frames, side by side in threads of its own. Close it, or use it in a `with`."""
+def estimate_motion(earlier: np.ndarray, later: np.ndarray) -> Motion | None:
+    """Estimate the motion between two frames, (H, W) uint8 luma; None where they belong to different scenes."""
+    back = optical_flow(later, earlier)
+    return None if is_scene_cut(later, earlier, back) else Motion(back, optical_flow(earlier, later))
 
-    def __init__(self, num_threads: int) -> None:
-        self._threads = ThreadPoolExecutor(num_threads, "vsr-flow")
 
-    def flows(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
-        """`optical_flow` of each pair, in order."""
-        return list(self._threads.map(lambda pair: optical_flow(*pair), pairs))
+def submit_motion(earlier: np.ndarray, later: np.ndarray) -> Future[Motion | None]:
+    """Begin `estimate_motion` in a thread; all jobs of a process share a few."""
+    return _threads().submit(estimate_motion, earlier, later)
 
-    def close(self) -> None:
-        """End the threads; flows that have not begun are dropped."""
-        self._threads.shutdown(cancel_futures=True)
 
-    def __enter__(self) -> Self:
-        return self
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1), "vsr-motion")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+
+def luma_8bit(batch: FrameBatch) -> np.ndarray:
+    """Bring the luma of a batch on the CPU to the 8 bits that motion is estimated on: (N, H, W) uint8."""
+    codes = batch.planes[0]
+    if batch.color.is_rgb:
+        codes = codes[:, 1:2]  # green, which is most of luma
+    shift = batch.color.bit_depth - 8
+    values = codes[:, 0].numpy()
+    return np.ascontiguousarray(values if shift == 0 else values >> shift, dtype=np.uint8)
 
 
 _CUBIC_A = -0.5  # Keys' cubic kernel of third order, as for MATLAB's bicubic; PyTorch's own, -0.75, overshoots more

@@ -10,6 +10,7 @@ from vsr.events import OnNote
 from vsr.frames import FrameBatch
 from vsr.pipeline.color_path import Target
 from vsr.pipeline.reuse import FrameReuse, can_reuse
+from vsr.pipeline.temporal import TemporalProcessor
 from vsr.pipeline.upscaler import Upscaler
 
 __all__ = ["FrameProcessor", "FrameWise", "Result", "make_processor"]
@@ -102,5 +103,7 @@ def make_processor(
         reuse: take over the parts of a frame that equal the frame before, where the model allows it.
         note: called with one line where something cannot be reused.
     """
+    if upscaler.card.recurrent:
+        return TemporalProcessor(upscaler.network, target)
     use = reuse and can_reuse(upscaler.card)
     return FrameWise(upscaler, target, FrameReuse(upscaler, note) if use else None)

@@ -12,6 +12,7 @@ from vsr.backends.engine import Engine, Precision
 from vsr.backends.transfers import Planes, Transfers, make_transfers
 from vsr.color import conversion as convert
 from vsr.color.resample import resample
+from vsr.errors import OptionError
 from vsr.frames import FrameBatch, Matrix
 from vsr.models.cards import ModelCard
 from vsr.pipeline.checked_network import GAVE_NAN, CheckedNetwork, Network
@@ -114,6 +115,8 @@ class Upscaler:
         Args:
             size: (width, height) of the result in pixels; by the network's scale unless given.
         """
+        if self.card.recurrent:
+            raise OptionError(f"`model={self.card.name}` needs the frames of a video; `model=srresnet` is for images")
         peak = _image_peak(image)
         pixels = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(image))).permute(2, 0, 1)[None]
         x = pixels.to(self.device).to(torch.float32) / peak

@@ -14,6 +14,10 @@ __all__ = ["VIDEO_RECIPES", "VideoRecipe", "card_of_video"]
 
 T = TypeVar("T")
 
+# In frames. After so many the state is as good as after hundreds; `docs/training.md` has the measurement.
+WARM_UP = 12
+RESTART_INTERVAL = 120
+
 # A loss that forgives outliers first, as occlusions are many; MSE at the end, as PSNR is what it maximises. Its weight
 # brings both to about one size, which matters to the clipping of gradients.
 PSNR = (Stage(0.7, {"charbonnier": 1.0}), Stage(0.3, {"mse": 30.0}))
@@ -118,9 +122,10 @@ def card_of_video(recipe: VideoRecipe) -> ModelCard:
         recipe.scale,
         "yuv",
         halo=0,
-        multiple_of=2,
         window=3 if uses_next else 2,
         recurrent=True,
+        restart_interval=RESTART_INTERVAL,
+        warm_up=WARM_UP,
         recipe=f"vsr train {recipe.name}",
     )
     net = build_net(card)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["RecurrentNet"]
+__all__ = ["RecurrentNet", "state_channels"]
 
 # Corrections of chroma are an order of magnitude smaller than those of luma. As outputs of the same layer they would
 # need weights so small that the optimiser's steps swamp them.
@@ -44,7 +44,8 @@ class RecurrentNet(nn.Module):
         if scale % 2:
             raise ValueError(f"scale {scale} is odd, and chroma has half the samples of luma")
         self.features, self.scale, self.uses_next = features, scale, uses_next
-        self.num_luma_details, self.num_chroma_details = scale * scale, 2 * (scale // 2) ** 2
+        self.num_luma_details = scale * scale  # sub-pixels of an input pixel; those of Cb and Cr follow
+        self.detail_channels = state_channels(features, scale=scale)[1]
         self.pixels = nn.Conv2d(5 if uses_next else 4, features, 3, padding=1)
         self.state = nn.Conv2d(features + self.detail_channels, features, 3, padding=1, bias=False)
         self.activation = nn.PReLU(features, 0.1)
@@ -53,11 +54,6 @@ class RecurrentNet(nn.Module):
         nn.init.normal_(self.tail.weight, std=1e-3)  # starts at the nearest-neighbour picture
         nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
         self.halo = 2 * blocks + 2
-
-    @property
-    def detail_channels(self) -> int:
-        """Sub-pixels of luma and of both chroma planes that belong to an input pixel."""
-        return self.num_luma_details + self.num_chroma_details
 
     def initial_state(self, planes: Tensor) -> tuple[Tensor, Tensor]:
         """`hidden` and `detail` of a start: zeros as large as the (N, 3, H, W) planes."""
@@ -96,3 +92,8 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.second(self.activation(self.first(x)))
         return out
+
+
+def state_channels(features: int = 32, blocks: int = 3, scale: int = 4, uses_next: bool = True) -> tuple[int, int]:
+    """Give the channels of `hidden` and `detail` of a `RecurrentNet` with these options."""
+    return features, scale * scale + 2 * (scale // 2) ** 2
