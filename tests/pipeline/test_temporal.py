@@ -1,0 +1,227 @@
+"""Recurrent networks in the way of a frame: what a frame depends on, and on nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from vsr.backends.engine import Engine, Precision
+from vsr.backends.torch_engine import TorchEngine
+from vsr.color.pixel_formats import FORMATS, PixelFormat
+from vsr.errors import OptionError
+from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
+from vsr.models.cards import ModelCard
+from vsr.models.nets import RecurrentNet
+from vsr.pipeline.checked_network import CheckedNetwork
+from vsr.pipeline.color_path import Target
+from vsr.pipeline.loading import ModelOptions, upscaler_of_net
+from vsr.pipeline.motion import optical_flow, taps_of, warp
+from vsr.pipeline.processor import FrameProcessor, make_processor
+from vsr.pipeline.temporal import TemporalProcessor
+
+INTERVAL, WARM_UP = 10, 3
+OPTIONS: dict[str, Any] = {"features": 6, "blocks": 1, "scale": 4}
+CARD = ModelCard(
+    "small", "recurrent", OPTIONS, 4, "yuv", halo=4, recurrent=True, restart_interval=INTERVAL, warm_up=WARM_UP
+)
+COLOR = Color(Matrix.BT709, Primaries.BT709, Transfer.BT709, Range.LIMITED, ChromaLocation.LEFT, 8)
+HEIGHT, WIDTH = 36, 50
+
+
+@pytest.fixture(scope="module")
+def net() -> RecurrentNet:
+    torch.manual_seed(3)
+    made = RecurrentNet(**OPTIONS)
+    torch.nn.init.normal_(made.tail.weight, std=0.03)
+    return made.eval().requires_grad_(False)
+
+
+def _luma(num: int, scenes: Sequence[int] = (0,)) -> np.ndarray:
+    """(N, H, W) uint8: a texture that drifts; another one from each of the frames in `scenes` on."""
+    frames = []
+    for position in range(num):
+        scene = max(start for start in scenes if start <= position)
+        texture = np.random.default_rng(scene).normal(120, 60, (HEIGHT + 60, WIDTH + 60)).astype(np.float32)
+        texture = cv2.GaussianBlur(texture, (0, 0), 2.5) * 3 - 240 + 20 * scene
+        moved = np.array([[1, 0, -0.7 * position - 4], [0, 1, -0.3 * position - 4]], np.float32)
+        frames.append(cv2.warpAffine(texture, moved, (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC))
+    return np.clip(np.stack(frames), 16, 235).astype(np.uint8)
+
+
+def _batch(luma: np.ndarray, first: int = 0, color: Color = COLOR) -> FrameBatch:
+    y = torch.from_numpy(luma)[:, None]
+    chroma = torch.stack((y[:, 0, ::2, ::2] // 2 + 64, 192 - y[:, 0, ::2, ::2] // 2), 1)
+    num = len(luma)
+    return FrameBatch((y, chroma), tuple(range(first, first + num)), (1,) * num, Fraction(1, 25), color)
+
+
+def _target(color: Color = COLOR, pixel_format: PixelFormat = FORMATS["yuv420p"], scale: int = 4) -> Target:
+    return Target(WIDTH * scale, HEIGHT * scale, pixel_format, color)
+
+
+def _processor(net: RecurrentNet, target: Target | None = None, **options: Any) -> FrameProcessor:
+    upscaler = upscaler_of_net(CARD, net, ModelOptions(precision="fp32", backend="pytorch", device="cpu", **options))
+    return make_processor(upscaler, target or _target())
+
+
+def _run(processor: FrameProcessor, batches: Sequence[FrameBatch]) -> list[Tensor]:
+    """All planes of all frames, each with all frames."""
+    results = [result for batch in batches for result in processor.push(batch)]
+    done = [result() for result in [*results, *processor.flush()]]
+    assert [pts for batch in done for pts in batch.pts] == [pts for batch in batches for pts in batch.pts]
+    return [torch.cat(planes) for planes in zip(*(batch.planes for batch in done), strict=True)]
+
+
+def _in_batches(luma: np.ndarray, size: int, first: int = 0) -> list[FrameBatch]:
+    starts = range(0, len(luma), size)
+    return [_batch(luma[start : start + size], first + start) for start in starts]
+
+
+def _equal(a: list[Tensor], b: list[Tensor]) -> bool:
+    return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_the_first_frames_are_what_the_network_makes_of_frame_neighbours_and_state(net: RecurrentNet) -> None:
+    luma = _luma(3)
+    wanted, hidden, detail = [], None, None
+    for position, frame in enumerate(luma):
+        y = torch.from_numpy(frame).float()[None, None] / 255
+        beside = []
+        for other in (position - 1, position + 1):
+            if not 0 <= other < len(luma):
+                beside.append(y)
+                continue
+            taps = taps_of(torch.from_numpy(optical_flow(frame, luma[other]))[None])
+            beside.append(warp(torch.from_numpy(luma[other]).float()[None, None] / 255, taps))
+        planes = torch.cat((y, torch.zeros(1, 2, HEIGHT, WIDTH)), 1)
+        if hidden is None:
+            hidden, detail = net.initial_state(planes)
+        else:
+            taps = taps_of(torch.from_numpy(optical_flow(frame, luma[position - 1]))[None])
+            hidden, detail = warp(hidden, taps), warp(detail, taps)
+        out, _, hidden, detail = net(planes, *beside, hidden, detail)
+        wanted.append((out * 255 + 0.5).clamp(0, 255).to(torch.uint8))
+    gray = replace(_target(), pixel_format=FORMATS["gray"])
+    batch = _batch(luma)
+    grey_source = FrameBatch(batch.planes[:1], batch.pts, batch.durations, batch.time_base, COLOR)
+    found = _run(_processor(net, gray), [grey_source])[0]
+    difference = (found.int() - torch.cat(wanted).int()).abs()
+    assert difference.max() <= 1 and (difference > 0).float().mean() < 0.001
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 26])
+def test_batches_of_any_size_give_the_same_bits(net: RecurrentNet, size: int) -> None:
+    luma = _luma(26, scenes=(0, 14))
+    assert _equal(_run(_processor(net), _in_batches(luma, size)), _run(_processor(net), _in_batches(luma, 4)))
+
+
+def test_a_frame_is_held_back_until_the_one_after_it_is_known(net: RecurrentNet) -> None:
+    processor = _processor(net)
+    first, second = _in_batches(_luma(8), 4)
+    assert not processor.push(first)
+    (result,) = processor.push(second)
+    assert result().pts == (0, 1, 2, 3)
+    (result,) = processor.flush()
+    assert result().pts == (4, 5, 6, 7)
+
+
+@pytest.mark.parametrize("first", [1, 9, 10, 11, 13, 20, 25])
+def test_a_run_that_begins_later_gives_the_bits_of_an_unbroken_one(net: RecurrentNet, first: int) -> None:
+    luma = _luma(28, scenes=(0, 18))
+    whole = _run(_processor(net), _in_batches(luma, 4))
+    processor = _processor(net)
+    num = processor.lead_in_frames(first)
+    assert 0 <= num <= first
+    processor.reset(first - num)
+    found = _run(processor, _in_batches(luma[first - num :], 5, first - num))
+    assert _equal([plane[num:] for plane in found], [plane[first:] for plane in whole])
+    if num:  # and fewer frames would not do, unless the network sees no difference
+        processor.reset(first)
+        assert not _equal(_run(processor, _in_batches(luma[first:], 5, first)), [plane[first:] for plane in whole])
+
+
+def test_the_state_matters_within_an_interval_and_is_made_anew_at_its_end(net: RecurrentNet) -> None:
+    luma = _luma(24)
+    other = luma.copy()
+    other[2] = 255 - other[2]
+    changed = [
+        not torch.equal(a, b)
+        for a, b in zip(
+            _run(_processor(net), _in_batches(luma, 4))[0], _run(_processor(net), _in_batches(other, 4))[0], strict=True
+        )
+    ]
+    assert all(changed[1:4])  # the frame itself, and both neighbours
+    assert not any(changed[INTERVAL:])
+
+
+def test_nothing_passes_a_cut(net: RecurrentNet) -> None:
+    luma = _luma(8, scenes=(0, 4))
+    before, after = _run(_processor(net), _in_batches(luma, 3)), _run(_processor(net), _in_batches(luma[4:], 3, 4))
+    assert _equal([plane[4:] for plane in before], after)
+    alone = _run(_processor(net), _in_batches(luma[:4], 3))
+    assert _equal([plane[:4] for plane in before], alone)
+
+
+def test_tiles_give_what_whole_frames_give(net: RecurrentNet) -> None:
+    luma = _luma(5)
+    whole, tiled = (_run(_processor(net, tile=tile), _in_batches(luma, 5)) for tile in (None, 16))
+    assert all((a.int() - b.int()).abs().max() <= 1 for a, b in zip(whole, tiled, strict=True))
+
+
+class _Spoiled:
+    """An engine whose output is NaN at its third call."""
+
+    def __init__(self, engine: TorchEngine) -> None:
+        self._engine, self._num_calls = engine, 0
+        self.name, self.device, self.dtype = engine.name, engine.device, engine.dtype
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        self._num_calls += 1
+        outputs = self._engine(*inputs)
+        return tuple(x * math.nan for x in outputs) if self._num_calls == 3 else outputs
+
+
+def test_nan_is_done_again_from_the_last_good_state(net: RecurrentNet) -> None:
+    def make(precision: Precision) -> Engine:
+        engine = TorchEngine(net, torch.device("cpu"), "fp32")
+        return _Spoiled(engine) if precision == "bf16" else engine
+
+    notes: list[str] = []
+    network = CheckedNetwork(CARD, make, "bf16", note=notes.append)
+    network.use_precision("bf16")  # as if checked: the fault is to come later
+    luma = _luma(9)
+    found = _run(TemporalProcessor(network, _target()), _in_batches(luma, 2))
+    assert _equal(found, _run(_processor(net), _in_batches(luma, 2)))
+    assert len(notes) == 1 and "NaN" in notes[0]
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "gray", "gbrp", "yuva420p"])
+def test_an_untrained_network_gives_every_format_its_nearest_neighbours(name: str) -> None:
+    """Luma as the shuffle repeats it, and chroma as other networks' is resized: no colour path adds to it."""
+    plain = RecurrentNet(**OPTIONS).eval().requires_grad_(False)
+    torch.nn.init.zeros_(plain.tail.weight)
+    pixel_format = FORMATS[name]
+    color = replace(COLOR, bit_depth=10) if name.endswith("10le") else COLOR
+    if pixel_format.kind == "rgb":
+        color = replace(color, matrix=Matrix.RGB, range=Range.FULL)
+    found = _run(_processor(plain, _target(color, pixel_format)), _in_batches(_luma(3), 3))
+    assert found[0].shape[-2:] == (HEIGHT * 4, WIDTH * 4)
+    if pixel_format.kind != "rgb":
+        wanted = torch.from_numpy(_luma(3)).repeat_interleave(4, 1).repeat_interleave(4, 2).int()
+        assert ((found[0][:, 0].int() >> (color.bit_depth - 8)) - wanted).abs().max() <= 1
+    assert all(torch.isfinite(plane.float()).all() for plane in found)
+
+
+def test_an_image_alone_is_refused_with_what_to_take(net: RecurrentNet) -> None:
+    upscaler = upscaler_of_net(CARD, net, ModelOptions(precision="fp32", backend="pytorch", device="cpu"))
+    with pytest.raises(OptionError, match="frames of a video"):
+        upscaler.upscale_image(np.zeros((8, 8, 3), np.uint8))
