@@ -27,6 +27,7 @@ from vsr.media.pipe import is_pipe
 from vsr.media.read.reader import VideoReader
 from vsr.media.write.encoder import VideoEncoder
 from vsr.media.write.stream_plan import StreamPlan, codec_name
+from vsr.pipeline.processor import upscale_alone
 from vsr.pipeline.stages import failure_named
 
 __all__ = ["Estimate", "describe_job"]
@@ -139,14 +140,14 @@ def _try_out(opened: OpenVideo) -> Estimate:
     batches = (chunk.batch for chunk in reader.chunks(batch_size) if chunk.batch is not None)
     num_frames = 0
     with failure_named(str(reader.path), upscaler), _encoder(opened) as encoder:
-        upscaler.upscale(warm_up, target)
+        upscale_alone(upscaler, warm_up, target)
         while num_frames < TRIAL_FRAMES and seconds["network"] < TRIAL_SECONDS:
             begun = time.perf_counter()
             batch = next(batches, None)
             decoded = time.perf_counter()
             if batch is None:
                 break
-            upscaled = upscaler.upscale(batch, target)
+            upscaled = upscale_alone(upscaler, batch, target)
             done = time.perf_counter()
             encoder.encode(upscaled)
             num_frames += batch.num_frames

@@ -24,7 +24,7 @@ from vsr.media.formats import find_container
 from vsr.media.read.reader import Chunk, VideoReader
 from vsr.media.write.segments import check_segment
 from vsr.pipeline.color_path import Target
-from vsr.pipeline.processor import FrameProcessor
+from vsr.pipeline.processor import FrameProcessor, upscale_alone
 from vsr.pipeline.stages import Sink
 from vsr.pipeline.upscaler import Upscaler
 
@@ -208,7 +208,7 @@ def seconds_per_frame(upscaler: Upscaler, batch: FrameBatch, target: Target) -> 
     The batch goes through twice, and the second time counts: the first brings what happens once, such as building an
     engine and checking its precision.
     """
-    upscaler.upscale(batch, target)
+    upscale_alone(upscaler, batch, target)
     begun = time.perf_counter()
-    upscaler.upscale(batch, target)
+    upscale_alone(upscaler, batch, target)
     return (time.perf_counter() - begun) / batch.num_frames

@@ -13,7 +13,7 @@ from vsr.pipeline.reuse import FrameReuse, can_reuse
 from vsr.pipeline.temporal import TemporalProcessor
 from vsr.pipeline.upscaler import Upscaler
 
-__all__ = ["FrameProcessor", "FrameWise", "Result", "make_processor"]
+__all__ = ["FrameProcessor", "FrameWise", "Result", "make_processor", "upscale_alone"]
 
 Result = Callable[[], FrameBatch]
 
@@ -107,3 +107,10 @@ def make_processor(
         return TemporalProcessor(upscaler.network, target)
     use = reuse and can_reuse(upscaler.card)
     return FrameWise(upscaler, target, FrameReuse(upscaler, note) if use else None)
+
+
+def upscale_alone(upscaler: Upscaler, batch: FrameBatch, target: Target) -> FrameBatch:
+    """Upscale a batch as if it were a whole video, whatever its model; for trials."""
+    processor = make_processor(upscaler, target)
+    (done,) = [result() for result in (*processor.push(batch), *processor.flush())]
+    return done
