@@ -33,10 +33,13 @@ from vsr.quality.protocols import (
     Measure,
     StillsBenchmark,
     Upscale,
+    UpscaleFrames,
     check_vid4_gate,
     luma_detail,
     luma_psnr_db,
     upscale_bicubic,
+    upscale_each,
+    upscale_frames_with,
     upscale_with,
     vid4_bi,
 )
@@ -84,7 +87,8 @@ class Measuring:
         click.echo(f"bicubic ×{scale}: {StillsBenchmark(self.data, scale, SETS).bicubic_gate()}")
         result = self.known(f"bicubic-x{scale}", "")
         if result is None or self.fresh:
-            result = self._measured(scale, 0, "", upscale_bicubic(scale))
+            upscale = upscale_bicubic(scale)
+            result = self._measured((scale, 0, ""), upscale, upscale_each(upscale))
         check_vid4_gate(result["vid4_bi_psnr_db"], scale)
         return result
 
@@ -93,7 +97,10 @@ class Measuring:
         result = self.known(card.name, card.sha256)
         if result is None or self.fresh:
             upscaler = load_model(card.name, device="cpu")
-            result = self._measured(card.scale, card.num_parameters, card.sha256, upscale_with(upscaler))
+            stills = None if card.recurrent else upscale_with(upscaler)
+            result = self._measured(
+                (card.scale, card.num_parameters, card.sha256), stills, upscale_frames_with(upscaler)
+            )
             click.echo(f"{card.name}: {result['psnr_db']} in {result['seconds']} s")
         return result
 
@@ -104,15 +111,18 @@ class Measuring:
             return None
         return result if self.lpips_sha256 in ("", result["lpips_sha256"]) else None
 
-    def _measured(self, scale: int, parameters: int, sha256: str, upscale: Upscale) -> Result:
+    def _measured(self, facts: tuple[int, int, str], upscale: Upscale | None, upscale_frames: UpscaleFrames) -> Result:
+        """Measure on stills, unless the model sees several frames, and on Vid4. facts: scale, parameters, checksum."""
         start = time.monotonic()
+        scale, parameters, sha256 = facts
         figures: dict[str, dict[str, float]] = {name: {} for name in self.measures}
         stills = StillsBenchmark(self.data, scale, SETS)
-        for name in SETS:
+        for name in SETS if upscale else ():
+            assert upscale is not None
             measures = self.measures if name in LOOKED_AT else {"psnr_db": luma_psnr_db}
             for measure, mean in stills.measure(name, upscale, measures).items():
                 figures[measure][name] = round(mean, 4)
-        clips = vid4_bi(self.data / "Vid4", scale, upscale)
+        clips = vid4_bi(self.data / "Vid4", scale, upscale_frames)
         figures["psnr_db"]["Vid4 BI"] = round(fmean(clips.values()), 4)
         return {
             "scale": scale,
@@ -162,10 +172,15 @@ def table(results: Mapping[str, Result]) -> str:
 
 def _row(name: str, result: Result) -> str:
     label = f"`{name}`" if result["weights_sha256"] else "bicubic"
-    psnr = [f"{result['psnr_db'][name]:.2f}" for name in (*SETS, "Vid4 BI")]
-    lpips = [f"{result['lpips'][name]:.3f}" if "lpips" in result else "–" for name in LOOKED_AT]
-    detail = [f"{result['detail'][name]:.2f}" for name in LOOKED_AT]
+    psnr = [_figure(result, "psnr_db", name, 2) for name in (*SETS, "Vid4 BI")]
+    lpips = [_figure(result, "lpips", name, 3) for name in LOOKED_AT]
+    detail = [_figure(result, "detail", name, 2) for name in LOOKED_AT]
     return _line(label, result["scale"], result["parameters"], [*psnr, *lpips, *detail])
+
+
+def _figure(result: Result, measure: str, dataset: str, digits: int) -> str:
+    value = result.get(measure, {}).get(dataset)
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _of_stills() -> list[Published]:

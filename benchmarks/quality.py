@@ -48,7 +48,7 @@ def run(folder: str) -> None:
     dataset, scale, degradation = RUNS[folder]
     command = [sys.executable, "-m", "vsr.cli", "benchmark", dataset, "--degradation", degradation, "--overwrite"]
     for card in shipped_cards().values():
-        command += ["--model", card.name] if card.scale == scale else []
+        command += ["--model", card.name] if card.scale == scale and not card.recurrent else []
     peers = data_folder() / "peers"
     for name in PEERS[scale]:
         command += ["--opencv", str(peers / name)] if (peers / name).is_file() else []

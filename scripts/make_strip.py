@@ -55,7 +55,10 @@ def usable(models: tuple[str, ...]) -> list[str]:
             click.echo(f"{name} is left out: it is not shipped")
         elif cards[name].scale != SCALE:
             click.echo(f"{name} is left out: it upscales by {cards[name].scale}, not {SCALE}")
-    return [name for name in models if name in cards and cards[name].scale == SCALE]
+        elif cards[name].recurrent:
+            click.echo(f"{name} is left out: it needs the frames of a video")
+    usable = {name for name, card in cards.items() if card.scale == SCALE and not card.recurrent}
+    return [name for name in models if name in usable]
 
 
 @click.command()

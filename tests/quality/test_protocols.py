@@ -24,6 +24,7 @@ from vsr.quality.protocols import (
     measure_pictures,
     stills_protocol,
     upscale_bicubic,
+    upscale_each,
     upscale_with,
     vid4_bi,
 )
@@ -148,7 +149,7 @@ def test_bd_leaves_out_eight_pixels_and_reduces_by_the_gaussian() -> None:
 
 
 def test_vid4_is_scored_clip_by_clip(folder: Path) -> None:
-    means = vid4_bi(folder, 4, upscale_bicubic(4))
+    means = vid4_bi(folder, 4, upscale_each(upscale_bicubic(4)))
     assert list(means) == ["Set14", "Set5"]
     single = measure_pictures(
         find_images(folder / "Set5"), clip_protocol(4, "bi"), upscale_bicubic(4), {"psnr": luma_psnr_db}

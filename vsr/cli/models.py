@@ -21,7 +21,7 @@ def models() -> None:
     click.echo(f"{'name':<14}{'scale':<7}{'works on':<10}{'parameters':<12}figures (luma PSNR in dB)")
     for card in shipped_cards().values():
         figures = "  ".join(f"{name} {value:.2f}" for name, value in card.figures.items())
-        color = "luma" if card.color == "y" else "RGB"
+        color = {"y": "luma", "rgb": "RGB", "yuv": "video"}[card.color]
         click.echo(f"{card.name:<14}×{card.scale:<6}{color:<10}{card.num_parameters:<12,}{figures}")
         click.echo(f"{'':<14}{card.description}")
 

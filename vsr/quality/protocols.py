@@ -7,8 +7,9 @@ one, so memory does not grow with a set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
@@ -16,9 +17,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from vsr.color.pixel_formats import FORMATS
 from vsr.color.resample import imresize, mod_crop, reduce_bicubic, reduce_gaussian
 from vsr.errors import OptionError
+from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
 from vsr.media.images import find_images, read_rgb
+from vsr.pipeline.color_path import Target
+from vsr.pipeline.processor import make_processor
 from vsr.pipeline.upscaler import Upscaler
 from vsr.quality.metrics import detail_ratio, luma_bt601, psnr_db
 
@@ -28,20 +33,25 @@ __all__ = [
     "Protocol",
     "StillsBenchmark",
     "Upscale",
+    "UpscaleFrames",
     "check_gate",
     "check_vid4_gate",
     "clip_protocol",
     "luma_detail",
     "luma_psnr_db",
+    "measure_clip",
     "measure_pictures",
     "stills_protocol",
     "upscale_bicubic",
+    "upscale_each",
+    "upscale_frames_with",
     "upscale_with",
     "vid4_bi",
     "without_edge",
 ]
 
 Upscale = Callable[[Tensor], Tensor]  # (3, H, W) uint8 RGB to (3, H·scale, W·scale) uint8 RGB
+UpscaleFrames = Callable[[Iterable[Tensor]], Iterator[Tensor]]  # the frames of a clip in order, each as for `Upscale`
 Measure = Callable[[Tensor, Tensor], float]  # finished picture and truth, both (1, 3, H, W) uint8 RGB
 Degradation = Literal["bi", "bd"]
 
@@ -74,6 +84,32 @@ def upscale_bicubic(scale: int) -> Upscale:
 def upscale_with(upscaler: Upscaler) -> Upscale:
     """A model as it upscales a user's picture."""
     return lambda low: torch.from_numpy(upscaler.upscale_image(low.permute(1, 2, 0).numpy())).permute(2, 0, 1)
+
+
+def upscale_each(upscale: Upscale) -> UpscaleFrames:
+    """Upscale the frames of a clip one by one."""
+    return lambda frames: map(upscale, frames)
+
+
+def upscale_frames_with(upscaler: Upscaler) -> UpscaleFrames:
+    """Upscale the frames of a clip as a job does, also by a model that sees several of them."""
+
+    def upscale(frames: Iterable[Tensor]) -> Iterator[Tensor]:
+        processor = None
+        for number, frame in enumerate(frames):
+            if processor is None:
+                height, width = (side * upscaler.card.scale for side in frame.shape[-2:])
+                processor = make_processor(upscaler, Target(width, height, FORMATS["gbrp"], _SRGB))
+            batch = FrameBatch((frame[None],), (number,), (1,), Fraction(1, 25), _SRGB)
+            for result in processor.push(batch):
+                yield from result().planes[0]
+        for result in () if processor is None else processor.flush():
+            yield from result().planes[0]
+
+    return upscale
+
+
+_SRGB = Color(Matrix.RGB, Primaries.BT709, Transfer.SRGB, Range.FULL, ChromaLocation.LEFT, 8)
 
 
 def luma_psnr_db(picture: Tensor, truth: Tensor) -> float:
@@ -134,6 +170,20 @@ def measure_pictures(
     return {name: fmean(parts) for name, parts in values.items()}
 
 
+def measure_clip(
+    paths: list[Path], protocol: Protocol, upscale: UpscaleFrames, measures: Mapping[str, Measure]
+) -> dict[str, float]:
+    """The mean of each measure over the frames of a clip, in order, that are reduced and upscaled again."""
+    values: dict[str, list[float]] = {name: [] for name in measures}
+    sharp = (mod_crop(read_rgb(path), protocol.scale) for path in paths)
+    reduced = (protocol.reduce(mod_crop(read_rgb(path), protocol.scale)) for path in paths)
+    for pair in zip(upscale(reduced), sharp, strict=True):
+        frame, truth = (without_edge(image, protocol.crop)[None] for image in pair)
+        for name, measure in measures.items():
+            values[name].append(measure(frame, truth))
+    return {name: fmean(parts) for name, parts in values.items()}
+
+
 class StillsBenchmark:
     """Luma PSNR on sets of pictures (folders below one), `scale` pixels left out at each edge.
 
@@ -163,11 +213,11 @@ class StillsBenchmark:
         return {name: self.measure(name, upscale, {"psnr": luma_psnr_db})["psnr"] for name in self.sets}
 
 
-def vid4_bi(folder: Path, scale: int, upscale: Upscale) -> dict[str, float]:
+def vid4_bi(folder: Path, scale: int, upscale: UpscaleFrames) -> dict[str, float]:
     """Vid4 BI: luma PSNR in dB by clip, the mean over all frames, no crop. Vid4's figure is the mean of the clips'."""
     clips = sorted(path for path in folder.iterdir() if path.is_dir())
     protocol, measures = clip_protocol(scale, "bi"), {"psnr": luma_psnr_db}
-    return {clip.name: measure_pictures(find_images(clip), protocol, upscale, measures)["psnr"] for clip in clips}
+    return {clip.name: measure_clip(find_images(clip), protocol, upscale, measures)["psnr"] for clip in clips}
 
 
 def check_vid4_gate(means: Mapping[str, float], scale: int) -> None:
