@@ -79,6 +79,15 @@ def _text(stream: Any, words: str, milliseconds: int) -> Packet[Any]:
     return packet
 
 
+def _add_copy(output: Any, stream: Any, language: str | None) -> Any:
+    copied = output.add_stream_from_template(stream, opaque=True)
+    copied.metadata.update({"title" if k == "name" else k: v for k, v in stream.metadata.items()})
+    copied.disposition = stream.disposition
+    if language is not None and stream.type == "audio":
+        copied.metadata["language"] = language
+    return copied
+
+
 def copy(
     source: Path,
     output: Path,
@@ -105,11 +114,7 @@ def copy(
             if stream.type == "video" and (matrix is not None or size != SIZE):
                 streams[stream.index] = encoder = _add_video(after, matrix or BT709, size)
                 continue
-            streams[stream.index] = target = after.add_stream_from_template(stream, opaque=True)
-            target.metadata.update({"title" if k == "name" else k: v for k, v in stream.metadata.items()})
-            target.disposition = stream.disposition
-            if language is not None and stream.type == "audio":
-                target.metadata["language"] = language
+            streams[stream.index] = _add_copy(after, stream, language)
         after.metadata.update(before.metadata if tags is None else tags)
         if keep_chapters:
             after.set_chapters(before.chapters())

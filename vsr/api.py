@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,25 +11,27 @@ from typing import Any
 import numpy as np
 
 from vsr.events import Note, Progress
-from vsr.jobs.options import JobOptions
+from vsr.jobs.model_cache import GivenModel, ModelCache, ModelSource
+from vsr.jobs.options import JobOptions, OutputPolicy
 from vsr.jobs.report import JobReport
 from vsr.jobs.run import enhance_file
+from vsr.jobs.save_frames import save_frames
+from vsr.jobs.upscale_frames import upscale_frames
 from vsr.media.read.decoder import HwAccelMode
 from vsr.media.read.deinterlace import DeinterlaceMode
 from vsr.media.read.options import InputOptions
 from vsr.media.verification.verify import Verification, verify_files
+from vsr.media.write.options import EncodingOptions
 from vsr.media.write.stream_plan import AudioMode
-from vsr.pipeline.loading import load_model
+from vsr.pipeline.loading import ModelOptions, load_model
 from vsr.pipeline.upscaler import Upscaler
+from vsr.video import Frame, Image, Number, Video, exact, open_video
 
-__all__ = ["enhance", "load_model", "upscale_image", "verify"]
+__all__ = ["enhance", "load_model", "open_video", "save_video", "upscale", "upscale_image", "verify"]
 
 
 def _ignored(line: str) -> None:
     """Take a note that nobody asked for."""
-
-
-Number = int | float | str | Fraction  # a string as Fraction reads it: "30000/1001"
 
 
 def enhance(
@@ -116,7 +117,7 @@ def enhance(
     options = dict(locals())  # the first statement: the arguments alone, under the names that the parts have
     del options["source"], options["output"], options["note"], options["on_progress"]
     for key in ("start_seconds", "duration_seconds", "framerate"):
-        options[key] = None if options[key] is None else Fraction(options[key])
+        options[key] = exact(options[key])
     for key in ("reference", "report"):
         options[key] = None if options[key] is None else Path(options[key])
     options |= {"maps": tuple(maps), "encoder_options": dict(encoder_options or {})}
@@ -125,19 +126,102 @@ def enhance(
     return enhance_file(Path(source), Path(output), JobOptions.of(**options), **given)
 
 
+def upscale(
+    frames: Video | Iterable[Frame | Image],
+    model: str | Upscaler = "auto",
+    *,
+    scale: float | None = None,
+    size: str | None = None,
+    fidelity: float | None = None,
+    device: str = "auto",
+    backend: str = "auto",
+    precision: str = "auto",
+    batch: int | None = None,
+    tile: int | None = None,
+    reuse: bool = True,
+    note: Callable[[str], None] = _ignored,
+) -> Iterator[Frame]:
+    """Upscale frames lazily, in their order; a few are in memory at a time.
+
+    Args:
+        frames: A `Video`; or any iterable of frames, or of arrays or tensors: (H, W, 3) RGB of one size, uint8, uint16,
+            or float from 0 to 1. They come out as they went in: as arrays or tensors of the same kind.
+        model: "auto", a name that `vsr models` lists, the path of a weights file, or what `load_model` returned.
+        scale, size, fidelity, device, backend, precision, batch, tile, reuse: As for `enhance`.
+        note: Called with one line for anything worth knowing.
+
+    Returns:
+        An iterator of frames, with the times of those that went in. Close it to end early.
+
+    Raises the errors of `vsr.errors`, and ValueError for frames that are no images or do not go together.
+    """
+    name = model if isinstance(model, str) else model.card.name
+    options = ModelOptions(name, scale, size, fidelity, device, precision, backend, batch, tile, reuse)
+    JobOptions(model=options)  # raises OptionError now rather than with the first frame
+    models: ModelSource = ModelCache() if isinstance(model, str) else GivenModel(model)
+    return upscale_frames(frames, options, models, note)
+
+
+def save_video(
+    path: str | PathLike[str],
+    frames: Iterable[Frame | Image],
+    *,
+    like: Video | None = None,
+    frame_rate: Number | None = None,
+    codec: str | None = None,
+    crf: float | None = None,
+    preset: str | None = None,
+    pix_fmt: str | None = None,
+    encoder_options: Mapping[str, str] | None = None,
+    format: str | None = None,
+    audio: AudioMode = "copy",
+    overwrite: bool = False,
+    strict: bool = False,
+    verify: bool = True,
+    note: Callable[[str], None] = _ignored,
+) -> int:
+    """Write frames to a video file; it is there when it is complete and checked, or not at all.
+
+    Args:
+        path: The file.
+        frames: Frames, arrays or tensors of one size, (H, W, 3) RGB: uint8, uint16, or float from 0 to 1.
+        like: The video they were made of: its audio, subtitles, chapters, metadata, colour, shape and rotation are
+            carried over. Frames without times are shown when its frames are, and must be as many.
+        frame_rate: Frames a second of frames without times, where there is no such video.
+        codec, crf, preset, pix_fmt, encoder_options, format, audio: Of the encoding, as for `enhance`.
+        overwrite, strict, verify: As for `enhance`.
+        note: Called with one line for anything worth knowing, such as what the file cannot hold.
+
+    Returns:
+        The number of frames.
+
+    Raises the errors of `vsr.errors`, and ValueError for frames that are no images or do not go together.
+    """
+    encoding = EncodingOptions(codec, crf, preset, pix_fmt, dict(encoder_options or {}), format, audio)
+    policy = OutputPolicy(overwrite=overwrite, strict=strict, verify=verify)
+    return save_frames(Path(path), frames, like, exact(frame_rate), encoding, policy, note)
+
+
 @functools.lru_cache(maxsize=2)
 def _loaded(model: str) -> Upscaler:
     return load_model(model)
 
 
-def upscale_image(array: np.ndarray, model: str = "fast") -> np.ndarray:
-    """Upscale one picture by the model's own scale, on the best device there is.
+def upscale_image(array: np.ndarray, model: str | Upscaler = "fast") -> np.ndarray:
+    """Upscale one image, or a batch of images, by the model's own scale.
 
-    array: (H, W, 3) uint8 RGB, and so the result; also uint16, (H, W, 4) RGBA and (H, W) gray.
-    The model stays loaded for the next call. Raises ModelError for an unknown model, ValueError for an
-    array of another shape or dtype.
+    Args:
+        array: (H, W, 3) RGB, uint8 or uint16, and so the result; also (H, W, 4) RGBA and (H, W) gray. A batch is
+            (N, H, W, 3) or (N, H, W, 4).
+        model: A name that `vsr models` lists or the path of a weights file, which stays loaded for the next call;
+            or what `load_model` returned.
+
+    Raises ModelError for an unknown model, ValueError for an array of another shape or dtype.
     """
-    return _loaded(model).upscale_image(array)
+    upscaler = _loaded(model) if isinstance(model, str) else model
+    if array.ndim == 4 and len(array):
+        return np.stack([upscaler.upscale_image(image) for image in array])
+    return upscaler.upscale_image(array)
 
 
 def verify(
@@ -169,12 +253,8 @@ def verify(
     """
     options = InputOptions(
         maps=tuple(maps),
-        start_seconds=_fraction(start_seconds),
-        duration_seconds=_fraction(duration_seconds),
+        start_seconds=exact(start_seconds),
+        duration_seconds=exact(duration_seconds),
         deinterlace="off",
     )
     return verify_files(Path(source), Path(output), options, ignore=ignore, note=note)
-
-
-def _fraction(number: Number | None) -> Fraction | None:
-    return None if number is None else Fraction(number)

@@ -10,7 +10,7 @@ import torch
 
 from vsr.errors import OptionError
 from vsr.events import Note, NoteCode
-from vsr.jobs.encoding import choose_encoding
+from vsr.jobs.encoding import Encoding, choose_encoding
 from vsr.jobs.omissions import (
     container_omissions,
     file_omissions,
@@ -26,10 +26,19 @@ from vsr.media.endpoints import Target
 from vsr.media.formats import find_container, find_encoder
 from vsr.media.read.reader import VideoReader
 from vsr.media.write.encoder import VideoSettings
-from vsr.media.write.stream_plan import StreamPlan, plan_streams
+from vsr.media.write.stream_plan import AudioMode, StreamPlan, plan_streams
 from vsr.pipeline.loading import ModelOptions
 
-__all__ = ["ImagePlan", "VideoPlan", "choose_batch", "choose_model", "choose_size", "input_notes", "plan_video"]
+__all__ = [
+    "ImagePlan",
+    "VideoPlan",
+    "choose_batch",
+    "choose_model",
+    "choose_size",
+    "input_notes",
+    "plan_streams_beside",
+    "plan_video",
+]
 
 LARGEST_IMAGE_ON_CPU = 2**20  # pixels; above, the large network takes more than about a minute
 LARGEST_VIDEO_ON_CPU = 1280 * 720  # pixels; above, even the light network takes seconds for a frame
@@ -143,14 +152,18 @@ def choose_batch(asked: int | None, width: int, height: int, device: torch.devic
 
 def plan_video(reader: VideoReader, target: Target, options: JobOptions, scale: int) -> VideoPlan:
     """Decide on codec, samples, size and the fate of every other stream. scale: of the network."""
-    info, audio = reader.info, options.encoding.audio
+    info = reader.info
     encoding = choose_encoding(info, target, options.encoding, min(info.width, info.height) * scale)
-    container, format_ = encoding.container, encoding.pixel_format
-    even = (format_.chroma_shift[0] > 0, format_.chroma_shift[1] > 0)
-    width, height = choose_size(options.model, scale, info.width, info.height, even)
-    aspect = output_aspect(info, width, height)
-    settings = VideoSettings(encoding.codec, format_, width, height, encoding.color, aspect, encoding.options)
-    row = find_container(container)
+    shift = encoding.pixel_format.chroma_shift
+    size = choose_size(options.model, scale, info.width, info.height, (shift[0] > 0, shift[1] > 0))
+    return plan_streams_beside(reader, encoding, size, options.encoding.audio)
+
+
+def plan_streams_beside(reader: VideoReader, encoding: Encoding, size: tuple[int, int], audio: AudioMode) -> VideoPlan:
+    """Complete the plan of a video of which the encoding is decided. size: (width, height) of the output, in pixels."""
+    aspect = output_aspect(reader.info, *size)
+    settings = VideoSettings(encoding.codec, encoding.pixel_format, *size, encoding.color, aspect, encoding.options)
+    container, row = encoding.container, find_container(encoding.container)
     if not row.holds_streams:
         streams = left_out_streams(reader, audio, f"{row.shown_name} holds")
     else:

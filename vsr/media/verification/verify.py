@@ -50,11 +50,11 @@ class Verification:
         """Write the report for people."""
         if self.is_same:
             parts = (
-                f"{self.num_frames} frames and their timestamps", f"{self.num_streams} other streams",
-                f"{self.num_chapters} chapters", "colour and metadata",
+                f"{_number(self.num_frames, 'frame')} and the timestamps", _number(self.num_streams, "other stream"),
+                _number(self.num_chapters, "chapter"), "colour and metadata",
             )  # fmt: skip
             return f"{self.output}: as in {self.source}: {', '.join(parts)}"
-        number = "1 difference" if len(self.differences) == 1 else f"{len(self.differences)} differences"
+        number = _number(len(self.differences), "difference")
         return "\n".join([f"{self.output}: {number} from {self.source}", *(f"  {d}" for d in self.differences)])
 
     def to_json(self) -> str:
@@ -70,6 +70,10 @@ class Verification:
             "notes": list(self.notes),
         }
         return json.dumps(report, ensure_ascii=False, indent=2)
+
+
+def _number(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def verify_files(

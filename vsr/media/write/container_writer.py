@@ -55,17 +55,19 @@ class OutputFile(ABC):
 
     num_lost_chapters = 0
 
-    def __init__(self, path: Path, reader: VideoReader, spec: OutputSpec, partial: Path | None = None) -> None:
+    def __init__(self, path: Path, reader: VideoReader | None, spec: OutputSpec, partial: Path | None = None) -> None:
         """Create the file.
 
         Args:
             path: The target.
-            reader: The source.
+            reader: The source; None for frames without one, which `spec` has to describe.
             spec: What the file is to hold.
             partial: The path to write to until the file is complete; None for one beside `path`.
         """
         self.path, self.partial, self.spec = path, partial or partial_path(path), spec
-        self.info = spec.info or reader.info
+        info = spec.info if reader is None else spec.info or reader.info
+        assert info is not None
+        self.info = info
         try:
             self.container = self._open(_muxer_options(path, spec.container, self.info.time_base))
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -80,7 +82,10 @@ class OutputFile(ABC):
     def _add_video(self) -> Stream:
         """Add the main video's stream to the container."""
 
-    def _add_streams(self, reader: VideoReader) -> None:
+    def _add_streams(self, reader: VideoReader | None) -> None:
+        if reader is None:
+            self._video_index = self._add_video().index
+            return
         covers = reader.covers
         for source in reader.container.streams:
             if source.index == reader.stream.index:
@@ -114,20 +119,20 @@ class OutputFile(ABC):
         self._remuxer.flush()
         self.container.close()
 
-    def check(self, pts: Sequence[int], time_base: Fraction, reader: VideoReader) -> None:
+    def check(self, pts: Sequence[int], time_base: Fraction, reader: VideoReader | None) -> None:
         """Read the complete file back and compare it with the source.
 
         Args:
             pts: The PTS of every frame that was written, in ticks of `time_base`.
             time_base: In seconds.
-            reader: The source, whose packets of other streams must all be there.
+            reader: The source, whose packets of other streams must all be there; None for frames without one.
 
         Raises VerificationError with the first difference.
         """
-        checksums = {
-            target: reader.checksums.get(source, StreamChecksum()) for source, target in self._remuxer.copied.items()
-        }
-        source_format, refused = reader.container.format.name, self._remuxer.num_refused
+        given = {} if reader is None else reader.checksums
+        checksums = {target: given.get(source, StreamChecksum()) for source, target in self._remuxer.copied.items()}
+        source_format = "" if reader is None else reader.container.format.name
+        refused = self._remuxer.num_refused
         expected = ExpectedOutput(pts, time_base, self._video_index, checksums, source_format, refused)
         verify_output(self.partial, self.path, expected)
 
@@ -151,7 +156,7 @@ class OutputFile(ABC):
 class VideoWriter(OutputFile):
     """Encode and mux into a file beside the target."""
 
-    def __init__(self, path: Path, reader: VideoReader, spec: OutputSpec) -> None:
+    def __init__(self, path: Path, reader: VideoReader | None, spec: OutputSpec) -> None:
         """Create the file, write its header, and open the encoder. The arguments are those of `OutputFile`."""
         self._reader = reader
         super().__init__(path, reader, spec)
@@ -174,7 +179,7 @@ class VideoWriter(OutputFile):
     @property
     def num_damaged(self) -> int:
         """Count the packets of the source's video that could not be decoded."""
-        return self._reader.num_damaged
+        return 0 if self._reader is None else self._reader.num_damaged
 
     def write(self, chunk: Chunk) -> None:
         """Encode a chunk's frames and mux its packets; the muxer interleaves all by DTS."""
@@ -199,6 +204,7 @@ class VideoWriter(OutputFile):
 
         Raises VerificationError with the first difference.
         """
+        assert self._reader is not None  # of frames without a source, the caller knows the times, and calls `check`
         self.check(self._reader.pts, self._reader.info.time_base, self._reader)
 
 

@@ -36,7 +36,7 @@ class PipeVideoWriter(VideoWriter):
             reader: The source.
             spec: What to write; it names the container, as a pipe has no suffix.
         """
-        self._pipe = pipe
+        self._pipe, self._source = pipe, reader
         self._pts = array("q")  # of the video's packets, as they went to the muxer
         super().__init__(Path(pipe.name), reader, spec)
 
@@ -69,8 +69,8 @@ class PipeVideoWriter(VideoWriter):
 
     def verify(self) -> None:
         """Check that every frame that the reader gave went to the muxer, with its PTS. Raises VerificationError."""
-        ticks = self._reader.info.time_base / self._encoder.time_base
-        expected = [round(pts * ticks) for pts in self._reader.pts]
+        ticks = self._source.info.time_base / self._encoder.time_base
+        expected = [round(pts * ticks) for pts in self._source.pts]
         if sorted(self._pts) != expected:
             raise VerificationError(
                 f"{self.path}: {len(expected)} frames went in and {len(self._pts)} came out, or at other times"

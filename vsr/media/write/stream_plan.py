@@ -189,6 +189,8 @@ def _audio_encoder(container: Container) -> str | None:
 def add_copy(output: OutputContainer, stream: Stream) -> Stream:
     copied: Stream = output.add_stream_from_template(stream, opaque=True)
     copied.metadata.update(stream.metadata)
+    if "name" in stream.metadata:  # as FFmpeg reads a track's title of ISO files, and does not write it
+        copied.metadata.setdefault("title", stream.metadata["name"])
     copied.disposition = stream.disposition
     if isinstance(copied, AudioStream) and find_container(output.format.name).needs_channel_names:
         context = copied.codec_context

@@ -1,0 +1,275 @@
+"""The names of `import vsr`, and its calls on frames and images."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import subprocess
+import sys
+import typing
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from faulty_copies import NUM_FRAMES, make_source
+
+import vsr
+from vsr.errors import InputError, OptionError, OutputError
+from vsr.models.cards import ModelCard
+from vsr.models.weights import build_net, save_model_file
+
+upscale = functools.partial(vsr.upscale, backend="pytorch", precision="fp32")  # which starts at once
+CALLS = ["enhance", "load_model", "open_video", "save_video", "upscale", "upscale_image", "verify"]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_source(tmp_path_factory.mktemp("clips") / "source.mp4")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ×2 luma network as a model file, untrained but for its skip connection."""
+    card = ModelCard("tiny", "luma", {"features": 4, "depth": 0, "scale": 2}, 2, "y", 2)
+    state = build_net(card).state_dict()
+    state["tail.weight"] = torch.zeros_like(state["tail.weight"])
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_model_file(path, card, state)
+    return path
+
+
+# -- names ---------------------------------------------------------------------------------------------
+
+
+def test_every_public_name_is_there_and_listed() -> None:
+    assert sorted(vsr.__all__) == vsr.__all__
+    for name in vsr.__all__:
+        assert getattr(vsr, name) is not None
+        assert name in dir(vsr)
+    assert {*CALLS, "Frame", "Video", "VsrError", "Verification", "DifferenceCode"} <= set(vsr.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'enhanse'"):
+        _ = vsr.enhanse  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_signatures_name_and_type_every_option(name: str) -> None:
+    call = getattr(vsr, name)
+    hints = typing.get_type_hints(call)
+    for parameter in inspect.signature(call).parameters.values():
+        assert parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        assert hints[parameter.name] is not typing.Any
+    assert "return" in hints
+    assert call.__doc__
+
+
+def test_import_does_not_wait_for_torch() -> None:
+    code = "import sys, vsr; vsr.VsrError; print(sorted({'torch', 'numpy', 'av', 'cv2'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# -- upscale -------------------------------------------------------------------------------------------
+
+
+def test_a_video_is_upscaled_in_order_with_its_times(source: Path, model: Path) -> None:
+    with vsr.open_video(source) as video:
+        before = list(video)
+        after = list(upscale(video, str(model)))
+    assert [(f.pts, f.duration, f.time_base) for f in after] == [(f.pts, f.duration, f.time_base) for f in before]
+    for small, large in zip(before, after, strict=True):
+        assert large.data.shape == (96, 128, 3)
+        assert abs(float(large.data.mean()) - float(small.data.mean())) < 2  # each has a brightness of its own
+
+
+def test_the_result_is_that_of_the_job(source: Path, model: Path, tmp_path: Path) -> None:
+    """As frames in memory, it is what the job's lossless RGB file holds."""
+    options = {"backend": "pytorch", "precision": "fp32"}
+    vsr.enhance(source, tmp_path / "job.mkv", model=str(model), codec="libx264rgb", crf=0, **options)  # type: ignore[arg-type]
+    with vsr.open_video(source) as video, vsr.open_video(tmp_path / "job.mkv") as job:
+        frames = upscale(video, str(model))
+        for mine, its in zip(frames, job, strict=True):
+            assert np.array_equal(mine.data, its.data)
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_arrays_come_out_as_they_went_in(model: Path, batch: int) -> None:
+    arrays = [np.full((6, 8, 3), 20 * i, np.uint8) for i in range(7)]
+    frames = list(upscale(iter(arrays), str(model), batch=batch))
+    assert [f.data.shape for f in frames] == [(12, 16, 3)] * 7
+    assert [f.pts for f in frames] == [None] * 7
+    assert [f.pts_seconds for f in frames] == [None] * 7
+    for i, frame in enumerate(frames):
+        assert frame.data.dtype == np.uint8
+        assert abs(float(frame.data.mean()) - 20 * i) <= 1
+
+
+def test_deep_and_float_images_and_tensors(model: Path) -> None:
+    deep = next(upscale([np.full((6, 8, 3), 30000, np.uint16)], str(model))).data
+    assert deep.dtype == np.uint16
+    assert abs(float(deep.astype(np.float64).mean()) - 30000) < 100
+    floats = next(upscale([torch.full((6, 8, 3), 0.25)], str(model))).data
+    assert isinstance(floats, torch.Tensor)
+    assert floats.dtype == torch.float32
+    assert abs(float(floats.mean()) - 0.25) < 0.01
+    mirrored = next(upscale([np.full((6, 8, 3), 99, np.uint8)[..., ::-1]], str(model))).data
+    assert isinstance(mirrored, np.ndarray)
+
+
+def test_upscaling_is_lazy_and_bounded(model: Path) -> None:
+    asked = 0
+
+    def endless() -> Iterator[np.ndarray]:
+        nonlocal asked
+        while True:
+            asked += 1
+            yield np.zeros((6, 8, 3), np.uint8)
+
+    frames = upscale(endless(), str(model), batch=2)
+    assert asked == 0
+    for _ in range(5):
+        next(frames)
+    assert asked <= 10
+    frames.close()  # type: ignore[attr-defined]
+
+
+def test_a_loaded_model_serves_several_videos(source: Path, model: Path) -> None:
+    loaded = vsr.load_model(str(model), backend="pytorch")
+    with vsr.open_video(source, duration_seconds=0.1) as video:
+        assert len(list(upscale(video, loaded))) == len(list(upscale(video, loaded))) == 3
+
+
+@pytest.mark.parametrize("size", [None, "40x30"])
+def test_size_and_scale(source: Path, model: Path, size: str | None) -> None:
+    arrays = [np.zeros((15, 20, 3), np.uint8)]
+    scale = 3.0 if size is None else None
+    shape = next(upscale(arrays, str(model), size=size, scale=scale)).data.shape
+    assert shape == ((45, 60, 3) if size is None else (30, 40, 3))
+
+
+def test_wrong_options_are_refused_at_once(model: Path) -> None:
+    with pytest.raises(OptionError, match="scale"):
+        upscale([], str(model), scale=40)
+    with pytest.raises(OptionError, match="output"):
+        vsr.open_video("input.mp4", output="list")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("frames", "words"),
+    [
+        ([], "no frames"),
+        ([np.zeros((4, 4), np.uint8)], r"frame 0 is \(4, 4\)"),
+        ([np.zeros((4, 4, 4), np.uint8)], r"\(H, W, 3\)"),
+        ([np.zeros((4, 4, 3), np.int64)], "uint8, uint16"),
+        ([np.zeros((4, 4, 3), np.uint8), np.zeros((4, 6, 3), np.uint8)], "frame 1 is"),
+        (["a.png"], "frame 0 is str"),
+        ([vsr.Frame(np.zeros((4, 4, 3), np.uint8), 1), vsr.Frame(np.zeros((4, 4, 3), np.uint8), 1)], "not after"),
+        ([vsr.Frame(np.zeros((4, 4, 3), np.uint8), 1), np.zeros((4, 4, 3), np.uint8)], "another clock"),
+    ],
+)
+def test_frames_that_are_none_are_named(model: Path, frames: list[np.ndarray], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        list(upscale(frames, str(model)))
+
+
+# -- images --------------------------------------------------------------------------------------------
+
+
+def test_a_batch_of_images_equals_its_images(model: Path) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (3, 10, 14, 3), np.uint8)
+    batch = vsr.upscale_image(images, str(model))
+    assert batch.shape == (3, 20, 28, 3)
+    for image, upscaled in zip(images, batch, strict=True):
+        assert np.array_equal(vsr.upscale_image(image, str(model)), upscaled)
+    with pytest.raises(ValueError, match=r"\(H, W, 3\)"):
+        vsr.upscale_image(images[:0], str(model))
+
+
+# -- save_video ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("has_times", [True, False])
+def test_all_else_is_carried_over(source: Path, model: Path, tmp_path: Path, suffix: str, has_times: bool) -> None:
+    output = tmp_path / f"output{suffix}"
+    with vsr.open_video(source) as video:
+        frames = upscale(video, str(model))
+        given = frames if has_times else (frame.data for frame in frames)
+        assert vsr.save_video(output, given, like=video) == NUM_FRAMES
+    found = vsr.verify(source, output, ignore=["stream-codec"])  # mov_text becomes ASS in Matroska
+    assert found.is_same, str(found)
+    with vsr.open_video(output) as saved:
+        assert (saved.info.width, saved.info.height) == (128, 96)
+        for small, large in zip(vsr.open_video(source), saved, strict=True):
+            assert abs(float(large.data.mean()) - float(small.data.mean())) < 3
+
+
+def test_frames_with_times_of_their_own_keep_them(source: Path, tmp_path: Path) -> None:
+    """Every other frame of a video, beside all of its sound."""
+    output = tmp_path / "output.mp4"
+    with vsr.open_video(source) as video:
+        kept = [frame for i, frame in enumerate(video) if i % 2]
+        vsr.save_video(output, kept, like=video)
+    with vsr.open_video(output) as saved:
+        assert [f.pts_seconds for f in saved] == [f.pts_seconds for f in kept]
+    codes = {d.code for d in vsr.verify(source, output).differences}
+    assert codes == {vsr.DifferenceCode.FRAMES}
+
+
+def test_a_rate_for_arrays_without_times(tmp_path: Path) -> None:
+    output = tmp_path / "output.mkv"
+    arrays = [np.full((48, 64, 3), 20 * i, np.uint8) for i in range(6)]
+    assert vsr.save_video(output, arrays, frame_rate="30000/1001", codec="libx264rgb", crf=0) == 6
+    with vsr.open_video(output) as saved:
+        frames = list(saved)
+    assert [round(f.pts_seconds or 0, 3) for f in frames] == [round(i * 1001 / 30000, 3) for i in range(6)]
+    assert all(np.array_equal(a, f.data) for a, f in zip(arrays, frames, strict=True))
+
+
+def test_deep_frames_stay_deep(tmp_path: Path) -> None:
+    arrays = [np.full((64, 64, 3), 1000 * i + 7, np.uint16) for i in range(4)]
+    vsr.save_video(tmp_path / "output.mkv", arrays, frame_rate=25, codec="ffv1", pix_fmt="gbrp16le")
+    with vsr.open_video(tmp_path / "output.mkv", output="torch") as saved:
+        for array, frame in zip(arrays, saved, strict=True):
+            assert isinstance(frame.data, torch.Tensor)
+            assert np.array_equal(frame.data.numpy(), array)
+
+
+def test_nothing_is_left_of_a_file_that_fails(source: Path, tmp_path: Path) -> None:
+    def failing() -> Iterator[np.ndarray]:
+        yield np.zeros((48, 64, 3), np.uint8)
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        vsr.save_video(tmp_path / "a.mp4", failing(), frame_rate=25)
+    with vsr.open_video(source) as video:
+        for number in (NUM_FRAMES - 1, NUM_FRAMES + 1):
+            arrays = [np.zeros((48, 64, 3), np.uint8)] * number
+            with pytest.raises(InputError, match="frames"):
+                vsr.save_video(tmp_path / "b.mp4", arrays, like=video)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_saved_is_refused_first(source: Path, tmp_path: Path) -> None:
+    array = np.zeros((48, 64, 3), np.uint8)
+    with pytest.raises(OptionError, match="frame_rate"):
+        vsr.save_video(tmp_path / "a.mp4", [array])
+    with pytest.raises(OptionError, match="name one"):
+        vsr.save_video(tmp_path / "a.png", [array], frame_rate=25)
+    with pytest.raises(OptionError, match="even sides"):
+        vsr.save_video(tmp_path / "a.mp4", [array[1:]], frame_rate=25, pix_fmt="yuv420p")
+    with pytest.raises(OutputError, match="overwrite=True"):
+        vsr.save_video(source, [array], frame_rate=25)
+    with vsr.open_video(source) as video, pytest.raises(OutputError, match="input itself"):
+        vsr.save_video(source, [array], like=video, overwrite=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_frame_can_be_changed_on_the_way(source: Path, tmp_path: Path) -> None:
+    with vsr.open_video(source) as video:
+        dark = (replace(frame, data=frame.data // 2) for frame in video)
+        vsr.save_video(tmp_path / "dark.mp4", dark, like=video)
+        for before, after in zip(video, vsr.open_video(tmp_path / "dark.mp4"), strict=True):
+            assert abs(float(after.data.mean()) - float(before.data.mean()) / 2) < 4
