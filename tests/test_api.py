@@ -20,6 +20,7 @@ import vsr
 from vsr.errors import InputError, OptionError, OutputError
 from vsr.models.cards import ModelCard
 from vsr.models.weights import build_net, save_model_file
+from vsr.pipeline.loading import ModelOptions, upscaler_of_net
 
 upscale = functools.partial(vsr.upscale, backend="pytorch", precision="fp32")  # which starts at once
 CALLS = ["enhance", "load_model", "open_video", "save_video", "upscale", "upscale_image", "verify"]
@@ -273,3 +274,24 @@ def test_a_frame_can_be_changed_on_the_way(source: Path, tmp_path: Path) -> None
         vsr.save_video(tmp_path / "dark.mp4", dark, like=video)
         for before, after in zip(video, vsr.open_video(tmp_path / "dark.mp4"), strict=True):
             assert abs(float(after.data.mean()) - float(before.data.mean()) / 2) < 4
+
+
+@pytest.mark.parametrize("as_arrays", [False, True])
+def test_a_network_with_memory_gives_every_frame_once_whatever_the_batch(source: Path, as_arrays: bool) -> None:
+    options = {"features": 4, "blocks": 1, "scale": 2}
+    card = ModelCard("small", "recurrent", options, 2, "yuv", halo=4, recurrent=True, restart_interval=6, warm_up=2)
+    torch.manual_seed(5)
+    model = upscaler_of_net(card, build_net(card).eval(), ModelOptions(backend="pytorch", precision="fp32"))
+
+    def results(batch: int) -> list[np.ndarray]:
+        with vsr.open_video(source) as video:
+            frames = (frame.data for frame in video) if as_arrays else video
+            return [np.asarray(frame.data) for frame in vsr.upscale(frames, model, batch=batch)]
+
+    one, five = results(1), results(5)
+    assert len(one) == len(five) == NUM_FRAMES
+    assert all(np.array_equal(a, b) for a, b in zip(one, five, strict=True))
+    with vsr.open_video(source) as video:
+        for small, large in zip(video, one, strict=True):
+            assert large.shape == (96, 128, 3)
+            assert abs(float(large.mean()) - float(small.data.mean())) < 12  # frames lie further apart
