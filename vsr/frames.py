@@ -1,4 +1,4 @@
-"""Frame and colour types: what travels between the reader, the upscaler and the writer.
+"""Define the frame and colour types that travel between the reader, the upscaler and the writer.
 
 The numbers are the code points of ITU-T H.273 (also ISO/IEC 23091-2), which FFmpeg uses too.
 """
@@ -16,7 +16,7 @@ __all__ = ["ChromaLocation", "Color", "FrameBatch", "Matrix", "Primaries", "Rang
 
 
 class Matrix(IntEnum):
-    """Matrix coefficients, H.273 table 4."""
+    """List matrix coefficients, H.273 table 4."""
 
     RGB = 0
     BT709 = 1
@@ -34,7 +34,7 @@ class Matrix(IntEnum):
 
 
 class Primaries(IntEnum):
-    """Colour primaries, H.273 table 2."""
+    """List colour primaries, H.273 table 2."""
 
     BT709 = 1
     BT470M = 4
@@ -50,7 +50,7 @@ class Primaries(IntEnum):
 
 
 class Transfer(IntEnum):
-    """Transfer characteristics, H.273 table 3."""
+    """List transfer characteristics, H.273 table 3."""
 
     BT709 = 1
     BT470M = 4
@@ -71,14 +71,14 @@ class Transfer(IntEnum):
 
 
 class Range(IntEnum):
-    """Range of the sample values; FFmpeg's AVColorRange."""
+    """List ranges of the sample values; FFmpeg's AVColorRange."""
 
     LIMITED = 1
     FULL = 2
 
 
 class ChromaLocation(IntEnum):
-    """Where a subsampled chroma sample lies among its luma samples; FFmpeg's AVChromaLocation."""
+    """List places of a subsampled chroma sample among its luma samples; FFmpeg's AVChromaLocation."""
 
     LEFT = 1
     CENTER = 2
@@ -89,7 +89,7 @@ class ChromaLocation(IntEnum):
 
     @property
     def offset(self) -> tuple[float, float]:
-        """(x, y) of the sample within its cell, as a fraction of the cell where a cell is subsampled.
+        """Return the (x, y) of the sample within its cell, as a fraction of the cell where a cell is subsampled.
 
         A horizontally subsampled cell is two luma samples wide with centres at 1/4 and 3/4: a left
         sample lies at 1/4, a centred one at 1/2. Likewise vertically.
@@ -104,9 +104,10 @@ class ChromaLocation(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Color:
-    """How sample values are to be read. Every field is explicit; there is no "unspecified" here.
+    """Describe the meaning of sample values. Every field is explicit; there is no "unspecified" here.
 
-    bit_depth: significant bits of a sample, 8 to 16, stored in the low bits of uint8 or uint16.
+    Args:
+        bit_depth: significant bits of a sample, 8 to 16, stored in the low bits of uint8 or uint16.
     """
 
     matrix: Matrix
@@ -126,20 +127,22 @@ class Color:
 
     @property
     def dtype(self) -> torch.dtype:
-        """torch.uint8 for 8 bit samples, torch.uint16 above."""
+        """Return torch.uint8 for 8 bit samples, torch.uint16 above."""
         return torch.uint8 if self.bit_depth == 8 else torch.uint16
 
 
 @dataclass(frozen=True, slots=True)
 class FrameBatch:
-    """N frames in presentation order, as planes of native samples.
+    """Hold N frames in presentation order, as planes of native samples.
 
-    planes, all of one dtype (uint8 or uint16) and one N:
-        luma (N, 1, H, W), then chroma (N, 2, h, w) as Cb, Cr, unless the picture is gray;
-        or, where `color.is_rgb`, one (N, 3, H, W) in the order R, G, B;
-        then, where the source has alpha, (N, 1, H, W) alpha (full range).
-    pts, durations: N ticks of `time_base`; pts strictly increases, a duration of 0 is unknown.
-    time_base: seconds per tick.
+    Args:
+        planes: all of one dtype (uint8 or uint16) and one N: luma (N, 1, H, W), then chroma (N, 2, h, w) as Cb, Cr,
+            unless the frames are gray; or, where `color.is_rgb`, one (N, 3, H, W) in the order R, G, B; then, where the
+            source has alpha, (N, 1, H, W) alpha (full range).
+        pts: N ticks of `time_base`, strictly increasing.
+        durations: N ticks of `time_base`; 0 is unknown.
+        time_base: seconds per tick.
+        color: the meaning of the samples.
     """
 
     planes: tuple[Tensor, ...]
@@ -168,7 +171,7 @@ class FrameBatch:
         return len(self.pts)
 
     def split(self, num_frames: int) -> list[FrameBatch]:
-        """Views of the batch, `num_frames` frames each; fewer in the last."""
+        """Split the batch into views of `num_frames` frames each; fewer in the last."""
         starts = range(0, self.num_frames, num_frames)
         return [self] if len(starts) == 1 else [self.part(start, start + num_frames) for start in starts]
 
@@ -188,10 +191,10 @@ class FrameBatch:
 
     @property
     def chroma(self) -> Tensor | None:
-        """The (N, 2, h, w) Cb and Cr planes, or None for gray and RGB."""
+        """Return the (N, 2, h, w) Cb and Cr planes, or None for gray and RGB."""
         return next((p for p in self.planes[1:] if p.shape[1] == 2), None)
 
     @property
     def alpha(self) -> Tensor | None:
-        """The (N, 1, H, W) alpha plane, or None."""
+        """Return the (N, 1, H, W) alpha plane, or None."""
         return next((p for p in self.planes[1:] if p.shape[1] == 1), None)

@@ -123,7 +123,7 @@ def test_kernels_are_the_published_ones() -> None:
 
 
 @pytest.mark.parametrize("size", [(9, 7), (18, 14), (27, 28), (3, 2), (5, 11)])
-def test_constant_pictures_stay_constant(size: tuple[int, int]) -> None:
+def test_constant_images_stay_constant(size: tuple[int, int]) -> None:
     out = resample(torch.full((1, 3, 9, 7), 0.3), size)
     assert out.shape == (1, 3, *size)
     torch.testing.assert_close(out, torch.full_like(out, 0.3))

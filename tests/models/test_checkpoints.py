@@ -247,8 +247,8 @@ class _Rrdbnet(nn.Module):
         out = first + self.conv_body(self.body(first))
         for conv in (self.conv_up1, self.conv_up2):
             out = F.leaky_relu(conv(F.interpolate(out, scale_factor=2, mode="nearest")), 0.2)
-        picture: Tensor = self.conv_last(F.leaky_relu(self.conv_hr(out), 0.2))
-        return picture
+        image: Tensor = self.conv_last(F.leaky_relu(self.conv_hr(out), 0.2))
+        return image
 
 
 class _SrvggCompact(nn.Module):
@@ -462,7 +462,7 @@ def _input(card: ModelCard) -> Tensor:
 
 @pytest.mark.parametrize("name", LAYOUTS)
 @torch.inference_mode()
-def test_every_layout_gives_the_picture_of_its_own_definition(tmp_path: Path, name: str) -> None:
+def test_every_layout_gives_the_image_of_its_own_definition(tmp_path: Path, name: str) -> None:
     reference, rename, net_name, scale = _reference(name), *LAYOUTS[name][1:]
     card, net = _load(_save(tmp_path / "theirs.pth", rename(dict(reference.state_dict()))))
     assert (card.name, card.net, card.scale) == ("theirs", net_name, scale)
@@ -827,7 +827,7 @@ def test_what_spandrel_knows_runs_like_a_network_of_ours(tmp_path: Path, fake_sp
 
 
 @pytest.mark.parametrize("change", [{"purpose": "Inpainting"}, {"input_channels": 4}, {"output_channels": 1}])
-def test_what_does_not_enlarge_pictures_is_refused(
+def test_what_does_not_enlarge_images_is_refused(
     tmp_path: Path, fake_spandrel: Any, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ) -> None:
     for name, value in change.items():
@@ -867,7 +867,7 @@ def test_the_real_spandrel_s_networks_are_taken(tmp_path: Path) -> None:
     ],
 )
 @torch.inference_mode()
-def test_the_srgans_give_the_pictures_of_their_own_definition(
+def test_the_srgans_give_the_images_of_their_own_definition(
     data_file: Callable[[str], Path], name: str, make: Any
 ) -> None:
     path = data_file(f"peers/{name}")

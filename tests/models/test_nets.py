@@ -111,7 +111,7 @@ def test_an_engine_in_bf16_is_within_a_code_value_of_fp32(name: str, options: di
 
 @pytest.mark.parametrize("options", LUMA_OPTIONS)
 @torch.inference_mode()
-def test_bf16_does_not_round_the_picture_itself(options: dict[str, Any]) -> None:
+def test_bf16_does_not_round_the_image_itself(options: dict[str, Any]) -> None:
     net, x = _build("luma", options), _input("luma")
     nn.init.zeros_(net.tail.weight)
     torch.testing.assert_close(net.to(torch.bfloat16)(x), _nearest(x, options["scale"]), rtol=0, atol=0)
@@ -195,7 +195,7 @@ def test_without_residual_the_output_is_the_network_s_alone() -> None:
 
 
 @torch.inference_mode()
-def test_training_starts_near_the_nearest_neighbour_picture() -> None:
+def test_training_starts_near_the_nearest_neighbour_image() -> None:
     torch.manual_seed(4)
     x = _input("luma", 16, 16)
     assert (LumaNet(32, 5, 4)(x) - _nearest(x, 4)).abs().max() < 0.05

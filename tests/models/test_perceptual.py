@@ -14,7 +14,7 @@ from vsr.models.perceptual import SqueezeNetFeatures, VGG19Features, load_squeez
 from vsr.quality.lpips import LPIPS, load_lpips
 
 
-def _picture(height: int = 67, width: int = 83, seed: int = 1) -> Tensor:
+def _image(height: int = 67, width: int = 83, seed: int = 1) -> Tensor:
     """(1, 3, H, W) in [0, 1]: smooth shapes with edges."""
     coarse = torch.rand((1, 3, 9, 11), generator=torch.Generator().manual_seed(seed))
     return (F.interpolate(coarse, (height, width), mode="bilinear") * 4).sin().abs()
@@ -57,7 +57,7 @@ def test_the_trunk_has_squeezenet_1_1_s_size() -> None:
 
 
 @torch.inference_mode()
-def test_taps_of_a_224_pixel_picture() -> None:
+def test_taps_of_a_224_pixel_image() -> None:
     taps = SqueezeNetFeatures()(torch.rand(2, 3, 224, 224))
     sizes = [111, 55, 27, 13, 13, 13, 13]  # torchvision's, with ceil-mode pooling
     channels = [64, 128, 256, 384, 384, 512, 512]
@@ -66,7 +66,7 @@ def test_taps_of_a_224_pixel_picture() -> None:
 
 
 @torch.inference_mode()
-def test_the_smallest_picture_is_of_17_pixels() -> None:
+def test_the_smallest_image_is_of_17_pixels() -> None:
     assert SqueezeNetFeatures()(torch.rand(1, 3, 17, 17))[-1].shape == (1, 512, 1, 1)
     with pytest.raises(RuntimeError):
         SqueezeNetFeatures()(torch.rand(1, 3, 16, 17))
@@ -74,7 +74,7 @@ def test_the_smallest_picture_is_of_17_pixels() -> None:
 
 @torch.inference_mode()
 def test_the_first_tap_is_the_convolution_of_the_file(squeezenet_file: Path) -> None:
-    state, x = load_file(squeezenet_file), _picture()
+    state, x = load_file(squeezenet_file), _image()
     first = F.relu(F.conv2d(x, state["features.0.weight"], state["features.0.bias"], stride=2))
     torch.testing.assert_close(load_squeezenet(squeezenet_file)(x)[0], first)
 
@@ -87,7 +87,7 @@ def test_loaded_networks_are_frozen(squeezenet_file: Path) -> None:
 
 @torch.inference_mode()
 def test_lpips_is_a_symmetric_distance(lpips: LPIPS) -> None:
-    a, b = _picture(), _picture(seed=2)
+    a, b = _image(), _image(seed=2)
     assert lpips(a, a).tolist() == [0.0]
     assert lpips(a, b).item() > 0.1
     torch.testing.assert_close(lpips(a, b), lpips(b, a))
@@ -95,7 +95,7 @@ def test_lpips_is_a_symmetric_distance(lpips: LPIPS) -> None:
 
 @torch.inference_mode()
 def test_lpips_of_a_batch_is_that_of_each_pair(lpips: LPIPS) -> None:
-    a, b = torch.cat([_picture(), _picture(seed=2)]), torch.cat([_picture(seed=3), _picture(seed=2)])
+    a, b = torch.cat([_image(), _image(seed=2)]), torch.cat([_image(seed=3), _image(seed=2)])
     out = lpips(a, b)
     assert out.shape == (2,)
     torch.testing.assert_close(out, torch.cat([lpips(a[:1], b[:1]), lpips(a[1:], b[1:])]))
@@ -103,7 +103,7 @@ def test_lpips_of_a_batch_is_that_of_each_pair(lpips: LPIPS) -> None:
 
 @torch.inference_mode()
 def test_lpips_equals_its_definition(lpips: LPIPS) -> None:
-    a, b = _picture(40, 40), _picture(40, 40, seed=2)
+    a, b = _image(40, 40), _image(40, 40, seed=2)
     total = 0.0
     for head, x, y in zip(lpips.heads.values(), lpips.trunk(a), lpips.trunk(b), strict=True):
         unit_x, unit_y = (t / (t.square().sum(1, keepdim=True).sqrt() + 1e-10) for t in (x, y))
@@ -114,7 +114,7 @@ def test_lpips_equals_its_definition(lpips: LPIPS) -> None:
 
 @torch.inference_mode()
 def test_lpips_grows_with_blur_and_with_noise(lpips: LPIPS) -> None:
-    x = _picture(128, 128)
+    x = _image(128, 128)
     blurred = [F.avg_pool2d(F.pad(x, (r, r, r, r), mode="reflect"), 2 * r + 1, 1) for r in (1, 2, 4)]
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
     noisy = [(x + noise * sigma).clamp(0, 1) for sigma in (0.01, 0.05, 0.2)]
@@ -125,7 +125,7 @@ def test_lpips_grows_with_blur_and_with_noise(lpips: LPIPS) -> None:
 
 def test_lpips_gives_its_input_a_finite_gradient(lpips: LPIPS) -> None:
     a = torch.zeros((1, 3, 32, 32), requires_grad=True)
-    lpips(a, _picture(32, 32)).sum().backward()
+    lpips(a, _image(32, 32)).sum().backward()
     assert a.grad is not None
     assert a.grad.isfinite().all()
     assert a.grad.abs().sum() > 0
@@ -161,7 +161,7 @@ def test_vgg19_equals_torchvision_s_layers(suffix: str, vgg19_state: dict[str, T
     path = tmp_path / f"vgg19{suffix}"
     whole = {**vgg19_state, "classifier.0.weight": torch.zeros(4, 4)}
     save_file(whole, path) if suffix == ".safetensors" else torch.save(whole, path)
-    x = _picture(35, 50)
+    x = _image(35, 50)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     expected = _vgg19_reference(vgg19_state)((x - mean[:, None, None]) / std[:, None, None])
     out = load_vgg19(path)(x)
@@ -172,7 +172,7 @@ def test_vgg19_equals_torchvision_s_layers(suffix: str, vgg19_state: dict[str, T
 
 def test_vgg19_passes_gradients_to_its_input_alone(vgg19_state: dict[str, Tensor], tmp_path: Path) -> None:
     save_file(vgg19_state, tmp_path / "vgg19.safetensors")
-    net, x = load_vgg19(tmp_path / "vgg19.safetensors"), _picture(32, 32).requires_grad_()
+    net, x = load_vgg19(tmp_path / "vgg19.safetensors"), _image(32, 32).requires_grad_()
     net(x).square().mean().backward()
     assert x.grad is not None
     assert x.grad.isfinite().all()

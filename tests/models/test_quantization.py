@@ -45,13 +45,13 @@ def _net() -> LumaNet:
     return net.eval().requires_grad_(False)
 
 
-def _pictures(num: int = 2, channels: int = 1) -> Tensor:
+def _images(num: int = 2, channels: int = 1) -> Tensor:
     return torch.rand(num, channels, 24, 20, generator=torch.Generator().manual_seed(num))
 
 
 def _calibrated() -> nn.Module:
     net = quantized(_net())
-    calibrate(net, [_pictures()])
+    calibrate(net, [_images()])
     return net
 
 
@@ -90,7 +90,7 @@ def test_a_channel_of_zeros_gives_its_bias() -> None:
 
 
 def test_calibration_is_close_to_the_network_and_the_same_each_time() -> None:
-    net, x = _net(), _pictures(3)
+    net, x = _net(), _images(3)
     first, second = _calibrated(), _calibrated()
     for one, other in zip(_integer_layers(first), _integer_layers(second), strict=True):
         assert torch.equal(one.input_scale, other.input_scale) and one.input_scale != 1
@@ -100,7 +100,7 @@ def test_calibration_is_close_to_the_network_and_the_same_each_time() -> None:
 
 def test_one_outlier_does_not_set_the_scale() -> None:
     net = quantized(_net())
-    tame, wild = _pictures(), _pictures()
+    tame, wild = _images(), _images()
     wild[0, 0, 3, 3] = 6.0
     calibrate(net, [tame])
     before = [float(layer.input_scale) for layer in _integer_layers(net)]
@@ -142,7 +142,7 @@ def test_gradients_pass_the_rounding_and_stop_where_values_are_clipped() -> None
 
 def test_autocast_in_bfloat16_multiplies_the_same_integers() -> None:
     layer = _integer_layers(_calibrated())[0]
-    x = _pictures(1, 6)
+    x = _images(1, 6)
     with torch.autocast("cpu", torch.bfloat16):
         out = layer(x)
     assert out.dtype is torch.float32

@@ -63,7 +63,7 @@ def _with_random_statistics(net: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("tail", ["shuffle", "classic"])
 @torch.no_grad()
-def test_folded_batch_norm_gives_the_same_picture(tail: str) -> None:
+def test_folded_batch_norm_gives_the_same_image(tail: str) -> None:
     torch.manual_seed(1)
     options: dict[str, Any] = {"features": 8, "num_blocks": 2, "scale": 2, "tail": tail}
     trained = _with_random_statistics(SRResNet(batch_norm=True, **options))
@@ -210,7 +210,7 @@ def test_shipped_weights_are_there_and_fit(name: str) -> None:
 
 @every_shipped_model
 @torch.inference_mode()
-def test_shipped_models_keep_the_brightness_of_a_flat_picture(name: str) -> None:
+def test_shipped_models_keep_the_brightness_of_a_flat_image(name: str) -> None:
     card = shipped_cards()[name]
     x = torch.full((1, 1 if card.color == "y" else 3, 24, 24), 0.4)
     net: Any = load_net(*resolve(name))

@@ -1,1 +1,1 @@
-"""Pixel maths on tensors, without PyAV."""
+"""Convert, resample and describe pixels as tensors, without PyAV."""

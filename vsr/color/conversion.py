@@ -1,4 +1,4 @@
-"""Between native planes and RGB floats, on the device where the tensors lie.
+"""Convert between code values, YCbCr and RGB floats, on the device of the tensors.
 
 Matrices and quantisation follow ITU-T H.273 (equations 32 to 40 and table 4), which restates BT.601,
 BT.709 and BT.2020; chroma is moved between sitings by the cubic kernel of `resample`.
@@ -46,48 +46,54 @@ def _coefficients(matrix: Matrix) -> tuple[float, float, float]:
 
 
 def _luma_scale(color: Color) -> tuple[float, float]:
-    """Code values per unit and the code value of black, for luma, R, G, B and alpha."""
+    """Return code values per unit and the code value of black, for luma, R, G, B and alpha."""
     if color.range is Range.LIMITED:
         return 219.0 * 2 ** (color.bit_depth - 8), 16.0 * 2 ** (color.bit_depth - 8)
     return 2.0**color.bit_depth - 1, 0.0
 
 
 def _chroma_scale(color: Color) -> tuple[float, float]:
-    """Code values per unit and the code value of no colour, for chroma in [-0.5, 0.5]."""
+    """Return code values per unit and the code value of no colour, for chroma in [-0.5, 0.5]."""
     span = 224.0 * 2 ** (color.bit_depth - 8) if color.range is Range.LIMITED else 2.0**color.bit_depth - 1
     return span, 2.0 ** (color.bit_depth - 1)
 
 
 def quantize(x: Tensor, scale: float, offset: float, color: Color) -> Tensor:
-    """x · scale + offset, rounded half up and clamped to the code values of the bit depth."""
+    """Compute x · scale + offset, rounded half up and clamped to the code values of the bit depth."""
     start = torch.full((), offset + 0.5, device=x.device)  # the cast below truncates
     return torch.add(start, x, alpha=scale).clamp_(0, 2.0**color.bit_depth - 0.5).to(color.dtype)
 
 
 def dequantize_luma(plane: Tensor, color: Color) -> Tensor:
-    """Luma, R, G, B or alpha code values to float32: black is 0 and white 1; may exceed both."""
+    """Convert luma, R, G, B or alpha code values to float32: black is 0, white 1; values may exceed both."""
     scale, offset = _luma_scale(color)
     return plane.to(torch.float32).sub_(offset).mul_(1 / scale)
 
 
 def dequantize_chroma(plane: Tensor, color: Color) -> Tensor:
-    """Cb and Cr code values to float32 in about [-0.5, 0.5]."""
+    """Convert Cb and Cr code values to float32 in about [-0.5, 0.5]."""
     scale, offset = _chroma_scale(color)
     return plane.to(torch.float32).sub_(offset).mul_(1 / scale)
 
 
 def quantize_luma(x: Tensor, color: Color) -> Tensor:
-    """The inverse of `dequantize_luma`, rounded and clamped to the code values of the bit depth."""
+    """Invert `dequantize_luma`: round and clamp to the code values of the bit depth."""
     return quantize(x, *_luma_scale(color), color)
 
 
 def quantize_chroma(x: Tensor, color: Color) -> Tensor:
-    """The inverse of `dequantize_chroma`, rounded and clamped to the code values of the bit depth."""
+    """Invert `dequantize_chroma`: round and clamp to the code values of the bit depth."""
     return quantize(x, *_chroma_scale(color), color)
 
 
 def ycbcr_to_rgb(luma: Tensor, chroma: Tensor, matrix: Matrix) -> Tensor:
-    """Y (N, 1, H, W) in [0, 1] and Cb, Cr (N, 2, H, W) in [-0.5, 0.5] to RGB (N, 3, H, W), unclamped."""
+    """Convert Y and chroma to RGB (N, 3, H, W), unclamped.
+
+    Args:
+        luma: Y (N, 1, H, W) in [0, 1].
+        chroma: Cb and Cr (N, 2, H, W) in [-0.5, 0.5].
+        matrix: the colour matrix to convert by.
+    """
     red, green, blue = _coefficients(matrix)
     cb, cr = chroma[:, :1], chroma[:, 1:]
     r = luma + 2 * (1 - red) * cr
@@ -97,7 +103,12 @@ def ycbcr_to_rgb(luma: Tensor, chroma: Tensor, matrix: Matrix) -> Tensor:
 
 
 def rgb_to_ycbcr(rgb: Tensor, matrix: Matrix) -> tuple[Tensor, Tensor]:
-    """RGB (N, 3, H, W) in [0, 1] to Y (N, 1, H, W) and Cb, Cr (N, 2, H, W) at full resolution."""
+    """Convert RGB to Y (N, 1, H, W) in [0, 1] and Cb, Cr (N, 2, H, W) in [-0.5, 0.5], at full resolution.
+
+    Args:
+        rgb: (N, 3, H, W) in [0, 1].
+        matrix: the colour matrix to convert by.
+    """
     red, green, blue = _coefficients(matrix)
     r, g, b = rgb[:, :1], rgb[:, 1:2], rgb[:, 2:]
     luma = red * r + green * g + blue * b
@@ -105,15 +116,19 @@ def rgb_to_ycbcr(rgb: Tensor, matrix: Matrix) -> tuple[Tensor, Tensor]:
 
 
 def _offset(color: Color, shift: tuple[int, int]) -> tuple[float, float]:
-    """(x, y) of a chroma sample within its cell; centred in a dimension that is not subsampled."""
+    """Return the (x, y) of a chroma sample within its cell; 0.5 in a dimension that is not subsampled."""
     x, y = color.chroma_location.offset
     return (x if shift[0] else 0.5), (y if shift[1] else 0.5)
 
 
 def upsample_chroma(chroma: Tensor, color: Color, shift: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Chroma (N, 2, h, w) floats to the luma grid `size` (H, W).
+    """Upsample chroma to the luma grid.
 
-    shift: log2 of the (horizontal, vertical) subsampling: (1, 1) for 4:2:0, (1, 0) for 4:2:2.
+    Args:
+        chroma: (N, 2, h, w) floats.
+        color: gives the chroma location.
+        shift: log2 of the (horizontal, vertical) subsampling: (1, 1) for 4:2:0, (1, 0) for 4:2:2.
+        size: (H, W) of the luma.
     """
     h, w = chroma.shape[-2:]
     full = (h << shift[1], w << shift[0])  # odd luma sizes have a last cell that is only partly used
@@ -127,11 +142,13 @@ def resize_chroma(
     luma_scale: tuple[float, float],
     luma_size: tuple[int, int],
 ) -> Tensor:
-    """Chroma (N, 2, h, w) floats from its own grid to the chroma grid of a picture of another size.
+    """Resize chroma from its own grid to the chroma grid of an image of another size.
 
-    source, target: colour and subsampling shift (horizontal, vertical) of both.
-    luma_scale: (vertical, horizontal) output luma samples per input luma sample.
-    luma_size: (H, W) of the output's luma.
+    Args:
+        chroma: (N, 2, h, w) floats.
+        source, target: colour and log2 of the (horizontal, vertical) subsampling of input and output.
+        luma_scale: (vertical, horizontal) output luma samples per input luma sample.
+        luma_size: (H, W) of the output's luma.
     """
     (source_color, source_shift), (target_color, target_shift) = source, target
     size = (-(-luma_size[0] // (1 << target_shift[1])), -(-luma_size[1] // (1 << target_shift[0])))

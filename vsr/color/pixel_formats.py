@@ -1,4 +1,4 @@
-"""FFmpeg's pixel formats as planes of tensors: how the samples of each lie in memory."""
+"""Describe FFmpeg's pixel formats as planes of tensors."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ __all__ = ["FORMATS", "PixelFormat", "allocate_planes"]
 
 @dataclass(frozen=True, slots=True)
 class PixelFormat:
-    """How the samples of one FFmpeg pixel format lie in memory.
+    """Describe the memory layout of the samples of one FFmpeg pixel format.
 
-    chroma_shift: log2 of the (horizontal, vertical) subsampling; (0, 0) for gray and RGB.
-    msb_shift: unused low bits of a 16 bit word (6 for p010), else 0.
+    Args:
+        name: FFmpeg's name.
+        kind: the colour family.
+        layout: "planar", one plane per component; "semiplanar", Cb and Cr interleaved; "packed", all interleaved.
+        bit_depth: significant bits of a sample.
+        chroma_shift: log2 of the (horizontal, vertical) subsampling; (0, 0) for gray and RGB.
+        alpha: True where there is an alpha component.
+        msb_shift: unused low bits of a 16 bit word (6 for p010), else 0.
     """
 
     name: str
@@ -33,7 +39,7 @@ class PixelFormat:
         return np.uint8 if self.bit_depth == 8 else np.uint16
 
     def chroma_size(self, height: int, width: int) -> tuple[int, int]:
-        """(h, w) of a chroma plane: a last, partly used cell counts."""
+        """Return (h, w) of a chroma plane; a last, partly used cell counts."""
         return -(-height // (1 << self.chroma_shift[1])), -(-width // (1 << self.chroma_shift[0]))
 
 
@@ -75,7 +81,7 @@ FORMATS: dict[str, PixelFormat] = _make_formats()
 
 
 def allocate_planes(format_: PixelFormat, num_frames: int, height: int, width: int) -> tuple[Tensor, ...]:
-    """Uninitialised planes of a `FrameBatch`, in its order."""
+    """Allocate uninitialised planes for a `FrameBatch`, in its order."""
     dtype = torch.uint8 if format_.bit_depth == 8 else torch.uint16
     planes = [torch.empty((num_frames, 3 if format_.kind == "rgb" else 1, height, width), dtype=dtype)]
     if format_.kind == "yuv":

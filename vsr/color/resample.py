@@ -1,9 +1,9 @@
-"""Separable resampling of planes: MATLAB's antialiased bicubic, and chroma with its siting.
+"""Resample planes separably: MATLAB's antialiased bicubic, and chroma with its siting.
 
-The kernel is Keys' cubic convolution with a = -1/2 (Keys 1981), the one of MATLAB's `imresize`, and
-so of the low-resolution pictures of Set5, Set14, BSD100 and Vid4 BI. Downscaling stretches the kernel
-by the inverse of the scale (antialiasing); pictures continue past their edges by symmetric reflection.
-Beside it stands the other low resolution of the field, BD: a Gaussian, then every scale-th pixel.
+The kernel is Keys' cubic convolution with a = -1/2 (Keys 1981), the one of MATLAB's `imresize`, and so of the
+low-resolution images of Set5, Set14, BSD100 and Vid4 BI. Downscaling stretches the kernel by the inverse of the scale
+(antialiasing); images continue past their edges by symmetric reflection. The other low resolution of the field, BD, is
+made here as well: a Gaussian, then every scale-th pixel.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ def resample(
 ) -> Tensor:
     """Resample (N, C, H, W) floats to (N, C, *size) with the antialiased cubic kernel.
 
-    source_offset, target_offset: (x, y) of a sample within its own cell, 0.5 being its centre; other
-        values place subsampled chroma (`ChromaLocation.offset`).
-    scale: (vertical, horizontal) output samples per input sample; the ratio of the sizes unless given,
-        which is needed only where rounding made the sizes inexact (odd sizes of subsampled planes).
+    Args:
+        source_offset, target_offset: (x, y) of a sample within its own cell, 0.5 being its centre; other values place
+            subsampled chroma (`ChromaLocation.offset`).
+        scale: (vertical, horizontal) output samples per input sample; the ratio of the sizes unless given, which is
+            needed only where rounding made the sizes inexact (odd sizes of subsampled planes).
     """
     height, width = x.shape[-2:]
     scale_y, scale_x = scale or (size[0] / height, size[1] / width)
@@ -49,7 +50,13 @@ def resample(
 
 
 def imresize(image: Tensor, size: tuple[int, int], scale: float | None = None) -> Tensor:
-    """MATLAB's `imresize(image, ..., 'bicubic')` on uint8 (N, C, H, W): antialiased, rounded, uint8."""
+    """Resize uint8 (N, C, H, W) as MATLAB's `imresize(image, ..., 'bicubic')`: antialiased, rounded, uint8.
+
+    Args:
+        image: (N, C, H, W) uint8.
+        size: (H, W) of the output.
+        scale: output pixels per input pixel; the ratio of the sizes unless given.
+    """
     out = resample(image.float(), size, scale=None if scale is None else (scale, scale))
     return out.add_(0.5).clamp_(0, 255.5).floor_().to(torch.uint8)
 
@@ -61,22 +68,31 @@ def mod_crop(image: Tensor, scale: int) -> Tensor:
 
 
 def reduce_bicubic(image: Tensor, scale: int) -> Tensor:
-    """BI, the field's low resolution: `imresize` of (C, H, W) uint8, H and W multiples of scale, to uint8."""
+    """Reduce an image as the protocol BI does, by `imresize`.
+
+    Args:
+        image: (C, H, W) uint8, H and W multiples of `scale`.
+        scale: input pixels per output pixel in each direction.
+    """
     height, width = image.shape[-2:]
     return imresize(image[None], (height // scale, width // scale))[0]
 
 
 def reduce_gaussian(image: Tensor, scale: int) -> Tensor:
-    """BD: a 13×13 Gaussian, then every scale-th pixel from the first on; (3, H, W) uint8 to uint8.
+    """Reduce an image as the protocol BD does: a 13×13 Gaussian, then every scale-th pixel from the first on.
 
-    DUF's protocol (Jo et al. 2018), which EDVR and the papers after it score by: sigma 1.6 at ×4, 1.2 at
-    ×3 and 0.8 at ×2; edges reflected without the edge pixel. A low-resolution pixel lies on the first
-    pixel of its cell and not in the cell's middle: networks trained on BI are off by 1.5 pixels at ×4.
+    DUF's protocol (Jo et al. 2018), by which EDVR and the papers after it are scored: sigma 1.6 at ×4, 1.2 at ×3 and
+    0.8 at ×2; edges reflected without the edge pixel. A low-resolution pixel lies on the first pixel of its cell and
+    not in the cell's middle: networks trained on BI are off by 1.5 pixels at ×4.
+
+    Args:
+        image: (3, H, W) uint8.
+        scale: input pixels per output pixel in each direction.
     """
     window = np.exp(-np.square(np.arange(-6, 7)) / (2 * (0.4 * scale) ** 2))
     kernel = np.asarray(window / window.sum(), np.float32)
-    picture = np.ascontiguousarray(image.permute(1, 2, 0).numpy(), dtype=np.float32)
-    blurred = cv2.sepFilter2D(picture, cv2.CV_32F, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
+    pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy(), dtype=np.float32)
+    blurred = cv2.sepFilter2D(pixels, cv2.CV_32F, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
     low = np.floor(blurred[::scale, ::scale] + 0.5).clip(0, 255).astype(np.uint8)
     return torch.from_numpy(low).permute(2, 0, 1).contiguous()
 
@@ -90,7 +106,10 @@ def _cubic(x: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=64)
 def _taps(source: int, target: int, scale: float, source_offset: float, target_offset: float) -> tuple[Tensor, Tensor]:
-    """Weights (target, P) float64 and source indices (target, P), unreflected: may lie outside."""
+    """Compute the filter of each output sample: weights (target, P) float64 and source indices (target, P).
+
+    The indices are not reflected yet: they may lie outside.
+    """
     center = (torch.arange(target, dtype=torch.float64) + target_offset) / scale - source_offset
     stretch = min(scale, 1.0)
     support = 2.0 / stretch
@@ -105,7 +124,7 @@ def _taps(source: int, target: int, scale: float, source_offset: float, target_o
 
 
 def _reflect(index: Tensor, length: int) -> Tensor:
-    """Symmetric reflection: ... 1 0 | 0 1 ... n-1 | n-1 n-2 ..."""
+    """Reflect indices symmetrically: ... 1 0 | 0 1 ... n-1 | n-1 n-2 ..."""
     index = index % (2 * length)
     return torch.where(index < length, index, 2 * length - 1 - index)
 
@@ -128,7 +147,7 @@ def _resample_dim(x: Tensor, dim: int, length: int, scale: float, source_offset:
 
 
 def _padded(x: Tensor, dim: int, first: int, last: int) -> Tensor:
-    """Samples first..last of a dimension, reflected where they lie outside."""
+    """Select samples first..last of a dimension, reflected where they lie outside."""
     index = _reflect(torch.arange(first, last + 1), x.shape[dim]).to(x.device)
     return x.index_select(dim, index)
 
@@ -140,7 +159,7 @@ def _is_whole(scale: float, source: int, target: int) -> bool:
 def _upsample(
     x: Tensor, scale: tuple[int, int], source_offset: tuple[float, float], target_offset: tuple[float, float]
 ) -> Tensor:
-    """Integer upscaling of both dimensions: every output phase is one small convolution; they interleave."""
+    """Upscale both dimensions by integers: each output phase is one small convolution; they interleave."""
     n, c, h, w = x.shape
     kernels, padded = [], x.flatten(0, 1).unsqueeze(1)
     for dim, axis in ((-2, 1), (-1, 0)):
@@ -157,7 +176,7 @@ def _upsample(
 
 
 def _downsample_dim(x: Tensor, dim: int, factor: int, weight: Tensor, index: Tensor) -> Tensor:
-    """Integer downscaling: one strided convolution."""
+    """Downscale one dimension by an integer, as one strided convolution."""
     n, c = x.shape[:2]
     x = _padded(x, dim, int(index[0, 0]), int(index[-1, -1])).flatten(0, 1).unsqueeze(1)
     kernel = weight[0].to(x)

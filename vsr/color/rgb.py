@@ -1,4 +1,4 @@
-"""Whole frames between native planes and RGB: every kind of pixel format, by the colour's own matrix and range."""
+"""Convert whole frames between native planes and RGB, by their own matrix and range."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ __all__ = ["planes_of_rgb", "rgb_of_batch"]
 
 
 def rgb_of_batch(batch: FrameBatch, format_: PixelFormat) -> Tensor:
-    """(N, 3, H, W) float32, 0 to 1 and unclamped, by the frames' own matrix, range and chroma location; no alpha.
+    """Convert frames to RGB (N, 3, H, W) float32, nominally 0 to 1, unclamped; alpha is left out.
 
-    Raises InputError for a matrix that has no way to RGB.
+    Uses the frames' own matrix, range and chroma location. Raises InputError for a matrix that cannot be converted to
+    RGB.
     """
     color = batch.color
     main = convert.dequantize_luma(batch.planes[0], color)
@@ -28,7 +29,13 @@ def rgb_of_batch(batch: FrameBatch, format_: PixelFormat) -> Tensor:
 
 
 def planes_of_rgb(rgb: Tensor, format_: PixelFormat, color: Color) -> tuple[Tensor, ...]:
-    """Planes of a pixel format, in the order of `FrameBatch` and without alpha, from (N, 3, H, W) floats, 0 to 1."""
+    """Convert RGB to the planes of a pixel format, in the order of `FrameBatch`, without alpha.
+
+    Args:
+        rgb: (N, 3, H, W) floats, 0 to 1.
+        format_: the pixel format of the planes.
+        color: matrix, range, bit depth and chroma location of the planes.
+    """
     if format_.kind == "rgb":
         return (convert.quantize_luma(rgb, color),)
     luma, chroma = convert.rgb_to_ycbcr(rgb, color.matrix)

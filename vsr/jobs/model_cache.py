@@ -17,7 +17,7 @@ from vsr.errors import ModelError
 from vsr.events import Note, NoteCode, OnNote
 from vsr.jobs.plan import choose_model
 from vsr.models.cards import ModelCard
-from vsr.models.fidelity import load_between
+from vsr.models.fidelity import load_interpolated
 from vsr.pipeline.loading import ModelOptions, load_card_and_net, upscaler_of_net
 from vsr.pipeline.upscaler import Upscaler
 
@@ -126,7 +126,7 @@ class ModelCache:
         key = (model, fidelity, digest)
         if self._card_and_net is None or key != self._net_key:
             self.forget()
-            self._card_and_net = load_between(fidelity) if fidelity is not None else load_card_and_net(model)
+            self._card_and_net = load_interpolated(fidelity) if fidelity is not None else load_card_and_net(model)
             self._net_key = key
         card = self._card_and_net[0]
         return card, digest or card.sha256

@@ -1,1 +1,1 @@
-"""What can be run: cards, checked weights and the networks."""
+"""Describe models by cards, check their weights and build their networks."""

@@ -1,4 +1,4 @@
-"""Checkpoints trained elsewhere: read without running anything, and brought to a card and weights of ours."""
+"""Import checkpoints trained elsewhere, without executing anything in them, as a card and weights under our names."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _CONTAINERS = (
     "network",
     "net",
 )
-_DEEPEST = 4  # containers in containers
+_DEEPEST = 4  # containers inside containers
 _DEFAULT_SCALE = 4
 _LUMA_NETS = ("luma", "vdsr", "srcnn")
 _NUM_LISTED = 6
@@ -52,11 +52,11 @@ _REMEDY = "load it where it comes from and save its weights alone: torch.save(mo
 
 
 def import_checkpoint(path: Path) -> tuple[ModelCard, State]:
-    """A card for a file of weights that is not ours, and the weights under our names, batch norms folded.
+    """Make a card and weights under our names from a foreign weights file, batch norms folded.
 
-    The card says what was recognised and what had to be assumed. A file that only spandrel knows gets the
-    card's net `spandrel_net.NET` and its weights as they are. Raises ModelError for a file that cannot be read
-    safely, and for an unknown layout with a list of what is in it.
+    The card names the layout that was recognised and lists all assumptions. A file that only spandrel knows gets the
+    card's net `spandrel_net.NET` and keeps its weights as they are. Raises ModelError for a file that cannot be read
+    safely, and for an unknown layout with a list of its tensors.
     """
     state = read_checkpoint(path)
     scale = _scale_in_name(path)
@@ -67,31 +67,31 @@ def import_checkpoint(path: Path) -> tuple[ModelCard, State]:
     with torch.device("meta"):
         net = NETS[layout.net](**options)
     color: Color = "y" if layout.net in _LUMA_NETS else "rgb"
-    text = f"weights in the layout of {layout.origin}{_assumed(layout, options, scale)}"
+    text = f"weights in the layout of {layout.origin}{_describe_assumptions(layout, options, scale)}"
     return _card(path, net, layout.net, options, color, text), weights
 
 
 def read_checkpoint(path: Path) -> State:
-    """The weights in a .safetensors file or a PyTorch checkpoint, out of the containers training code wraps them in.
+    """Read the weights of a .safetensors file or PyTorch checkpoint, out of any containers around them.
 
-    Pickles are read by PyTorch's weights-only reader, which builds tensors and plain containers and refuses
-    everything else. Raises ModelError where there is no such file, or it cannot be read so.
+    Pickles are read by PyTorch's weights-only reader, which builds tensors and plain containers and refuses everything
+    else. Raises ModelError where the file is missing or cannot be read so.
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such model file; 'vsr models' lists the names there are")
-    kind = _kind(path)
+    kind = _file_format(path)
     if kind == "safetensors":
         return read_safetensors(path)
     content = _read_pickled(path, kind)
     state = _unwrap(content)
     if not state:
-        keys = f"; at its top: {_listed(list(content))}" if isinstance(content, Mapping) else ""
+        keys = f"; at its top: {_list_some(list(content))}" if isinstance(content, Mapping) else ""
         raise ModelError(f"{path}: holds no weights by name, but a {type(content).__name__}{keys}; {_REMEDY}")
     return state
 
 
 def read_safetensors(path: Path) -> State:
-    """The tensors of a .safetensors file. Raises ModelError for any other file."""
+    """Read the tensors of a .safetensors file. Raises ModelError for any other file."""
     try:
         with safe_open(path, "pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
@@ -102,8 +102,8 @@ def read_safetensors(path: Path) -> State:
 # -- reading -----------------------------------------------------------------------------------------------
 
 
-def _kind(path: Path) -> str:
-    """What a file is by its first bytes, whatever its name says."""
+def _file_format(path: Path) -> str:
+    """Tell a file's format by its first bytes: "safetensors", "zip", "pickle" or "tar"."""
     with path.open("rb") as file:
         start = file.read(512)
     if start[8:9] == b"{":  # before the pickles, whose first bytes can be the length of a header
@@ -125,9 +125,9 @@ def _read_pickled(path: Path, kind: str) -> Any:
     if kind == "zip" and _is_torchscript(path):
         raise ModelError(f"{path}: a TorchScript program, not weights; it was not executed; {_REMEDY}")
     try:
-        # An open file, as from a path PyTorch would choose its reader by the suffix.
+        # Pass an open file: from a path PyTorch would choose its reader by the suffix.
         with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickles of other versions; what fails is an error below
+            warnings.simplefilter("ignore")  # it warns of pickles of other versions; a failure is an error below
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         name = re.search(r"GLOBAL (\S+)", str(error))
@@ -142,11 +142,11 @@ def _is_torchscript(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
     except (zipfile.BadZipFile, OSError, ValueError):
-        return False  # the reader says what is wrong with it
+        return False  # the reader reports the damage
 
 
 def _unwrap(content: Any, depth: int = 0) -> State:
-    """The tensors by name of a checkpoint; none where there are none."""
+    """Find the tensors by name inside a checkpoint's containers; return {} where there are none."""
     if not isinstance(content, Mapping) or depth > _DEEPEST:
         return {}
     for key in _CONTAINERS:
@@ -176,13 +176,13 @@ def _card(path: Path, net: Any, name: str, options: dict[str, Any], color: Color
 
 
 def _scale_in_name(path: Path) -> int | None:
-    """The scale that a file's name gives as a word of its own: srcnn_x2.pth, 2x-vdsr.pth."""
+    """Read the scale from a file name that has it as a separate word: srcnn_x2.pth, 2x-vdsr.pth."""
     match = re.search(r"(?<![a-z0-9])(?:x([2348])|([2348])x)(?![a-z0-9])", path.name.lower())
     return int(match[1] or match[2]) if match else None
 
 
-def _assumed(layout: Layout, options: dict[str, Any], scale_in_name: int | None) -> str:
-    """What the weights do not tell, for the card."""
+def _describe_assumptions(layout: Layout, options: dict[str, Any], scale_in_name: int | None) -> str:
+    """Describe, for the card, the values that the weights do not determine."""
     if layout.any_scale:
         source = "as the file's name says" if scale_in_name else "assumed"
         return f"; ×{options['scale']} {source}, since such weights do not tell it"
@@ -193,27 +193,27 @@ def _assumed(layout: Layout, options: dict[str, Any], scale_in_name: int | None)
 
 def _import_with_spandrel(path: Path, state: State) -> ModelCard:
     try:
-        net = spandrel_net.spandrel_net(state)
+        net = spandrel_net.build_spandrel_net(state)
     except MissingExtraError as error:
-        raise ModelError(f"{_unknown(path, state)}; for more layouts: {install_hint('spandrel')}") from error
+        raise ModelError(f"{_describe_unknown(path, state)}; for more layouts: {install_hint('spandrel')}") from error
     except ValueError as error:
-        raise ModelError(f"{_unknown(path, state)}; {error}") from error
+        raise ModelError(f"{_describe_unknown(path, state)}; {error}") from error
     text = f"{net.architecture}, by spandrel; tiles overlap by {net.halo} pixels, which may not be all it sees"
     return _card(path, net, spandrel_net.NET, {}, "y" if net.channels == 1 else "rgb", text)
 
 
-def _unknown(path: Path, state: State) -> str:
-    """What is in a file whose layout is unknown."""
-    file = "safetensors file" if _kind(path) == "safetensors" else "PyTorch checkpoint"
-    listing = _listed([f"{key} {'×'.join(map(str, value.shape)) or 'scalar'}" for key, value in state.items()])
+def _describe_unknown(path: Path, state: State) -> str:
+    """Describe a file of unknown layout by its first tensors, for a message."""
+    file = "safetensors file" if _file_format(path) == "safetensors" else "PyTorch checkpoint"
+    listing = _list_some([f"{key} {'×'.join(map(str, value.shape)) or 'scalar'}" for key, value in state.items()])
     return f"{path}: vsr does not know the layout of this {file} with {len(state)} tensors: {listing}"
 
 
-def _listed(items: list[Any]) -> str:
+def _list_some(items: list[Any]) -> str:
     more = f" and {len(items) - _NUM_LISTED} more" if len(items) > _NUM_LISTED else ""
     return ", ".join(_printable(str(item)) for item in items[:_NUM_LISTED]) + more
 
 
 def _printable(text: str) -> str:
-    """Text from a file, for one line of a message."""
+    """Make text from a file fit to print in one line of a message."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))[:120]

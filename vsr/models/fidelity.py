@@ -1,4 +1,4 @@
-"""Between faithful and sharp: the weights of `srresnet` and `srgan`, interpolated."""
+"""Interpolate between the weights of `srresnet` (faithful) and `srgan` (sharp)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from vsr.errors import OptionError
 from vsr.models.cards import ModelCard
 from vsr.models.weights import load_net, resolve
 
-__all__ = ["FAITHFUL", "SHARP", "load_between"]
+__all__ = ["FAITHFUL", "SHARP", "load_interpolated"]
 
 FAITHFUL, SHARP = "srresnet", "srgan"
 
 
-def load_between(fidelity: float) -> tuple[ModelCard, nn.Module]:
-    """The network at `fidelity` between `srgan` (0: sharpest) and `srresnet` (1: highest PSNR).
+def load_interpolated(fidelity: float) -> tuple[ModelCard, nn.Module]:
+    """Load the network that lies between `srgan` and `srresnet` at the given fidelity.
 
-    Network interpolation of Wang et al. 2018 (ESRGAN, arXiv:1809.00219): every weight is interpolated,
-    which works because `srgan` was trained from `srresnet`. Raises OptionError outside 0..1.
+    Args:
+        fidelity: 0 gives `srgan`, the sharpest; 1 gives `srresnet`, of the highest PSNR.
+
+    Interpolates every weight, as Wang et al. 2018 do (ESRGAN, arXiv:1809.00219). This works because `srgan` was trained
+    from `srresnet`. Raises OptionError outside 0..1.
     """
     if not 0 <= fidelity <= 1:
         raise OptionError(f"`fidelity={fidelity:g}`: must lie between 0 (srgan) and 1 (srresnet)")

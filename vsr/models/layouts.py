@@ -1,11 +1,11 @@
-"""How other code bases name the weights of the networks in `nets`: recognise a layout and rename it to ours.
+"""Recognise the layouts in which other code bases save the networks in `nets`, and rename weights to ours.
 
-A layout is recognised by its key names and tensor shapes alone. Every tensor of the file must find its place
-in our network and every tensor of our network must be filled, or it is not that layout.
+A layout is recognised by its key names and tensor shapes alone. Every tensor of the file must find its place in our
+network and every tensor of our network must be filled, or it is not that layout.
 
-Facts about the layouts are those of the public definitions: leftthomas/SRGAN, Lornatang's SRGAN-, VDSR- and
-SRCNN-PyTorch, sanghyun-son/EDSR-PyTorch, xinntao/ESRGAN, XPixelGroup/BasicSR, open-mmlab/mmediting,
-twtygqyy/pytorch-vdsr and yjn870/SRCNN-pytorch.
+The layouts are those of public code: leftthomas/SRGAN, Lornatang's SRGAN-, VDSR- and SRCNN-PyTorch,
+sanghyun-son/EDSR-PyTorch, xinntao/ESRGAN, XPixelGroup/BasicSR, open-mmlab/mmediting, twtygqyy/pytorch-vdsr and
+yjn870/SRCNN-pytorch.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ from vsr.models.nets.layout import Layout, State
 
 __all__ = ["fold_batch_norm", "recognise"]
 
-_COUNTERS = ("num_batches_tracked", "n_averaged", "step_counter")  # of training; no weights
+_COUNTERS = ("num_batches_tracked", "n_averaged", "step_counter")  # counters of training, not weights
 
 _NETS = (srgan, msrresnet, edsr, rrdb, srvgg, luma, vdsr, srcnn)
-# Our own names come after those of others, in which a file may be called the same.
+# Our own layouts come last: foreign layouts may use the same names for other things.
 LAYOUTS = sorted((layout for net in _NETS for layout in net.LAYOUTS), key=lambda layout: layout.origin == "vsr")
 
 
 def recognise(state: Mapping[str, Tensor], assumed_scale: int) -> tuple[Layout, dict[str, Any], State] | None:
-    """The layout of some weights, our network's options and its weights; None for an unknown layout.
+    """Find the layout of some weights; return it with our network's options and weights, or None.
 
-    assumed_scale: the scale of layouts whose weights do not tell it.
+    Args:
+        state: weights by key.
+        assumed_scale: scale to take for layouts whose weights do not determine it.
     """
     weights = {key: value for key, value in state.items() if not key.endswith(_COUNTERS)}
     for variant in _variants(weights):
@@ -47,8 +49,8 @@ def recognise(state: Mapping[str, Tensor], assumed_scale: int) -> tuple[Layout, 
 def fold_batch_norm(state: State, net: nn.Module) -> State:
     """Fold the batch norms of a checkpoint into the convolutions before them.
 
-    Wherever `state` has running statistics `<prefix>bn<n>` that `net` has no module for, they go into
-    `<prefix>conv<n>` (`fuse_bn` into `fuse`), as at inference both are one linear map.
+    At inference both are one linear map. Where `state` has running statistics `<prefix>bn<n>` and `net` has no such
+    module, they go into `<prefix>conv<n>` (`fuse_bn` into `fuse`).
     """
     wanted = net.state_dict().keys()
     folded = dict(state)
@@ -76,7 +78,7 @@ def fold_batch_norm(state: State, net: nn.Module) -> State:
 
 
 def _variants(state: State) -> Iterator[State]:
-    """The weights as they are, without prefixes that all keys share, and the generator's of a GAN's alone."""
+    """Yield the weights as they are, then without shared prefixes, then a GAN's generator alone."""
     yield state
     shared = state
     while shared and len({key.partition(".")[0] for key in shared}) == 1 and all("." in key for key in shared):
@@ -89,7 +91,7 @@ def _variants(state: State) -> Iterator[State]:
 
 
 def _fit(layout: Layout, state: State, assumed_scale: int) -> tuple[dict[str, Any], State] | None:
-    """Options and weights of our network, where the layout is that of the weights."""
+    """Read our network's options and weights from `state` by a layout; None where it is of another layout."""
     renamed = _rename(layout, state)
     if renamed is None:
         return None
@@ -102,13 +104,13 @@ def _fit(layout: Layout, state: State, assumed_scale: int) -> tuple[dict[str, An
             net = NETS[layout.net](**options)
         weights = _with_biases(fold_batch_norm(renamed, net), net)
     except (KeyError, IndexError, ValueError, TypeError, ArithmeticError, RuntimeError):
-        return None  # something that a file of this layout has is missing, or of another shape
+        return None  # the file lacks a tensor of this layout, or its shape differs
     shapes = {key: value.shape for key, value in net.state_dict().items()}
     return (options, weights) if shapes == {key: value.shape for key, value in weights.items()} else None
 
 
 def _rename(layout: Layout, state: State) -> State | None:
-    """The weights under our names; None where one has no place in our network."""
+    """Rename the weights to our names; return None where one has no place in our network."""
     renamed = {}
     for key, value in state.items():
         module, _, part = key.rpartition(".")
@@ -126,7 +128,7 @@ def _expand(match: re.Match[str], name: str | Callable[[re.Match[str]], str]) ->
 
 
 def _with_biases(state: State, net: nn.Module) -> State:
-    """Convolutions that were trained without bias get one of zeros."""
+    """Add zero biases to convolutions that were trained without."""
     biases = {
         key: torch.zeros(value.shape)
         for key, value in net.state_dict().items()

@@ -1,6 +1,6 @@
-"""Fixed networks that judge images: features for perceptual losses and for the LPIPS distance.
+"""Compute features of images for perceptual losses and the LPIPS distance, by fixed networks.
 
-They are never shipped: their weights come from files that the caller has.
+These networks are never shipped: the caller provides their weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ from torch import Tensor, nn
 
 from vsr.errors import ModelError
 
-__all__ = ["SqueezeNetFeatures", "VGG19Features", "fill", "load_squeezenet", "load_vgg19", "part_of", "read_state"]
+__all__ = [
+    "SqueezeNetFeatures",
+    "VGG19Features",
+    "load_frozen",
+    "load_squeezenet",
+    "load_vgg19",
+    "part_of",
+    "read_state",
+]
 
 _Net = TypeVar("_Net", bound=nn.Module)
 
@@ -26,7 +34,7 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class _Fire(nn.Module):
-    """SqueezeNet's module: a 1×1 convolution to few channels, then 1×1 and 3×3 side by side."""
+    """Squeeze to few channels by 1×1 convolutions, then expand by 1×1 and 3×3 side by side (SqueezeNet's module)."""
 
     def __init__(self, channels: int, squeeze: int, expand: int) -> None:
         super().__init__()
@@ -40,11 +48,11 @@ class _Fire(nn.Module):
 
 
 class SqueezeNetFeatures(nn.Module):
-    """The trunk of SqueezeNet 1.1, Iandola et al. 2016, arXiv:1602.07360, with torchvision's layer numbers.
+    """Compute the feature maps of SqueezeNet 1.1 (Iandola et al. 2016, arXiv:1602.07360).
 
-    Input (N, 3, H, W) float32 RGB in [0, 1], H and W at least 17; the normalisation is expected inside the
-    first convolution. Output: the 7 maps that LPIPS v0.1 looks at, (N, C, h, w) ≥ 0, with C = 64, 128, 256,
-    384, 384, 512, 512 at about 1/2, 1/4, 1/8 and four times 1/16 of the size.
+    Layer numbers are torchvision's. Input (N, 3, H, W) float32 RGB in [0, 1], H and W at least 17; the normalisation is
+    expected inside the first convolution. Output: the 7 maps that LPIPS v0.1 compares, (N, C, h, w) ≥ 0, with C = 64,
+    128, 256, 384, 384, 512, 512 at about 1/2, 1/4, 1/8 and four times 1/16 of the size.
     """
 
     def __init__(self) -> None:
@@ -75,7 +83,7 @@ class SqueezeNetFeatures(nn.Module):
 
 
 class VGG19Features(nn.Module):
-    """VGG19 up to block5_conv4 before its activation, the φ5,4 of ESRGAN and (activated) of SRGAN.
+    """Compute VGG19's block5_conv4 before its activation, the φ5,4 of ESRGAN and (activated) of SRGAN.
 
     Simonyan & Zisserman 2014, arXiv:1409.1556; torchvision's `features.0` to `features.34`.
     Input (N, 3, H, W) float32 RGB in [0, 1], H and W at least 16, normalised inside as ImageNet was;
@@ -101,29 +109,38 @@ class VGG19Features(nn.Module):
 
 
 def load_squeezenet(path: Path) -> SqueezeNetFeatures:
-    """The trunk from a file with `features.*`, its normalisation folded into the first convolution.
+    """Load SqueezeNet's trunk from a file with `features.*`, its normalisation folded into the first convolution.
 
-    Frozen and in eval mode; gradients flow to the input. Raises ModelError where the file does not fit.
+    The network is frozen and in eval mode; gradients flow to the input. Raises ModelError where the file does not fit.
     """
     wanted = "SqueezeNet 1.1 in torchvision's layout (features.0 to features.12)"
-    return fill(SqueezeNetFeatures(), part_of(read_state(path), "features."), path, wanted)
+    return load_frozen(SqueezeNetFeatures(), part_of(read_state(path), "features."), path, wanted)
 
 
 def load_vgg19(path: Path) -> VGG19Features:
-    """VGG19 from a .safetensors or .pth file in torchvision's layout, whose classifier is not needed.
+    """Load VGG19 from a .safetensors or .pth file in torchvision's layout; its classifier is not needed.
 
-    Frozen and in eval mode; gradients flow to the input. Raises ModelError where the file does not fit.
+    The network is frozen and in eval mode; gradients flow to the input. Raises ModelError where the file does not fit.
     """
     wanted = "VGG19 without batch norm in torchvision's layout (features.0 to features.34)"
-    return fill(VGG19Features(), part_of(read_state(path), "features."), path, wanted)
+    return load_frozen(VGG19Features(), part_of(read_state(path), "features."), path, wanted)
 
 
 def part_of(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key: value.float() for key, value in state.items() if key.startswith(prefix)}
 
 
-def fill(net: _Net, state: dict[str, Tensor], path: Path, wanted: str) -> _Net:
-    """The network with the state in it, frozen; ModelError where they do not match one to one."""
+def load_frozen(net: _Net, state: dict[str, Tensor], path: Path, wanted: str) -> _Net:
+    """Load weights into a network and freeze it.
+
+    Args:
+        net: the network to fill.
+        state: weights by key.
+        path: their file, for the message.
+        wanted: name of the expected layout, for the message.
+
+    Raises ModelError where network and weights do not match one to one.
+    """
     expected = net.state_dict()
     for key in sorted(expected.keys() | state.keys()):
         if key not in state or key not in expected or state[key].shape != expected[key].shape:
@@ -134,7 +151,7 @@ def fill(net: _Net, state: dict[str, Tensor], path: Path, wanted: str) -> _Net:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or a pickled .pth file, which is never executed."""
+    """Read the tensors of a .safetensors or a pickled .pth file without executing it."""
     if not path.is_file():
         raise ModelError(f"{path}: no such file of weights")
     try:

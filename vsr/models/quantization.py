@@ -1,4 +1,4 @@
-"""Networks whose convolutions compute on 8 bit integers: their arithmetic, their calibration, their training."""
+"""Run, calibrate and train convolutions on 8 bit integers."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor, nn
 __all__ = ["QuantizedConv2d", "calibrate", "is_quantized", "quantized", "quantized_layers", "without_quantization"]
 
 _LOWEST, _HIGHEST = -128, 127
-_NUM_SAMPLES = 1 << 16  # values of a layer's input that a batch contributes to its calibration
-_NUM_RANGES = 48  # that are tried for it
+_NUM_SAMPLES = 1 << 16  # samples of a layer's input that each batch contributes to its calibration
+_NUM_RANGES = 48  # candidate scales that are tried
 
 
 class QuantizedConv2d(nn.Conv2d):
-    """A convolution of 8 bit integers, as float arithmetic that gives the numbers of the integers.
+    """Convolve 8 bit integers, as float arithmetic that gives the same numbers.
 
-    Symmetric, as TensorRT takes it: integers times a scale, no zero point. One scale for the input, which
-    `calibrate` finds, and one for each output channel's weights, which makes the largest of them 127. Sums of
-    up to 2^24 are exact in float32, so that this is what an int8 engine computes. Gradients pass the rounding
-    as if it were not there (Bengio et al. 2013, arXiv:1308.3432) and stop where values are clipped.
+    Symmetric, as TensorRT takes it: integers times a scale, no zero point. One scale for the input, which `calibrate`
+    finds, and one for each output channel's weights, which makes the largest of them 127. Sums of up to 2^24 are exact
+    in float32, so this gives what an int8 engine computes. Gradients pass the rounding unchanged (Bengio et al. 2013,
+    arXiv:1308.3432) and stop where values are clipped.
 
     Input (N, C, H, W) float; output likewise, of the same dtype.
     """
@@ -36,18 +36,18 @@ class QuantizedConv2d(nn.Conv2d):
         self.register_buffer("input_scale", torch.ones((), device=plain.weight.device))
 
     def weight_scales(self) -> Tensor:
-        """(C,) float32: what the integers of each output channel's weights are multiplied by."""
+        """Compute the scale of each output channel's integers, (C,) float32."""
         largest = self.weight.detach().float().abs().amax((1, 2, 3))
         return largest.clamp_min(torch.finfo(torch.float32).tiny * _HIGHEST) / _HIGHEST
 
     def weight_integers(self) -> Tensor:
-        """The weights as int8."""
+        """Round the weights to int8."""
         scales = self.weight_scales()[:, None, None, None]
         return _rounded(self.weight.detach().float() / scales).to(torch.int8)
 
     @torch.no_grad()
     def round_weights(self) -> None:
-        """Set the weights to what their integers stand for; half precision then keeps the integers."""
+        """Set the weights to the values of their integers; half precision then keeps the integers."""
         self.weight.copy_(self.weight_integers() * self.weight_scales()[:, None, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,22 +61,22 @@ class QuantizedConv2d(nn.Conv2d):
 
 
 def _shape_of(layer: nn.Conv2d) -> dict[str, Any]:
-    """What makes a convolution like this one, without memory for weights of its own."""
+    """Collect the arguments for a convolution of the same shape, without memory for weights."""
     names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
     return {**{name: getattr(layer, name) for name in names}, "bias": layer.bias is not None, "device": "meta"}
 
 
 def _rounded(values: Tensor) -> Tensor:
-    """To the nearest of the integers, ties to even as in ONNX; the gradient is that of the clipping alone."""
+    """Round to integers, ties to even as in ONNX; the gradient is that of the clipping alone."""
     clipped = values.clamp(_LOWEST, _HIGHEST)
     return clipped + (clipped.round() - clipped).detach()
 
 
 def quantized_layers(net: nn.Module) -> list[str]:
-    """The convolutions that take 8 bit integers well: all but the first, the last and those kept in float32.
+    """List the convolutions that take 8 bit integers well: all but the first, the last and those kept in float32.
 
-    The first sees the picture itself, whose 8 bits are all of it; the last makes the output, which a step of
-    an integer would show in.
+    The first sees the image itself, whose 8 bits are all of it; the last makes the output, in which a step of an
+    integer would show.
     """
     convolutions = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv2d)]
     kept = getattr(net, "keep_float32", ())
@@ -88,7 +88,7 @@ def quantized_layers(net: nn.Module) -> list[str]:
 
 
 def quantized(net: nn.Module) -> nn.Module:
-    """A copy with the layers of `quantized_layers` as `QuantizedConv2d`, to be calibrated or loaded.
+    """Copy a network with the layers of `quantized_layers` as `QuantizedConv2d`, to be calibrated or loaded.
 
     Raises ValueError for a network that has none.
     """
@@ -104,12 +104,12 @@ def quantized(net: nn.Module) -> nn.Module:
 
 
 def is_quantized(net: nn.Module) -> bool:
-    """Whether any of its convolutions computes on integers."""
+    """Return True if any convolution of the network computes on integers."""
     return any(isinstance(module, QuantizedConv2d) for module in net.modules())
 
 
 def without_quantization(net: nn.Module) -> nn.Module:
-    """A copy with plain convolutions of the same weights."""
+    """Copy a network with plain convolutions of the same weights."""
     result = copy.deepcopy(net)
     for name, module in list(result.named_modules()):
         if isinstance(module, QuantizedConv2d):
@@ -121,11 +121,14 @@ def without_quantization(net: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def calibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Set the input scale of every `QuantizedConv2d` to what rounds best, in the mean square, on these batches.
+    """Set the input scale of every `QuantizedConv2d` to the one of least mean squared rounding error.
 
-    batches: float32 (N, C, H, W) as the network takes them, of what it will see. Each layer is measured on
-    what the layers before it give in float32. Samples are drawn by a generator of their own: the same
-    batches give the same scales.
+    Args:
+        net: a network that `quantized` made.
+        batches: float32 (N, C, H, W) samples of the network's later input. Each layer is measured on the float32 output
+            of the layers before it.
+
+    Samples are drawn by a generator of their own: the same batches give the same scales.
     """
     layers = {name: module for name, module in net.named_modules() if isinstance(module, QuantizedConv2d)}
     samples: dict[str, list[Tensor]] = {name: [] for name in layers}
@@ -150,7 +153,7 @@ def _collect(samples: list[Tensor], generator: torch.Generator) -> Callable[[nn.
 
 
 def _best_scale(values: Tensor) -> float:
-    """The scale by which integers come closest to the values; clipping a few of them can be worth it."""
+    """Find the scale by which integers come closest to the values; clipping a few of them can be worth it."""
     largest = float(values.abs().max())
     if largest == 0:
         return 1.0

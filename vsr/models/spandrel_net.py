@@ -1,4 +1,4 @@
-"""Networks that the optional library spandrel recognises, as networks like ours."""
+"""Wrap networks that the optional library spandrel recognises."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from vsr.errors import MissingExtraError
 
-__all__ = ["HALO", "NET", "SpandrelNet", "spandrel_net"]
+__all__ = ["HALO", "NET", "SpandrelNet", "build_spandrel_net"]
 
 NET = "spandrel"  # a card's `net`
-HALO = 64  # input pixels; what such a network sees is not on record, so tiled output may differ from untiled
+HALO = 64  # input pixels; the receptive field of such a network is unknown, so tiled output may differ from untiled
 
 
 class SpandrelNet(nn.Module):
-    """A network that spandrel built, with the attributes of ours.
+    """Give a network built by spandrel the attributes of ours.
 
-    Input (N, C, H, W) float32 in [0, 1], C = `channels`, 1 or 3; output (N, C, H·scale, W·scale) float32. Sides
-    are padded to what the network needs. It stays in float32 where it is not known to work in both half
+    Input (N, C, H, W) float32 in [0, 1], C = `channels`, 1 or 3; output (N, C, H·scale, W·scale) float32. Sides are
+    padded to multiples that the network takes. It stays in float32 where it is not known to work in both half
     precisions.
     """
 
@@ -36,7 +36,7 @@ class SpandrelNet(nn.Module):
         self.keep_float32 = () if descriptor.supports_half and descriptor.supports_bfloat16 else ("net",)
         self._size = descriptor.size_requirements
         # Not the descriptor itself: engines copy and convert `net`, which it would not follow. A few of its
-        # networks want more than their input, or give more than a picture; this function knows of it.
+        # networks want more than their input, or give more than an image; this function knows of it.
         self._call = getattr(descriptor, "_call_fn", lambda net, x: net(x))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,11 +47,11 @@ class SpandrelNet(nn.Module):
         return out[..., : height * self.scale, : width * self.scale].float()
 
 
-def spandrel_net(state: Mapping[str, Tensor]) -> SpandrelNet:
-    """The network whose weights these are: float32, on the CPU.
+def build_spandrel_net(state: Mapping[str, Tensor]) -> SpandrelNet:
+    """Build the network that spandrel recognises in these weights: float32, on the CPU.
 
-    Raises MissingExtraError where spandrel is not installed, and ValueError, with the reason, where it does not
-    know the weights or the network does not enlarge pictures one by one.
+    Raises MissingExtraError where spandrel is not installed, and ValueError, with the reason, where it does not know
+    the weights or the network does not enlarge single images.
     """
     if importlib.util.find_spec("spandrel") is None:
         raise MissingExtraError("a network of this layout", "spandrel")

@@ -1,4 +1,4 @@
-"""Networks with their weights: checked, strictly matched, never pickled."""
+"""Load networks with their weights: checksums verified, keys strictly matched, pickles never executed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
 
 
 def resolve(model: str) -> tuple[ModelCard, Path]:
-    """A model by name or by the path of a file, as its card and its weights' file.
+    """Find a model by name or by the path of a file; return its card and its weights file.
 
     A file that `vsr train` wrote has its card inside; a checkpoint trained elsewhere is imported.
     """
@@ -54,13 +54,13 @@ def load_with_card(model: str) -> tuple[ModelCard, nn.Module]:
     path = Path(model)
     if (path.suffix in SUFFIXES or path.is_file()) and not _has_card(path):
         card, state = import_checkpoint(path)
-        return card, _filled(card, state, path)
+        return card, _build_with_weights(card, state, path)
     card, path = resolve(model)
     return card, load_net(card, path)
 
 
 def load_net(card: ModelCard, path: Path) -> nn.Module:
-    """The network of a card with the weights of a file: float32, on the CPU, in eval mode.
+    """Load the network of a card with the weights of a file: float32, on the CPU, in eval mode.
 
     Raises ModelError where the file is missing, fails its checksum, or does not fit the network.
     """
@@ -72,9 +72,9 @@ def load_net(card: ModelCard, path: Path) -> nn.Module:
 
 
 def load_int8_net(card: ModelCard) -> nn.Module:
-    """The network of a card as `quantized.quantized` makes it, with the weights that are shipped for int8.
+    """Load the int8 network of a shipped card: `quantization.quantized` with the int8 weights.
 
-    Raises OptionError for a model that has none, and what `load_net` raises.
+    Raises OptionError for a model that has none, and all errors of `load_net`.
     """
     if not card.int8_weights:
         names = ", ".join(other.name for other in shipped_cards().values() if other.int8_weights)
@@ -87,17 +87,23 @@ def load_int8_net(card: ModelCard) -> nn.Module:
 
 
 def load_model_file(card: ModelCard, path: Path) -> nn.Module:
-    """Like `load_net`, for a file that has no checksum on record."""
+    """Load a network as `load_net` does, from a file without a checksum on record."""
     if card.net == spandrel_net.NET:
-        return _filled(card, read_checkpoint(path), path)
-    return _filled(card, read_safetensors(path) if _has_card(path) else import_checkpoint(path)[1], path)
+        return _build_with_weights(card, read_checkpoint(path), path)
+    return _build_with_weights(card, read_safetensors(path) if _has_card(path) else import_checkpoint(path)[1], path)
 
 
-def _filled(card: ModelCard, state: dict[str, Tensor], path: Path) -> nn.Module:
-    """Build the network of a card and give it weights, batch norms folded. path: of their file, for messages."""
+def _build_with_weights(card: ModelCard, state: dict[str, Tensor], path: Path) -> nn.Module:
+    """Build the network of a card and load weights into it, batch norms folded.
+
+    Args:
+        card: the model card.
+        state: weights by key.
+        path: their file, for messages.
+    """
     if card.net == spandrel_net.NET:
         try:
-            return spandrel_net.spandrel_net(state).eval().requires_grad_(False)
+            return spandrel_net.build_spandrel_net(state).eval().requires_grad_(False)
         except ValueError as error:
             raise ModelError(f"{path}: {error}") from error
     net = build_net(card)
@@ -110,7 +116,7 @@ def _filled(card: ModelCard, state: dict[str, Tensor], path: Path) -> nn.Module:
 
 
 def build_net(card: ModelCard) -> nn.Module:
-    """The network of a card with fresh weights."""
+    """Build the network of a card with fresh weights."""
     if card.net not in NETS:
         raise ModelError(f"model '{card.name}' needs the network '{card.net}'; there are {', '.join(NETS)}")
     try:
@@ -121,7 +127,7 @@ def build_net(card: ModelCard) -> nn.Module:
 
 
 def read_card(path: Path) -> ModelCard:
-    """The card inside a .safetensors file that `vsr train` wrote."""
+    """Read the card inside a .safetensors file that `vsr train` wrote."""
     if not path.is_file():
         raise ModelError(f"{path}: no such model file; 'vsr models' lists the names there are")
     try:
@@ -135,7 +141,7 @@ def read_card(path: Path) -> ModelCard:
 
 
 def save_model_file(path: Path, card: ModelCard, state: Mapping[str, Tensor]) -> None:
-    """Write weights with their card inside, whole or not at all."""
+    """Write weights with their card inside, completely or not at all."""
     metadata = {CARD_KEY: replace(card, sha256="").to_json()}
     with partial_file(path) as partial:
         save_file({k: v.contiguous() for k, v in state.items()}, partial, metadata)

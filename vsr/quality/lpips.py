@@ -7,7 +7,7 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vsr.models.perceptual import SqueezeNetFeatures, fill, part_of, read_state
+from vsr.models.perceptual import SqueezeNetFeatures, load_frozen, part_of, read_state
 
 __all__ = ["LPIPS", "load_lpips"]
 
@@ -39,7 +39,7 @@ def load_lpips(path: Path) -> LPIPS:
     """LPIPS from a file with `features.*` as `load_squeezenet` wants them, and `lpips.lin0` to `lpips.lin6`."""
     state, net = read_state(path), LPIPS()
     trunk = "SqueezeNet 1.1 in torchvision's layout (features.0 to features.12) with LPIPS heads"
-    fill(net.trunk, part_of(state, "features."), path, trunk)
+    load_frozen(net.trunk, part_of(state, "features."), path, trunk)
     heads = {key.removeprefix("lpips."): value for key, value in part_of(state, "lpips.").items()}
-    fill(net.heads, heads, path, "a file with the heads of LPIPS v0.1 for SqueezeNet (lpips.lin0 to lpips.lin6)")
+    load_frozen(net.heads, heads, path, "a file with the heads of LPIPS v0.1 for SqueezeNet (lpips.lin0 to lpips.lin6)")
     return net.eval()

@@ -1,4 +1,4 @@
-"""The networks, one file each."""
+"""Collect the networks by name; each has a file of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bicubic upscaling as a fixed convolution, for networks that work on an enlarged picture."""
+"""Upscale bicubically by a fixed convolution, for networks that refine an enlarged image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class BicubicUp(nn.Module):
         self.register_buffer("kernel", kernel[:, None].float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Whatever precision the network runs in, the picture itself needs float32.
+        # Whatever precision the network runs in, the image itself needs float32.
         kernel = self.get_buffer("kernel").float()
         with torch.autocast(x.device.type, enabled=False):
             padded = F.pad(x.float(), (2, 2, 2, 2), mode="replicate")
@@ -35,7 +35,7 @@ class BicubicUp(nn.Module):
 
 
 def _keys_cubic(distance: Tensor) -> Tensor:
-    """The interpolation weights of Keys (1981) at distances in input pixels."""
+    """Compute the interpolation weights of Keys (1981) at distances in input pixels."""
     d = distance.abs()
     near = 1.5 * d**3 - 2.5 * d**2 + 1
     far = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2

@@ -1,4 +1,4 @@
-"""Networks that tell generated pictures from real ones; used in training only."""
+"""Tell generated images from real ones, in training."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ __all__ = ["UNetDiscriminator", "VGGDiscriminator"]
 
 
 class VGGDiscriminator(nn.Module):
-    """The discriminator of SRGAN (Ledig et al. 2017, arXiv:1609.04802): eight convolutions, two dense layers.
+    """Judge whole patches as SRGAN's discriminator does (Ledig et al. 2017, arXiv:1609.04802).
 
-    Input (N, 3, side, side) float32 in [0, 1], side a multiple of 16 (96 in the paper). Output: (N, 1)
-    logits, large for real pictures, and the activations after every stride-2 stage, for feature matching.
+    Eight convolutions and two dense layers. Input (N, 3, side, side) float32 in [0, 1], side a multiple of 16 (96 in
+    the paper). Output: (N, 1) logits, large for real images, and the activations after every stride-2 stage, for
+    feature matching.
     """
 
     def __init__(self, side: int = 96, features: int = 64) -> None:
@@ -51,10 +52,10 @@ def _layer(before: int, after: int, stride: int) -> list[nn.Module]:
 
 
 class UNetDiscriminator(nn.Module):
-    """A U-Net with spectral normalisation, which judges every pixel (Wang et al. 2021, Real-ESRGAN, arXiv:2107.10833).
+    """Judge every pixel by a U-Net with spectral normalisation (Real-ESRGAN, Wang et al. 2021, arXiv:2107.10833).
 
-    Input (N, 3, H, W) float32 in [0, 1], sides multiples of 8. Output: (N, 1, H, W) logits, large for real
-    pictures, and the activations of the way down, for feature matching.
+    Input (N, 3, H, W) float32 in [0, 1], sides multiples of 8. Output: (N, 1, H, W) logits, large for real images, and
+    the encoder's activations, for feature matching.
     """
 
     def __init__(self, features: int = 64) -> None:

@@ -1,4 +1,4 @@
-"""EDSR, Lim et al. 2017, arXiv:1707.02921."""
+"""Define EDSR, Lim et al. 2017, arXiv:1707.02921."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from vsr.models.nets.layout import SAME, Layout, State, convolutions, count_bloc
 
 __all__ = ["EDSR", "LAYOUTS"]
 
-# Mean colour of the DIV2K training pictures, which the published network takes off its input.
+# Mean colour of the DIV2K training images, which the published network subtracts from its input.
 _DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 
 
 class _Block(nn.Module):
-    """Two convolutions with a ReLU between them, scaled, around a skip connection; no batch norm."""
+    """Add two convolutions with a ReLU between them, scaled, to the input; no batch norm."""
 
     def __init__(self, features: int, residual_scale: float) -> None:
         super().__init__()
@@ -31,12 +31,12 @@ class _Block(nn.Module):
 
 
 class EDSR(nn.Module):
-    """Residual blocks at low resolution, then sub-pixel upscaling (two ×2 steps for ×4).
+    """Upscale by residual blocks at low resolution, then sub-pixel convolutions (two ×2 steps for ×4).
 
     The baseline has 16 blocks of 64 features, the paper's large form 32 of 256 with a residual scale of 0.1.
 
-    Input (N, 3, H, W) float32 in [0, 1]; output (N, 3, H·scale, W·scale) float32, unclamped. First and
-    last convolution stay in float32 when the rest runs in less: one takes the picture, the other gives it.
+    Input (N, 3, H, W) float32 in [0, 1]; output (N, 3, H·scale, W·scale) float32, unclamped. The first and last
+    convolution stay in float32 when the rest runs in half precision, as they take and give the image itself.
     """
 
     keep_float32 = ("head.0", "tail")
@@ -78,17 +78,20 @@ def _options(state: State) -> dict[str, Any]:
         "features": features,
         "num_blocks": count_blocks(state),
         "scale": shuffle_scale(convolutions(state, "up")),
-        "residual_scale": 0.1 if features >= 256 else 1.0,  # the paper's; the weights do not tell
+        "residual_scale": 0.1 if features >= 256 else 1.0,  # the paper's; the weights do not determine it
     }
 
 
 def _from_range_255(state: State) -> State:
-    """Make a ReLU network for [0, 255] one for [0, 1]: exact, as it is homogeneous but for its biases."""
+    """Turn the weights of a ReLU network for [0, 255] into those for [0, 1].
+
+    This is exact: such a network is homogeneous but for its biases.
+    """
     return {key: value / 255 if key.endswith(".bias") else value for key, value in state.items()}
 
 
 def _without_mean_shift(state: State) -> State:
-    """Take out the fixed convolutions that move the mean, after a look at what mean and range they are for."""
+    """Take out the fixed convolutions that shift the mean, after a check of their mean and range."""
     rest = {key: value for key, value in state.items() if not key.startswith(("sub_mean.", "add_mean."))}
     if len(rest) == len(state):
         return _from_range_255(rest)  # the published networks' range

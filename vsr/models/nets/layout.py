@@ -1,7 +1,7 @@
-"""How other code bases name the weights of a network: the form in which each network lists its foreign layouts.
+"""Describe the layouts in which other code bases save a network; each network lists its own.
 
-VDSR and SRCNN get luma as those were trained on it, BT.601 from 16 to 235, over 255. Weights trained on
-full-range luma load as well, and see an image of a little less contrast than they are used to.
+VDSR and SRCNN get luma as they were trained on it: BT.601 from 16 to 235, over 255. Weights trained on full-range luma
+load as well, and see an image of a little less contrast than they are used to.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["SAME", "Layout", "State", "convolutions", "count_blocks", "move", "numbered", "shuffle_scale"]
+__all__ = ["SAME", "Layout", "State", "convolutions", "count_blocks", "rename_module", "numbered", "shuffle_scale"]
 
 State = dict[str, Tensor]  # weights by key
 
@@ -23,14 +23,16 @@ SAME = ((r".+", r"\g<0>"),)  # names that are ours
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How one code base saves one network.
+    """Describe the layout in which one code base saves one network.
 
-    origin: the code base.  net: a key of `NETS`.
-    names: pattern of a module's name (its keys without ".weight" and so on) and its name in our network;
-        the first that matches the whole name counts.
-    options: the arguments of our network's constructor, read from the renamed weights' shapes.
-    prepare: what else has to be done to the renamed weights. Raises ValueError where they do not allow it.
-    any_scale: the weights do not tell the scale, as the network works on an enlarged picture.
+    Args:
+        origin: the code base.
+        net: key of `NETS`.
+        names: pairs of a pattern for a module's name (its keys without ".weight" and so on) and its name in our
+            network; the first pattern that matches the whole name counts.
+        options: reads the arguments of our network's constructor from the shapes of the renamed weights.
+        prepare: converts the renamed weights further. Raises ValueError where they do not allow it.
+        any_scale: True where the weights do not determine the scale, as the network works on an enlarged image.
     """
 
     origin: str
@@ -42,12 +44,17 @@ class Layout:
 
 
 def numbered(name: str, factor: int = 1, offset: int = 0) -> Callable[[re.Match[str]], str]:
-    """`name` with the pattern's groups, the first of them a number that we count differently from them."""
+    """Make a function that fills a match's groups into `name`, the first as a number that we count differently.
+
+    Args:
+        name: format string for the groups.
+        factor, offset: our number is theirs · factor + offset.
+    """
     return lambda match: name.format(int(match[1]) * factor + offset, *match.groups()[1:])
 
 
 def convolutions(state: State, module: str) -> list[Tensor]:
-    """The convolutions' weights, in order, of a module whose layers are numbered."""
+    """List the convolution weights, in order, of a module with numbered layers."""
     found = {}
     for key, value in state.items():
         match = re.fullmatch(rf"{module}\.(\d+)\.weight", key)
@@ -61,12 +68,12 @@ def count_blocks(state: State) -> int:
 
 
 def shuffle_scale(weights: list[Tensor]) -> int:
-    """The product of the pixel shuffles that these convolutions feed."""
+    """Multiply the factors of the pixel shuffles that these convolutions feed."""
     return math.prod(math.isqrt(weight.shape[0] // weight.shape[1]) for weight in weights)
 
 
-def move(state: State, old: str, new: str) -> State:
-    """The weights with module `old` called `new`. Raises ValueError where there is one of that name."""
+def rename_module(state: State, old: str, new: str) -> State:
+    """Rename module `old` of the weights to `new`. Raises ValueError where `new` exists already."""
     moved = {new + key.removeprefix(old) if key.startswith(f"{old}.") else key: value for key, value in state.items()}
     if len(moved) < len(state):
         raise ValueError(f"two modules {new}")

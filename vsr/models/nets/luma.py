@@ -1,4 +1,4 @@
-"""A light luma network for CPUs: plain 3×3 convolutions at low resolution, one pixel shuffle."""
+"""Define a light luma network for CPUs: plain 3×3 convolutions at low resolution, one pixel shuffle."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["LAYOUTS", "LumaNet"]
 
 
 class LumaNet(nn.Module):
-    """Upscale the luma plane alone; chroma, to which the eye is blunt, goes up bicubically outside.
+    """Upscale the luma plane alone; the pipeline upscales chroma bicubically, as the eye is less sensitive to it.
 
-    A head, `depth` body and a tail convolution of 3×3, PReLU between them, sub-pixel shuffle
-    (Shi et al. 2016, ESPCN), on top of the nearest-neighbour upscaled input as in the compact
-    SRVGG networks (Wang et al. 2021, Real-ESRGAN).
+    A head, `depth` body convolutions and a tail, all 3×3 with PReLU between them, and a sub-pixel shuffle (Shi et al.
+    2016, ESPCN), on top of the nearest-neighbour upscaled input as in the compact SRVGG networks (Wang et al. 2021,
+    Real-ESRGAN).
 
-    Input (N, 1, H, W) float32, nominally in [0, 1]; output (N, 1, H·scale, W·scale) float32, unclamped.
-    The convolutions run in the dtype of the weights. In bf16 the first stays in float32, as eight bits
-    of mantissa are too few for the picture itself, and the residual is added in float32 for the same
-    reason: what is left of the error is about one code value at the worst pixel of a frame.
+    Input (N, 1, H, W) float32, nominally in [0, 1]; output (N, 1, H·scale, W·scale) float32, unclamped. The
+    convolutions run in the dtype of the weights. In bf16 the first stays in float32, as eight bits of mantissa are too
+    few for the image itself, and the residual is added in float32 for the same reason: the remaining error is about one
+    code value at the worst pixel of a frame.
     """
 
     keep_float32 = ("body.0",)
@@ -36,7 +36,7 @@ class LumaNet(nn.Module):
             layers += [nn.Conv2d(features, features, 3, padding=1), nn.PReLU(features, 0.1)]
         self.body = nn.Sequential(*layers)
         self.tail = nn.Conv2d(features, scale * scale, 3, padding=1)
-        nn.init.normal_(self.tail.weight, std=1e-3)  # starts at the nearest-neighbour picture
+        nn.init.normal_(self.tail.weight, std=1e-3)  # starts at the nearest-neighbour image
         nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
         self.halo = depth + 2
 

@@ -1,4 +1,4 @@
-"""SRResNet as BasicSR modified it for its baselines (MSRResNet, from Wang et al. 2018, arXiv:1809.00219)."""
+"""Define SRResNet as BasicSR modified it (MSRResNet, from Wang et al. 2018, arXiv:1809.00219)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["LAYOUTS", "MSRResNet"]
 
 
 class _Block(nn.Module):
-    """Two convolutions with a ReLU between them around a skip connection; no batch norm."""
+    """Add two convolutions with a ReLU between them to the input; no batch norm."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class _Block(nn.Module):
 
 
 class MSRResNet(nn.Module):
-    """Residual blocks at low resolution, sub-pixel steps with leaky ReLU, on top of the bilinear picture.
+    """Add the output of residual blocks and sub-pixel steps with leaky ReLU to the bilinearly upscaled image.
 
     Input (N, 3, H, W) float32 in [0, 1]; output (N, 3, H·scale, W·scale) float32, unclamped. The first
     convolution and the sum stay in float32 for the reason given in `LumaNet`.

@@ -51,7 +51,7 @@ class RecurrentNet(nn.Module):
         self.activation = nn.PReLU(features, 0.1)
         self.body = nn.Sequential(*(_Block(features) for _ in range(blocks)))
         self.tail = nn.Conv2d(features, self.detail_channels, 3, padding=1)
-        nn.init.normal_(self.tail.weight, std=1e-3)  # starts at the nearest-neighbour picture
+        nn.init.normal_(self.tail.weight, std=1e-3)  # starts at the nearest-neighbour image
         nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
         self.halo = 2 * blocks + 2
 

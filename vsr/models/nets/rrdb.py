@@ -1,4 +1,4 @@
-"""The generator of ESRGAN (RRDBNet), Wang et al. 2018, arXiv:1809.00219."""
+"""Define the generator of ESRGAN (RRDBNet), Wang et al. 2018, arXiv:1809.00219."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vsr.models.nets.layout import SAME, Layout, State, convolutions, count_blocks, move, numbered
+from vsr.models.nets.layout import SAME, Layout, State, convolutions, count_blocks, numbered, rename_module
 
 __all__ = ["LAYOUTS", "RRDBNet"]
 
@@ -18,7 +18,7 @@ _RESIDUAL_SCALE = 0.2
 
 
 class _DenseBlock(nn.Module):
-    """Five 3×3 convolutions, each of which sees the input and all that came before it; scaled, around a skip."""
+    """Add five 3×3 convolutions, each fed with the input and all earlier outputs, scaled, to the input."""
 
     def __init__(self, features: int, growth: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class _DenseBlock(nn.Module):
 
 
 class _Block(nn.Module):
-    """Residual in residual: three dense blocks, scaled, around a skip connection."""
+    """Add three dense blocks in a row, scaled, to the input: residual in residual."""
 
     def __init__(self, features: int, growth: int) -> None:
         super().__init__()
@@ -52,14 +52,15 @@ class _Block(nn.Module):
 
 
 class RRDBNet(nn.Module):
-    """Dense residual blocks at low resolution, then ×2 steps of nearest-neighbour enlarging and convolution.
+    """Upscale by dense residual blocks at low resolution, then ×2 steps of nearest-neighbour enlarging and convolution.
 
-    growth: channels that each convolution of a dense block adds.
-    unshuffle: side of the cells of input pixels that are folded into channels first; Real-ESRGAN makes
-        its ×2 and ×1 networks from the ×4 form so (2 and 4). Input sides must be multiples of it.
+    Args:
+        growth: channels that each convolution of a dense block adds.
+        unshuffle: side of the cells of input pixels that are folded into channels first; Real-ESRGAN makes its ×2 and
+            ×1 networks from the ×4 form so (2 and 4). Input sides must be multiples of it.
 
-    Input (N, 3, H, W) float32 in [0, 1]; output (N, 3, H·scale, W·scale) float32, unclamped. First and
-    last convolution stay in float32 when the rest runs in less: one takes the picture, the other gives it.
+    Input (N, 3, H, W) float32 in [0, 1]; output (N, 3, H·scale, W·scale) float32, unclamped. The first and last
+    convolution stay in float32 when the rest runs in half precision, as they take and give the image itself.
     """
 
     keep_float32 = ("head", "tail")
@@ -110,14 +111,17 @@ def _options(state: State) -> dict[str, Any]:
 
 
 def _number_esrgan(state: State) -> State:
-    """The old ESRGAN numbers layers from 0, activations and enlargings included: ×2 steps of three, then two."""
+    """Rename the layers that old ESRGAN files count from 0, with activations and enlargings.
+
+    Each ×2 step takes three numbers; the last convolutions take two each.
+    """
     numbers = sorted({int(match[1]) for key in state if (match := re.match(r"layer\.(\d+)\.", key))})
     num_steps = len(numbers) - 2
     if numbers != [*range(3, 3 * num_steps + 1, 3), 3 * num_steps + 2, 3 * num_steps + 4]:
         raise ValueError(f"layers {numbers} are not those of an ESRGAN")
     names = [*(f"up.{step}" for step in range(num_steps)), "hr", "tail"]
     for number, name in zip(numbers, names, strict=True):
-        state = move(state, f"layer.{number}", name)
+        state = rename_module(state, f"layer.{number}", name)
     return state
 
 

@@ -1,4 +1,4 @@
-"""SRCNN, Dong et al. 2014, arXiv:1501.00092."""
+"""Define SRCNN, Dong et al. 2014, arXiv:1501.00092."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ __all__ = ["LAYOUTS", "SRCNN"]
 
 
 class SRCNN(nn.Module):
-    """Enlarge the luma plane bicubically, then three convolutions: patches, mapping, reconstruction.
+    """Enlarge the luma plane bicubically, then refine it by three convolutions: patches, mapping, reconstruction.
 
-    kernels: (9, 1, 5) or (9, 5, 5), the paper's small and large forms.
-    residual: whether the convolutions give the difference to the bicubic picture (VDSR's idea, which
-        trains in a fraction of the steps) or, as in the paper, the picture itself.
+    Args:
+        kernels: (9, 1, 5) or (9, 5, 5), the paper's small and large forms.
+        residual: True where the convolutions give the difference to the bicubic image (VDSR's idea, which trains in a
+            fraction of the steps); False where they give the image itself, as in the paper.
 
-    Input (N, 1, H, W) float32, nominally in [0, 1]; output (N, 1, H·scale, W·scale) float32, unclamped.
-    Enlargement, first convolution and sum stay in float32 as in `LumaNet`; without the residual the last
-    convolution does too, since it then gives the picture.
+    Input (N, 1, H, W) float32, nominally in [0, 1]; output (N, 1, H·scale, W·scale) float32, unclamped. Enlargement,
+    first convolution and sum stay in float32 as in `LumaNet`; without the residual the last convolution does too, since
+    it then gives the image.
     """
 
     def __init__(self, kernels: tuple[int, int, int] = (9, 5, 5), scale: int = 4, residual: bool = True) -> None:
@@ -35,7 +36,7 @@ class SRCNN(nn.Module):
         self.conv3 = nn.Conv2d(32, 1, last, padding=last // 2)
         self.act = nn.ReLU()
         if residual:
-            nn.init.normal_(self.conv3.weight, std=1e-3)  # starts at the bicubic picture
+            nn.init.normal_(self.conv3.weight, std=1e-3)  # starts at the bicubic image
             nn.init.zeros_(self.conv3.bias)  # type: ignore[arg-type]
         radius = first // 2 + middle // 2 + last // 2
         self.halo = BicubicUp.halo + -(-radius // scale)

@@ -1,4 +1,4 @@
-"""The generator of SRGAN (SRResNet), Ledig et al. 2017, arXiv:1609.04802."""
+"""Define the generator of SRGAN (SRResNet), Ledig et al. 2017, arXiv:1609.04802."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vsr.models.nets.layout import SAME, Layout, State, convolutions, count_blocks, move, numbered, shuffle_scale
+from vsr.models.nets.layout import (
+    SAME,
+    Layout,
+    State,
+    convolutions,
+    count_blocks,
+    numbered,
+    rename_module,
+    shuffle_scale,
+)
 
 __all__ = ["LAYOUTS", "ResidualBlock", "SRResNet"]
 
 
 class ResidualBlock(nn.Module):
-    """Convolution, PReLU, convolution, each with batch norm where asked, around a skip connection."""
+    """Add convolution, PReLU and convolution to the input, each convolution with batch norm where asked."""
 
     def __init__(self, features: int, batch_norm: bool) -> None:
         super().__init__()
@@ -31,20 +40,22 @@ class ResidualBlock(nn.Module):
 
 
 class SRResNet(nn.Module):
-    """Residual blocks at low resolution, then sub-pixel upscaling.
+    """Upscale by residual blocks at low resolution, then sub-pixel convolutions.
 
-    tail: "shuffle", one convolution and one pixel shuffle of the whole scale: the light form, all
-        of whose work is done at low resolution; or "classic", the paper's: a ×2 shuffle per factor
-        of two (a ×3 shuffle for ×3), each with PReLU, and a 9×9 output convolution.
-    head_kernel: 9 in the paper, 3 in the light form.
-    batch_norm: as in the paper, for loading its checkpoints; `fold_batch_norm` removes it.
-    residual: add the nearest-neighbour upscaled input (in float32, whatever the weights' dtype).
-    fuse_act: a PReLU after the convolution that follows the blocks, and
-    tanh_output: give (tanh(x) + 1) / 2, as some public implementations do; the paper has neither.
+    Args:
+        tail: "shuffle", one convolution and one pixel shuffle of the whole scale: the light form, whose work is all
+            done at low resolution; or "classic", the paper's: a ×2 shuffle per factor of two (a ×3 shuffle for ×3),
+            each with PReLU, and a 9×9 output convolution.
+        head_kernel: 9 in the paper, 3 in the light form.
+        batch_norm: True as in the paper, for loading its checkpoints; `fold_batch_norm` removes it.
+        residual: adds the nearest-neighbour upscaled input (in float32, whatever the weights' dtype).
+        fuse_act: puts a PReLU after the convolution that follows the blocks, as some public code does; the paper has
+            none.
+        tanh_output: gives (tanh(x) + 1) / 2, as some public code does; the paper gives x.
 
-    Input (N, 3, H, W) float32 in [0, 1]; output (N, 3, H·scale, W·scale) float32, unclamped. The first
-    convolution stays in float32, for the reason given in `LumaNet`; without the residual the last one
-    does too, since it then gives the picture.
+    Input (N, 3, H, W) float32 in [0, 1]; output (N, 3, H·scale, W·scale) float32, unclamped. The first convolution
+    stays in float32, for the reason given in `LumaNet`; without the residual the last one does too, since it then gives
+    the image.
     """
 
     def __init__(
@@ -97,7 +108,10 @@ class SRResNet(nn.Module):
 
 
 def _srresnet_options(state: State) -> dict[str, Any]:
-    """A tail of one convolution is our light form; more are the paper's, which has no residual."""
+    """Read the constructor's options from weights: a tail of one convolution is our light form.
+
+    More convolutions are the paper's form, which has no residual.
+    """
     features, _, head_kernel, _ = state["head.0.weight"].shape
     *steps, last = convolutions(state, "tail")
     return {
@@ -115,14 +129,14 @@ def _srgan_options(state: State) -> dict[str, Any]:
 
 
 def _number_output(state: State) -> State:
-    """SRResNet's output convolution follows the steps of its tail, three layers each."""
-    return move(state, "output", f"tail.{3 * len(convolutions(state, 'tail'))}")
+    """Number the output convolution after the steps of the tail, three layers each."""
+    return rename_module(state, "output", f"tail.{3 * len(convolutions(state, 'tail'))}")
 
 
 def _name_fuse_next(state: State) -> State:
-    """After SRResNet's last low-resolution convolution there is a batch norm or, in early versions, a PReLU."""
+    """Name the layer after the last low-resolution convolution: a batch norm or, in early versions, a PReLU."""
     name = "fuse_bn" if "fuse_next.running_mean" in state else "fuse_act"
-    return _number_output(move(state, "fuse_next", name))
+    return _number_output(rename_module(state, "fuse_next", name))
 
 
 LAYOUTS = (

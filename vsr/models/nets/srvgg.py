@@ -1,4 +1,4 @@
-"""The compact SRVGG network of Real-ESRGAN, Wang et al. 2021, arXiv:2107.10833."""
+"""Define the compact SRVGG network of Real-ESRGAN, Wang et al. 2021, arXiv:2107.10833."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ __all__ = ["LAYOUTS", "SRVGG"]
 
 
 class SRVGG(nn.Module):
-    """Plain 3×3 convolutions with PReLU at low resolution, one pixel shuffle, on top of the nearest neighbour.
+    """Add plain 3×3 convolutions with PReLU and one pixel shuffle to the nearest-neighbour upscaled image.
 
-    depth: convolutions between the first and the last: 16 in realesr-animevideov3, 32 in realesr-general-x4v3.
+    Args:
+        depth: convolutions between the first and the last: 16 in realesr-animevideov3, 32 in realesr-general-x4v3.
 
-    Input (N, 3, H, W) float32 in [0, 1]; output (N, 3, H·scale, W·scale) float32, unclamped. The first
-    convolution and the sum stay in float32 for the reason given in `LumaNet`.
+    Input (N, 3, H, W) float32 in [0, 1]; output (N, 3, H·scale, W·scale) float32, unclamped. The first convolution and
+    the sum stay in float32 for the reason given in `LumaNet`.
     """
 
     keep_float32 = ("body.0",)

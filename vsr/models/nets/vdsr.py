@@ -1,4 +1,4 @@
-"""VDSR, Kim et al. 2016, arXiv:1511.04587."""
+"""Define VDSR, Kim et al. 2016, arXiv:1511.04587."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vsr.models.nets.bicubic import BicubicUp
-from vsr.models.nets.layout import SAME, Layout, State, convolutions, move, numbered
+from vsr.models.nets.layout import SAME, Layout, State, convolutions, numbered, rename_module
 
 __all__ = ["LAYOUTS", "VDSR"]
 
@@ -37,7 +37,7 @@ class VDSR(nn.Module):
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        nn.init.normal_(self.tail.weight, std=1e-3)  # starts at the bicubic picture
+        nn.init.normal_(self.tail.weight, std=1e-3)  # starts at the bicubic image
         nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
         self.halo = BicubicUp.halo + -(-depth // scale)
 
@@ -58,9 +58,9 @@ def _options(state: State) -> dict[str, Any]:
 
 
 def _end_body(state: State) -> State:
-    """The last of VDSR's numbered layers is the one we call the tail."""
+    """Rename the last of VDSR's numbered layers to our tail."""
     last = max(int(match[1]) for key in state if (match := re.match(r"body\.(\d+)\.", key)))
-    return move(state, f"body.{last}", "tail")
+    return rename_module(state, f"body.{last}", "tail")
 
 
 LAYOUTS = (
