@@ -44,7 +44,7 @@ BICUBIC = bicubic_clip
 
 
 def still(seed: int, height: int = 200, width: int = 240) -> np.ndarray:
-    """A picture with structure at all sizes, (H, W, 3) uint8."""
+    """An image with structure at all sizes, (H, W, 3) uint8."""
     rng = np.random.default_rng(seed)
     total = np.zeros((height, width, 3), np.float32)
     for side in (4, 12, 40, 100):
@@ -55,9 +55,9 @@ def still(seed: int, height: int = 200, width: int = 240) -> np.ndarray:
 
 def drifting(num_frames: int = 6, shift: tuple[int, int] = (6, 2)) -> Footage:
     """A window of 96 × 128 that moves over a still by (x, y) pixels a frame."""
-    picture = torch.from_numpy(still(5)).permute(2, 0, 1)
+    image = torch.from_numpy(still(5)).permute(2, 0, 1)
     x, y = shift
-    frames = [picture[:, 20 + y * t : 116 + y * t, 20 + x * t : 148 + x * t] for t in range(num_frames)]
+    frames = [image[:, 20 + y * t : 116 + y * t, 20 + x * t : 148 + x * t] for t in range(num_frames)]
     return Footage.of_one_scene(torch.stack(frames))
 
 
@@ -112,7 +112,7 @@ def test_time_reversed_shows_the_last_frame_first_and_moves_back() -> None:
     clip = make_clip(turned(footage, 8), 4, BICUBIC, np.random.default_rng(0))
     ahead = make_clip(footage, 4, BICUBIC, np.random.default_rng(0))
     assert torch.equal(clip.low_luma, ahead.low_luma.flip(0))
-    # The window moves by 6 pixels to the right, and so the picture by 1.5 low-resolution pixels to the left.
+    # The window moves by 6 pixels to the right, and so the image by 1.5 low-resolution pixels to the left.
     assert ahead.to_previous[1:, 0, 4:-4, 6:-6, 0].float().mean() == pytest.approx(1.5, abs=0.2)
     assert clip.to_previous[1:, 0, 4:-4, 6:-6, 0].float().mean() == pytest.approx(-1.5, abs=0.2)
 
@@ -215,7 +215,7 @@ def test_bad_files_are_left_out_and_named(data: Path, tmp_path: Path) -> None:
     for name in ("drift.mp4", "still0.png"):
         (tmp_path / name).symlink_to(data / name)
     (tmp_path / "broken.mp4").write_bytes(b"no video at all")
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     lines: list[str] = []
     run(tmp_path, tmp_path / "run", 2, log=lines.append)
     named = [line for line in lines if line.startswith("left out")]
@@ -223,7 +223,7 @@ def test_bad_files_are_left_out_and_named(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_without_material(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no pictures, folders of frames or videos"):
+    with pytest.raises(InputError, match="no images, folders of frames or videos"):
         find_material([tmp_path], 6)
 
 

@@ -40,8 +40,8 @@ def drawings(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def flat_pictures(tmp_path: Path) -> list[Path]:
-    """Picture number n is of the one value 10·n + 10; 12 KiB each."""
+def flat_images(tmp_path: Path) -> list[Path]:
+    """Image number n is of the one value 10·n + 10; 12 KiB each."""
     for index in range(20):
         cv2.imwrite(str(tmp_path / f"{index:02}.png"), np.full((64, 64, 3), 10 * index + 10, np.uint8))
     return find_images(tmp_path)
@@ -107,7 +107,7 @@ def test_sampling_is_repeatable_and_takes_all_its_chance_from_the_generator(draw
     assert same(PatchBank(drawings, scale=2, patch=8, seed=9).sample(4, rng), second)
 
 
-def test_pictures_are_drawn_in_proportion_to_their_area(tmp_path: Path) -> None:
+def test_images_are_drawn_in_proportion_to_their_area(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "small.png"), np.full((32, 32, 3), 50, np.uint8))
     cv2.imwrite(str(tmp_path / "large.png"), np.full((96, 32, 3), 200, np.uint8))
     low, _ = PatchBank(find_images(tmp_path), 2, patch=8).sample(2000, np.random.default_rng(0))
@@ -115,17 +115,17 @@ def test_pictures_are_drawn_in_proportion_to_their_area(tmp_path: Path) -> None:
 
 
 def test_the_very_last_pixel_is_reached(tmp_path: Path) -> None:
-    picture = np.zeros((40, 48, 3), np.uint8)
-    picture[-2:, -2:] = 255
-    cv2.imwrite(str(tmp_path / "corner.png"), picture)
+    image = np.zeros((40, 48, 3), np.uint8)
+    image[-2:, -2:] = 255
+    cv2.imwrite(str(tmp_path / "corner.png"), image)
     _, high = PatchBank(find_images(tmp_path), 2, patch=16).sample(400, np.random.default_rng(0))
     assert (high == 255).any()
 
 
-# -- picture files -----------------------------------------------------------------------------------
+# -- image files -----------------------------------------------------------------------------------
 
 
-def test_any_kind_of_picture_will_do(tmp_path: Path) -> None:
+def test_any_kind_of_image_will_do(tmp_path: Path) -> None:
     color = drawing(67, 83)
     cv2.imwrite(str(tmp_path / "gray.png"), color[..., 0])
     cv2.imwrite(str(tmp_path / "deep.png"), color.astype(np.uint16) * 257)
@@ -162,15 +162,15 @@ def test_jpeg_laid_on_its_side_by_exif(tmp_path: Path) -> None:
     assert low.shape == (4, 3, 24, 24)
 
 
-def test_pictures_smaller_than_a_patch_are_counted(drawings: list[Path]) -> None:
+def test_images_smaller_than_a_patch_are_counted(drawings: list[Path]) -> None:
     bank = PatchBank(drawings, scale=2, patch=35)  # needs 70 pixels
-    assert (bank.num_pictures, bank.num_skipped) == (2, 3)
+    assert (bank.num_images, bank.num_skipped) == (2, 3)
     with pytest.raises(InputError, match="smaller than a patch of 400"):
         PatchBank(drawings, scale=2, patch=200)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a picture, whatever its name says it is"])
-def test_file_that_is_no_picture_is_named(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"not an image, whatever its name says it is"])
+def test_file_that_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
     cv2.imwrite(str(tmp_path / "good.png"), drawing(64, 64))
     (tmp_path / "bad.png").write_bytes(content)
     with pytest.raises(InputError, match=r"bad\.png"):
@@ -178,7 +178,7 @@ def test_file_that_is_no_picture_is_named(tmp_path: Path, content: bytes) -> Non
 
 
 @pytest.mark.parametrize("degradation", ["bicubic", "video"])
-def test_picture_without_pixels_is_named_though_a_thread_reads_it(tmp_path: Path, degradation: str) -> None:
+def test_image_without_pixels_is_named_though_a_thread_reads_it(tmp_path: Path, degradation: str) -> None:
     cv2.imwrite(str(tmp_path / "bad.png"), drawing(64, 64))
     (tmp_path / "bad.png").write_bytes((tmp_path / "bad.png").read_bytes()[:40])  # the header is whole
     with pytest.raises(InputError, match=r"bad\.png"):
@@ -199,18 +199,18 @@ def short_periods(monkeypatch: pytest.MonkeyPatch) -> int:
     return 10
 
 
-def test_pictures_that_fit_are_one_shard_that_never_changes(flat_pictures: list[Path], short_periods: int) -> None:
-    bank = PatchBank(flat_pictures, 2, patch=8)
+def test_images_that_fit_are_one_shard_that_never_changes(flat_images: list[Path], short_periods: int) -> None:
+    bank = PatchBank(flat_images, 2, patch=8)
     before = bank.sample(8, np.random.default_rng(0))
     bank.seek(100 * short_periods)
     assert bank.num_shards == 1 and same(before, bank.sample(8, np.random.default_rng(0)))
 
 
-def test_memory_stays_within_its_bound_and_every_picture_has_its_turn(
-    flat_pictures: list[Path], short_periods: int
+def test_memory_stays_within_its_bound_and_every_image_has_its_turn(
+    flat_images: list[Path], short_periods: int
 ) -> None:
     max_bytes = 100 * KIB  # all together take 300 KiB
-    with PatchBank(flat_pictures, 2, patch=8, max_bytes=max_bytes) as bank:
+    with PatchBank(flat_images, 2, patch=8, max_bytes=max_bytes) as bank:
         assert bank.num_shards > 6
         seen: list[int] = []
         for step in range(bank.num_shards * short_periods):
@@ -254,23 +254,21 @@ def test_random_degradations_are_made_anew(drawings: list[Path], short_periods: 
     assert same(patches[0], patches[1]) and not same(patches[1], patches[2])
 
 
-def test_broken_picture_is_named_at_the_start_or_when_its_turn_comes(
-    flat_pictures: list[Path], short_periods: int
-) -> None:
-    whole = flat_pictures[0].read_bytes()
-    flat_pictures[0].write_bytes(whole[: len(whole) // 2])
+def test_broken_image_is_named_at_the_start_or_when_its_turn_comes(flat_images: list[Path], short_periods: int) -> None:
+    whole = flat_images[0].read_bytes()
+    flat_images[0].write_bytes(whole[: len(whole) // 2])
     with (
-        pytest.raises(InputError, match=flat_pictures[0].name),
-        PatchBank(flat_pictures, 2, patch=8, max_bytes=100 * KIB) as bank,
+        pytest.raises(InputError, match=flat_images[0].name),
+        PatchBank(flat_images, 2, patch=8, max_bytes=100 * KIB) as bank,
     ):
         for step in range(0, bank.num_shards * short_periods, short_periods):
             draw(bank, step)
 
 
 def test_closing_does_not_wait_for_the_rest_of_a_shard(
-    flat_pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+    flat_images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second shard's making is held up at its first picture, until `close` waits for it."""
+    """The second shard's making is held up at its first image, until `close` waits for it."""
     num_made, go_on = [0], threading.Event()
 
     class Slow:
@@ -284,15 +282,15 @@ def test_closing_does_not_wait_for_the_rest_of_a_shard(
             return [LowFrame(reduce_bicubic(high, scale))]
 
     monkeypatch.setitem(DEGRADATIONS, "video", Slow())
-    bank = PatchBank(flat_pictures, 2, patch=8, degradation="video")
+    bank = PatchBank(flat_images, 2, patch=8, degradation="video")
     bank.seek(0)
     threading.Timer(0.3, go_on.set).start()
     bank.close()
     assert num_made[0] <= 21
-    assert not any(t.name == "vsr-train-pictures" for t in threading.enumerate())
+    assert not any(t.name == "vsr-train-images" for t in threading.enumerate())
     assert bank.sample(1, np.random.default_rng(0))[0].shape == (1, 3, 8, 8)  # the current shard stays
 
 
-def test_too_little_memory_for_a_picture_is_said(drawings: list[Path]) -> None:
+def test_too_little_memory_for_an_image_is_said(drawings: list[Path]) -> None:
     with pytest.raises(OptionError, match="allow more"):
         PatchBank(drawings, 2, patch=8, max_bytes=20 * KIB)

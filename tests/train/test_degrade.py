@@ -20,7 +20,7 @@ CLEAN = VideoDegradation(
 
 
 @pytest.fixture(scope="module")
-def picture() -> Tensor:
+def image() -> Tensor:
     """(3, 156, 212) with smooth edges at every angle."""
     rng = np.random.default_rng(7)
     canvas = np.full((156, 212, 3), 128, np.uint8)
@@ -40,8 +40,8 @@ def psnr_to_target(frame: LowFrame, high: Tensor, scale: int, shift: tuple[int, 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_every_frame_of_a_clip_shows_its_target(picture: Tensor, scale: int, seed: int) -> None:
-    high = mod_crop(picture, scale)
+def test_every_frame_of_a_clip_shows_its_target(image: Tensor, scale: int, seed: int) -> None:
+    high = mod_crop(image, scale)
     frames = CLEAN(high, scale, 16, np.random.default_rng(seed))
     assert len(frames) == CLEAN.num_frames == 7
     for frame in frames:
@@ -52,42 +52,42 @@ def test_every_frame_of_a_clip_shows_its_target(picture: Tensor, scale: int, see
 
 
 @pytest.mark.parametrize("kernel", ["box", "triangle", "cubic", "lanczos3"])
-def test_no_kernel_moves_the_picture(picture: Tensor, kernel: str) -> None:
+def test_no_kernel_moves_the_image(image: Tensor, kernel: str) -> None:
     degradation = VideoDegradation(
         kernel_weights=((kernel, 1),), blur_probability=1, noise_probability=1, noise_sigma_codes=(1, 1), crf=(5, 5)
     )
-    for frame in degradation(picture, 4, 16, np.random.default_rng(3)):
-        exact = psnr_to_target(frame, picture, 4)
+    for frame in degradation(image, 4, 16, np.random.default_rng(3)):
+        exact = psnr_to_target(frame, image, 4)
         shifts = ((-1, 0), (1, 0), (0, -1), (0, 1))
-        assert all(psnr_to_target(frame, picture, 4, shift) < exact - 0.5 for shift in shifts)
+        assert all(psnr_to_target(frame, image, 4, shift) < exact - 0.5 for shift in shifts)
 
 
-def test_clips_move_by_less_than_a_low_resolution_pixel_too(picture: Tensor) -> None:
+def test_clips_move_by_less_than_a_low_resolution_pixel_too(image: Tensor) -> None:
     phases = set()
     for seed in range(6):
-        for frame in CLEAN(picture, 4, 16, np.random.default_rng(seed)):
+        for frame in CLEAN(image, 4, 16, np.random.default_rng(seed)):
             phases.add((frame.top % 4, frame.left % 4))
     assert len(phases) > 10
 
 
-def test_defaults_keep_the_picture_recognisable(picture: Tensor) -> None:
+def test_defaults_keep_the_image_recognisable(image: Tensor) -> None:
     scores = []
     for seed in range(8):
         scores += [
-            psnr_to_target(f, picture, 4) for f in DEGRADATIONS["video"](picture, 4, 16, np.random.default_rng(seed))
+            psnr_to_target(f, image, 4) for f in DEGRADATIONS["video"](image, 4, 16, np.random.default_rng(seed))
         ]
     assert min(scores) > 20 and max(scores) > 32  # some strongly compressed, some hardly
 
 
-def test_same_seed_same_clip(picture: Tensor) -> None:
+def test_same_seed_same_clip(image: Tensor) -> None:
     video = DEGRADATIONS["video"]
     for seed in range(4):
-        first, second = (video(picture, 4, 16, np.random.default_rng(seed)) for _ in range(2))
+        first, second = (video(image, 4, 16, np.random.default_rng(seed)) for _ in range(2))
         assert all(
             torch.equal(a.pixels, b.pixels) and (a.top, a.left) == (b.top, b.left)
             for a, b in zip(first, second, strict=True)
         )
-    other = video(picture, 4, 16, np.random.default_rng(99))
+    other = video(image, 4, 16, np.random.default_rng(99))
     assert other[0].pixels.shape != first[0].pixels.shape or not torch.equal(other[0].pixels, first[0].pixels)
 
 
@@ -119,8 +119,8 @@ def test_noise_is_new_in_every_frame_and_of_the_size_that_is_named() -> None:
     assert abs(np.corrcoef(first.flatten(), second.flatten())[0, 1]) < 0.1
 
 
-def test_stronger_compression_is_further_from_the_picture(picture: Tensor) -> None:
-    rgb = torch.stack([reduce_bicubic(picture, 4)] * 5).float() / 255
+def test_stronger_compression_is_further_from_the_image(image: Tensor) -> None:
+    rgb = torch.stack([reduce_bicubic(image, 4)] * 5).float() / 255
     scores = []
     for crf in (10, 20, 30, 40):
         out = x264_rgb_round_trip(rgb, {"crf": str(crf)})
@@ -159,7 +159,7 @@ def test_gaussian_reduction_samples_the_first_pixel_of_a_cell() -> None:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_gaussian_reduction_of_a_flat_picture_is_flat(scale: int) -> None:
+def test_gaussian_reduction_of_a_flat_image_is_flat(scale: int) -> None:
     high = torch.full((3, 12 * scale, 15 * scale), 201, dtype=torch.uint8)
     assert torch.equal(gaussian(high, scale), torch.full((3, 12, 15), 201, dtype=torch.uint8))
 

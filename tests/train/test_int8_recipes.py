@@ -20,14 +20,14 @@ TINY = replace(RECIPES["nano-int8"], patch=8, batch=2)
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Two pictures, smooth as photographs are."""
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    """Two images, smooth as photographs are."""
+    folder = tmp_path / "images"
     folder.mkdir()
     rng = np.random.default_rng(3)
     for index in range(2):
-        picture = cv2.resize(rng.integers(0, 256, (9, 8, 3), np.uint8), (80, 90), interpolation=cv2.INTER_CUBIC)
-        cv2.imwrite(str(folder / f"{index}.png"), picture)
+        image = cv2.resize(rng.integers(0, 256, (9, 8, 3), np.uint8), (80, 90), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f"{index}.png"), image)
     return folder
 
 
@@ -36,13 +36,13 @@ def _scales(path: Path) -> list[float]:
     return [float(layer.input_scale) for layer in net.modules() if isinstance(layer, QuantizedConv2d)]
 
 
-def test_a_run_goes_on_from_the_model_and_keeps_its_scales(pictures: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_from_the_model_and_keeps_its_scales(images: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    first = train(TINY, pictures, tmp_path / "run", Budget(steps=1), bf16=False, log=lines.append)
+    first = train(TINY, images, tmp_path / "run", Budget(steps=1), bf16=False, log=lines.append)
     assert lines[0].startswith("starts from nano")
     before = _scales(first)
     assert len(before) == 4 and all(0 < scale < 0.5 for scale in before)
-    second = train(TINY, pictures, tmp_path / "run", Budget(steps=3), resume=True, bf16=False, log=lines.append)
+    second = train(TINY, images, tmp_path / "run", Budget(steps=3), resume=True, bf16=False, log=lines.append)
     assert _scales(second) == before
     card = read_card(second)
     assert card.quantized and card.net == "luma"

@@ -46,32 +46,30 @@ TINY_GAN = replace(
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few pictures with edges at every angle, as PNG."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few images with edges at every angle, as PNG."""
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(7)
     for index in range(3):
-        picture = np.full((96, 80, 3), 128, np.uint8)
+        image = np.full((96, 80, 3), 128, np.uint8)
         for _ in range(30):
             start, end = rng.integers(0, 96, 2), rng.integers(0, 96, 2)
             color = tuple(int(v) for v in rng.integers(0, 256, 3))
-            cv2.line(picture, tuple(map(int, start)), tuple(map(int, end)), color, 3, cv2.LINE_AA)
-        cv2.imwrite(str(folder / f"{index}.png"), picture)
+            cv2.line(image, tuple(map(int, start)), tuple(map(int, end)), color, 3, cv2.LINE_AA)
+        cv2.imwrite(str(folder / f"{index}.png"), image)
     return folder
 
 
-def run(
-    pictures: Path, out: Path, steps: int, *, recipe: Recipe = TINY, resume: bool = False
-) -> dict[str, torch.Tensor]:
-    path = train(recipe, pictures, out, Budget(steps=steps), resume=resume, bf16=False, log=lambda line: None)
+def run(images: Path, out: Path, steps: int, *, recipe: Recipe = TINY, resume: bool = False) -> dict[str, torch.Tensor]:
+    path = train(recipe, images, out, Budget(steps=steps), resume=resume, bf16=False, log=lambda line: None)
     return load_file(path)
 
 
 @pytest.mark.parametrize("recipe", [TINY, TINY_GAN], ids=lambda recipe: recipe.name)
 def test_a_run_stopped_and_resumed_ends_at_the_weights_of_an_unbroken_one(
-    pictures: Path, tmp_path: Path, recipe: Recipe
+    images: Path, tmp_path: Path, recipe: Recipe
 ) -> None:
-    unbroken = run(pictures, tmp_path / "a", 6, recipe=recipe)
+    unbroken = run(images, tmp_path / "a", 6, recipe=recipe)
 
     class Stop(Exception):
         pass
@@ -84,8 +82,8 @@ def test_a_run_stopped_and_resumed_ends_at_the_weights_of_an_unbroken_one(
             raise Stop
 
     with pytest.raises(Stop):
-        train(recipe, pictures, tmp_path / "b", Budget(steps=6), bf16=False, log=interrupt, report_seconds=0.0)
-    resumed = run(pictures, tmp_path / "b", 6, recipe=recipe, resume=True)
+        train(recipe, images, tmp_path / "b", Budget(steps=6), bf16=False, log=interrupt, report_seconds=0.0)
+    resumed = run(images, tmp_path / "b", 6, recipe=recipe, resume=True)
     assert unbroken.keys() == resumed.keys()
     assert all(torch.equal(unbroken[key], resumed[key]) for key in unbroken)
 
@@ -96,19 +94,19 @@ print(os.getpid(), flush=True)
 from pathlib import Path
 from vsr.train.loop import Budget, train
 from tests.train.test_loop import TINY_GAN
-pictures, out, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
-train(TINY_GAN, pictures, out, Budget(steps=12), resume="resume" in sys.argv, bf16=False, report_seconds=seconds)
+images, out, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+train(TINY_GAN, images, out, Budget(steps=12), resume="resume" in sys.argv, bf16=False, report_seconds=seconds)
 """
 
 
 @pytest.mark.slow
 def test_a_run_that_was_killed_ends_at_the_weights_of_an_unbroken_one(
-    pictures: Path, tmp_path: Path, warm_python: str
+    images: Path, tmp_path: Path, warm_python: str
 ) -> None:
     root = Path(__file__).parents[2]
 
     def start(out: str, *more: str) -> subprocess.Popen[str]:
-        command = [warm_python, "-c", KILLED_RUN, str(pictures), str(tmp_path / out), *more]
+        command = [warm_python, "-c", KILLED_RUN, str(images), str(tmp_path / out), *more]
         return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True, bufsize=1)
 
     assert start("a", "1000").wait(timeout=120) == 0
@@ -128,8 +126,8 @@ def test_a_run_that_was_killed_ends_at_the_weights_of_an_unbroken_one(
     assert steps == sorted(set(steps)) and steps[-1] == 12
 
 
-def test_ctrl_c_saves_and_ends_with_130(pictures: Path, tmp_path: Path, warm_python: str) -> None:
-    command = [warm_python, "-m", "vsr.cli", "train", "nano", "--data", str(pictures), "--out", str(tmp_path / "r")]
+def test_ctrl_c_saves_and_ends_with_130(images: Path, tmp_path: Path, warm_python: str) -> None:
+    command = [warm_python, "-m", "vsr.cli", "train", "nano", "--data", str(images), "--out", str(tmp_path / "r")]
     command += ["--steps", "100000", "--patch", "8", "--batch", "2", "--validation", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while not list(tmp_path.glob("r/recipe.json")) and process.poll() is None:
@@ -143,38 +141,38 @@ def test_ctrl_c_saves_and_ends_with_130(pictures: Path, tmp_path: Path, warm_pyt
     assert trainer["num_steps"] == saved > 0
 
 
-def test_training_beats_the_start(pictures: Path, tmp_path: Path) -> None:
+def test_training_beats_the_start(images: Path, tmp_path: Path) -> None:
     recipe = replace(TINY, learning_rate=1e-2)
 
     def held_out_db(steps: int) -> float:
         lines: list[str] = []
-        train(recipe, pictures, tmp_path / str(steps), Budget(steps=steps), bf16=False, log=lines.append)
+        train(recipe, images, tmp_path / str(steps), Budget(steps=steps), bf16=False, log=lines.append)
         return float(lines[-1].split("held out ")[1].split()[0])
 
     assert held_out_db(400) > held_out_db(1) + 0.5
 
 
-def test_weights_of_a_run_are_a_model_that_can_be_used(pictures: Path, tmp_path: Path) -> None:
-    run(pictures, tmp_path, 2)
+def test_weights_of_a_run_are_a_model_that_can_be_used(images: Path, tmp_path: Path) -> None:
+    run(images, tmp_path, 2)
     card, path = resolve(str(tmp_path / "weights.safetensors"))
     assert (card.name, card.scale, card.color) == ("tiny", 2, "y")
     assert load_net(card, path)(torch.zeros(1, 1, 5, 7)).shape == (1, 1, 10, 14)
 
 
-def test_a_run_is_not_overwritten_by_accident(pictures: Path, tmp_path: Path) -> None:
-    run(pictures, tmp_path, 1)
+def test_a_run_is_not_overwritten_by_accident(images: Path, tmp_path: Path) -> None:
+    run(images, tmp_path, 1)
     with pytest.raises(OptionError, match="--resume"):
-        run(pictures, tmp_path, 1)
+        run(images, tmp_path, 1)
 
 
-def test_resuming_nothing_is_an_error(pictures: Path, tmp_path: Path) -> None:
+def test_resuming_nothing_is_an_error(images: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no checkpoint"):
-        run(pictures, tmp_path / "none", 1, resume=True)
+        run(images, tmp_path / "none", 1, resume=True)
 
 
-def test_starting_from_weights_of_another_network_is_an_error(pictures: Path, tmp_path: Path) -> None:
+def test_starting_from_weights_of_another_network_is_an_error(images: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not fit"):
-        train(TINY, pictures, tmp_path, Budget(steps=1), init="fast", log=lambda line: None)
+        train(TINY, images, tmp_path, Budget(steps=1), init="fast", log=lambda line: None)
 
 
 @pytest.mark.parametrize(("steps", "minutes"), [(None, None), (3, 1.0), (0, None), (None, -1.0)])
@@ -188,11 +186,11 @@ def test_unknown_recipe_names_the_ones_there_are(tmp_path: Path) -> None:
         run_training("nonsense", tmp_path, tmp_path, log=lambda line: None, steps=1)
 
 
-def test_a_run_leaves_recipe_log_curves_and_the_best_weights(pictures: Path, tmp_path: Path) -> None:
-    train(TINY, pictures, tmp_path, Budget(steps=3), bf16=False, log=lambda line: None, report_seconds=0.0)
+def test_a_run_leaves_recipe_log_curves_and_the_best_weights(images: Path, tmp_path: Path) -> None:
+    train(TINY, images, tmp_path, Budget(steps=3), bf16=False, log=lambda line: None, report_seconds=0.0)
     recorded = json.loads((tmp_path / "recipe.json").read_text())
     assert recorded["recipe"]["net"] == "luma" and recorded["recipe"]["stages"][0]["losses"] == {"l1": 1.0}
-    assert recorded["starts"][0]["steps"] == 3 and recorded["starts"][0]["data"] == str(pictures)
+    assert recorded["starts"][0]["steps"] == 3 and recorded["starts"][0]["data"] == str(images)
     with (tmp_path / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["1", "2", "3", "3"]
@@ -201,47 +199,47 @@ def test_a_run_leaves_recipe_log_curves_and_the_best_weights(pictures: Path, tmp
     assert load_net(*resolve(str(tmp_path / "best.safetensors")))
 
 
-def test_a_slow_validation_takes_no_more_than_a_share_of_the_time(pictures: Path, tmp_path: Path) -> None:
+def test_a_slow_validation_takes_no_more_than_a_share_of_the_time(images: Path, tmp_path: Path) -> None:
     def validate(net: nn.Module) -> dict[str, float]:
         time.sleep(1.0)
         return {"Set5": 30.0}
 
     settings: Any = {"bf16": False, "log": lambda line: None, "report_seconds": 0.0}
-    train(TINY, pictures, tmp_path, Budget(steps=8), validate=validate, **settings)
+    train(TINY, images, tmp_path, Budget(steps=8), validate=validate, **settings)
     with (tmp_path / "log.csv").open() as file:
         scored = [bool(row["Set5"]) for row in csv.DictReader(file)]
     assert scored[0] and scored[-1]
     assert sum(scored) < len(scored) / 2
 
 
-def test_tensorboard_shows_losses_psnr_and_pictures(pictures: Path, tmp_path: Path) -> None:
+def test_tensorboard_shows_losses_psnr_and_images(images: Path, tmp_path: Path) -> None:
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    train(TINY, pictures, tmp_path, Budget(steps=2), bf16=False, log=lambda line: None, report_seconds=0.0)
+    train(TINY, images, tmp_path, Budget(steps=2), bf16=False, log=lambda line: None, report_seconds=0.0)
     events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert {"loss/l1", "score/held out"} <= set(events.Tags()["scalars"])
     (tag,) = events.Tags()["images"]
-    picture = events.Images(tag)[0]
-    assert (picture.width, picture.height) == (3 * 16, 4 * 16)
+    image = events.Images(tag)[0]
+    assert (image.width, image.height) == (3 * 16, 4 * 16)
 
 
 def test_missing_tensorboard_is_said_and_names_the_extra(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     lines: list[str] = []
-    train(TINY, pictures, tmp_path, Budget(steps=1), bf16=False, log=lines.append)
+    train(TINY, images, tmp_path, Budget(steps=1), bf16=False, log=lines.append)
     assert any("vsr-enhance[train]" in line for line in lines)
 
 
-def test_another_recipe_cannot_go_on_with_a_run(pictures: Path, tmp_path: Path) -> None:
-    run(pictures, tmp_path, 1)
+def test_another_recipe_cannot_go_on_with_a_run(images: Path, tmp_path: Path) -> None:
+    run(images, tmp_path, 1)
     with pytest.raises(OptionError, match="another recipe"):
-        run(pictures, tmp_path, 2, recipe=replace(TINY, learning_rate=1e-4), resume=True)
+        run(images, tmp_path, 2, recipe=replace(TINY, learning_rate=1e-4), resume=True)
 
 
-def test_a_network_with_the_same_trunk_can_start_another(pictures: Path, tmp_path: Path) -> None:
+def test_a_network_with_the_same_trunk_can_start_another(images: Path, tmp_path: Path) -> None:
     recipe = RECIPES["edsr"]
-    trainer = Trainer(recipe, PatchBank(find_images(pictures), 4, 8), torch.device("cpu"))
+    trainer = Trainer(recipe, PatchBank(find_images(images), 4, 8), torch.device("cpu"))
     line = trainer.start_from("srresnet")
     assert "srresnet" in line
     trunk = load_net(*resolve("srresnet")).get_parameter("blocks.7.conv2.weight")
@@ -267,13 +265,13 @@ def test_per_pix_weights_follow_its_schedule() -> None:
     assert weights == [first, first, second, second, third, third]
 
 
-def test_folder_without_pictures(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no pictures"):
+def test_folder_without_images(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no images"):
         find_images(tmp_path)
 
 
-def test_patches_of_both_sizes_show_the_same_place(pictures: Path) -> None:
-    bank = PatchBank(find_images(pictures), scale=2, patch=8)
+def test_patches_of_both_sizes_show_the_same_place(images: Path) -> None:
+    bank = PatchBank(find_images(images), scale=2, patch=8)
     low, high = bank.sample(16, np.random.default_rng(0))
     assert low.shape == (16, 3, 8, 8) and high.shape == (16, 3, 16, 16)
     shrunk = torch.nn.functional.avg_pool2d(high.float(), 2)
@@ -283,8 +281,8 @@ def test_patches_of_both_sizes_show_the_same_place(pictures: Path) -> None:
     assert difference < 4 < shifted
 
 
-def test_sampling_is_repeatable(pictures: Path) -> None:
-    bank = PatchBank(find_images(pictures), scale=2, patch=8)
+def test_sampling_is_repeatable(images: Path) -> None:
+    bank = PatchBank(find_images(images), scale=2, patch=8)
     first = bank.sample(4, np.random.default_rng(3))
     second = bank.sample(4, np.random.default_rng(3))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))

@@ -21,13 +21,13 @@ from vsr.train.losses import (
 from vsr.train.objective import TERMS, Objective
 
 
-def pictures(seed: int, channels: int = 3, side: int = 16) -> Tensor:
+def images(seed: int, channels: int = 3, side: int = 16) -> Tensor:
     return torch.rand(2, channels, side, side, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("name", [name for name in PIXEL_LOSSES if name != "lattice"])
 def test_pixel_losses_are_least_at_the_target_and_pull_towards_it(name: str) -> None:
-    target = pictures(1)
+    target = images(1)
     near, far = target + 0.01, target + 0.1
     loss = PIXEL_LOSSES[name]
     assert loss(target, target) < loss(near, target) < loss(far, target)
@@ -50,10 +50,10 @@ def test_fft_loss_sees_one_wave_as_one_coefficient() -> None:
 
 
 def test_lattice_is_what_repeats_with_the_shuffle() -> None:
-    target = pictures(1, side=51)
+    target = images(1, side=51)
     grid = torch.zeros_like(target)
     grid[..., ::4] = 0.1
-    noise = 0.1 * (pictures(2, side=51) - 0.5)
+    noise = 0.1 * (images(2, side=51) - 0.5)
     assert lattice_l1(target + 0.1, target).item() == pytest.approx(0, abs=1e-6)  # brightness is no lattice
     # Three columns of four are a quarter of 0.1 below their own mean, one is three quarters above.
     assert lattice_l1(target + grid, target).item() == pytest.approx(0.1 * (3 * 0.25 + 0.75) / 4, rel=1e-3)
@@ -85,7 +85,7 @@ def test_vanilla_losses_of_an_undecided_discriminator_are_ln_2() -> None:
 
 
 def test_feature_matching_is_relative_to_the_size_of_the_activations() -> None:
-    real = [pictures(1), 100 * pictures(2)]
+    real = [images(1), 100 * images(2)]
     assert feature_matching(real, real) == 0
     fake = [1.1 * tap for tap in real]
     assert feature_matching(fake, real).item() == pytest.approx(0.1, rel=1e-4)
@@ -96,7 +96,7 @@ def test_feature_matching_is_relative_to_the_size_of_the_activations() -> None:
 def test_an_adversary_learns_to_tell_fake_from_real(name: str, channels: int) -> None:
     torch.manual_seed(0)
     adversary = Adversary(name, "vanilla", 16, 1e-3, torch.device("cpu"), bf16=False)  # type: ignore[arg-type]
-    real = pictures(1, channels)
+    real = images(1, channels)
     fake = torch.full_like(real, 0.5)
     first = adversary.learn(fake, real, 1.0).item()
     assert any(adversary.learn(fake, real, 1.0).item() < 0.7 * first for _ in range(49))
@@ -112,7 +112,7 @@ def test_an_adversary_learns_to_tell_fake_from_real(name: str, channels: int) ->
 def test_an_objective_gives_each_term_its_weight() -> None:
     torch.manual_seed(0)
     adversary = Adversary("vgg", "vanilla", 16, 1e-3, torch.device("cpu"), bf16=False)
-    out, target, average = pictures(1), pictures(2), pictures(3)
+    out, target, average = images(1), images(2), images(3)
     adversary.net.eval()
     rng = np.random.default_rng(0)
     once = Objective(None, adversary)(dict.fromkeys(TERMS, 1.0), out, target, average, rng)

@@ -1,1 +1,1 @@
-"""Training: pictures, degradations, recipes and the loop."""
+"""Train networks on images and clips: material, degradations, recipes and runs."""

@@ -1,4 +1,4 @@
-"""The discriminator of a run: its network, its optimiser and its half of every step."""
+"""Train a discriminator beside the generator: its network, its optimiser and its half of every step."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ DiscriminatorName = Literal["vgg", "unet"]
 
 
 class Adversary:
-    """Learns to tell generated pictures from real ones, and what it has learnt becomes a loss.
+    """Learn to tell generated images from real ones, and turn that into losses for the generator.
 
-    side: of a high-resolution patch in pixels. Pictures are (N, 3, side, side) float32, or (N, 1, ...) luma.
+    Args:
+        side: side of a high-resolution patch in pixels. Images are (N, 3, side, side) float32, or (N, 1, ...) luma.
     """
 
     def __init__(
@@ -35,13 +36,13 @@ class Adversary:
         self.kind, self.learning_rate, self.device, self.bf16 = kind, learning_rate, device, bf16
         self.optimizer = torch.optim.Adam(net.parameters(), learning_rate, betas=(0.9, 0.99), fused=True)
 
-    def _judge(self, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _judge(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            logits, activations = self.net(pictures.expand(-1, 3, -1, -1))
+            logits, activations = self.net(images.expand(-1, 3, -1, -1))
         return logits.float(), activations
 
     def losses_of(self, fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """The generator's adversarial loss and its feature-matching loss; the discriminator stays as it is."""
+        """Compute the generator's adversarial loss and its feature-matching loss; the discriminator is not changed."""
         self.net.requires_grad_(False)
         logits, activations = self._judge(fake)
         with torch.no_grad():
@@ -50,7 +51,7 @@ class Adversary:
         return generator_loss(self.kind, logits, real_logits), feature_matching(activations, real_activations)
 
     def learn(self, fake: Tensor, real: Tensor, rate: float) -> Tensor:
-        """One step of the discriminator, `rate` times its learning rate. Returns its loss."""
+        """Move the discriminator by one step at `rate` times its learning rate. Returns its loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * rate
         loss = discriminator_loss(self.kind, self._judge(fake.detach())[0], self._judge(real)[0])

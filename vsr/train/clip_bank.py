@@ -1,4 +1,4 @@
-"""A bank of clips in memory, made anew at intervals in a thread of their own, and random cut-outs of them."""
+"""Keep a bank of clips in memory, remade at intervals in a thread, and cut random parts out of them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from vsr.train.video_degrade import ClipDegradation
 __all__ = ["ClipBank", "ClipMaker", "held_out_clips"]
 
 SHARE_OF_REAL = 0.5  # of the cut-outs, where there are both
-LARGEST_STILL = (640, 800)  # height and width in pixels of what a synthetic clip needs of a picture
+LARGEST_STILL = (640, 800)  # height and width in pixels of what a synthetic clip needs of an image
 NUM_HELD_OUT_FROM_STILLS = 8
 
 
 class Made(NamedTuple):
-    """A clip, or why it could not be made; and whether it was read or filmed."""
+    """Hold a clip, or the reason why it could not be made; and whether it is real or synthetic."""
 
     clip: Clip | InputError
     is_real: bool
@@ -37,10 +37,12 @@ class Made(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClipMaker:
-    """Films, reads, turns and degrades the clips of a shard, which depend on the seed and its number alone.
+    """Read or synthesise, orient and degrade the clips of a shard; they depend on the seed and its number alone.
 
-    num_clips: per shard; at most half of them are real where there are stills to film, else all.
-    num_frames: of a clip.  smallest: side of a low-resolution cut-out.
+    Args:
+        num_clips: clips per shard; at most half of them are real where there are stills to film, else all.
+        num_frames: frames per clip.
+        smallest: side of a low-resolution cut-out in pixels.
     """
 
     material: Material
@@ -53,12 +55,12 @@ class ClipMaker:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of synthetic clips: room for cut-outs at many places."""
+        """Return height and width of synthetic clips in pixels: room for cut-outs at many places."""
         side, multiple = self.smallest * self.scale, 2 * self.scale
         return -(-8 * side // (5 * multiple)) * multiple, 2 * side
 
     def clips(self, number: int) -> Iterator[Made]:
-        """Make the clips of a shard, or say what is wrong with a file."""
+        """Make the clips of a shard, or tell the reason where a file cannot be used."""
         torch.set_num_threads(1)  # of this thread alone
         for index, source in enumerate(self._plan(np.random.default_rng((self.seed, number)))):
             rng = np.random.default_rng((self.seed, number, index))
@@ -68,7 +70,7 @@ class ClipMaker:
                 yield Made(error, source is not None)
 
     def footage(self, source: ClipSource | None, rng: np.random.Generator) -> Footage:
-        """Read a clip, or film one where there is no source. Raises InputError where that cannot be done."""
+        """Read a clip, or film one where there is no source. Raises InputError where that fails."""
         if source is None:
             return synthetic_clip(lambda: _still(self.material.stills, rng), self.num_frames, self.size, rng)
         footage = read_footage(source, self.num_frames, 2 * self.scale, rng)
@@ -81,7 +83,7 @@ class ClipMaker:
         return make_clip(footage, self.scale, self.degradation, rng)
 
     def _plan(self, rng: np.random.Generator) -> list[ClipSource | None]:
-        """The clips of a shard in order; None stands for a synthetic one."""
+        """List the clips of a shard in order; None stands for a synthetic one."""
         parts = [clip for clip in self.material.clips for _ in range(clip.num_parts)]
         wanted = self.num_clips // 2 if self.material.stills else self.num_clips
         real = [parts[i] for i in rng.permutation(len(parts))[:wanted]]
@@ -90,17 +92,17 @@ class ClipMaker:
 
 
 def _still(paths: tuple[Path, ...], rng: np.random.Generator) -> np.ndarray:
-    """Read a random picture, or a part of a large one, turned by a multiple of 90 degrees."""
-    picture = read_rgb(paths[int(rng.integers(len(paths)))]).permute(1, 2, 0).numpy()
+    """Read a random image, or a part of a large one, turned by a multiple of 90 degrees."""
+    image = read_rgb(paths[int(rng.integers(len(paths)))]).permute(1, 2, 0).numpy()
     rows, columns = (
         slice(start := int(rng.integers(max(1, side - most + 1))), start + most)
-        for side, most in zip(picture.shape[:2], LARGEST_STILL, strict=True)
+        for side, most in zip(image.shape[:2], LARGEST_STILL, strict=True)
     )
-    return np.ascontiguousarray(np.rot90(picture[rows, columns], int(rng.integers(4))))
+    return np.ascontiguousarray(np.rot90(image[rows, columns], int(rng.integers(4))))
 
 
 class _Shard:
-    """Clips that are drawn from, real and synthetic apart."""
+    """Hold the clips in use, real and synthetic ones in separate lists, and draw from them."""
 
     def __init__(self, made: list[Made]) -> None:
         kinds = ([item.clip for item in made if item.is_real is kind] for kind in (True, False))
@@ -115,7 +117,7 @@ class _Shard:
         fitting = [[clip for clip in group if clip.num_frames >= num_frames] for group in self.groups]
         fitting = [group for group in fitting if group]
         if not fitting:
-            raise InputError(f"no clip has {num_frames} frames; add longer ones, or pictures to make clips of")
+            raise InputError(f"no clip has {num_frames} frames; add longer ones, or images to make clips of")
         parts = []
         for _ in range(batch):
             group = fitting[0] if len(fitting) == 1 or rng.random() < SHARE_OF_REAL else fitting[1]
@@ -129,7 +131,7 @@ class _Shard:
 
 
 class _ComingShard:
-    """A shard that is being made in a thread. `close` stops that after the clip in hand."""
+    """Make a shard in a thread. `close` stops it after the current clip."""
 
     def __init__(self, maker: ClipMaker, number: int) -> None:
         self.number = number
@@ -144,11 +146,14 @@ class _ComingShard:
 
 
 class ClipBank:
-    """Clips for some steps of training, while a thread makes those of the next.
+    """Hold clips for some steps of training, while a thread makes those of the next steps.
 
-    steps_per_shard: after how many steps other clips come; which ones depends on the maker's seed and the step alone.
-    note: called with a line for each file that cannot be used, once.
     Close it, or use it as a context manager.
+
+    Args:
+        steps_per_shard: number of steps after which other clips come; they depend on the maker's seed and the step
+            alone.
+        note: called once with a line for each file that cannot be used.
     """
 
     _coming: _ComingShard | None = None
@@ -162,11 +167,11 @@ class ClipBank:
 
     @property
     def num_bytes(self) -> int:
-        """Memory that the clips in use take."""
+        """Count the bytes of the clips in use."""
         return 0 if self._shard is None else self._shard.num_bytes
 
     def seek(self, step: int) -> None:
-        """Make the shard of a training step current; call it before each. Waits only where that is not ready."""
+        """Make the shard of a training step current; call it before each. Waits only if the shard is not ready."""
         number = step // self._steps_per_shard
         if number == self._number:
             return
@@ -188,7 +193,7 @@ class ClipBank:
         self.skipped |= reasons
 
     def sample(self, batch: int, num_frames: int, rng: np.random.Generator) -> ClipBatch:
-        """Cut out `batch` squares of `num_frames` frames. All that is random comes from `rng`."""
+        """Cut out `batch` squares of `num_frames` frames; all randomness comes from `rng`."""
         assert self._shard is not None, "seek comes first"
         return self._shard.sample(batch, num_frames, self._maker.smallest, rng)
 
@@ -211,7 +216,7 @@ class ClipBank:
 
 
 def held_out_clips(material: Material, maker: ClipMaker) -> list[Clip]:
-    """Make the clips of held-out material as they are, upright and from their beginning, always the same ones."""
+    """Make the clips of held-out material upright and from their beginning: always the same ones."""
     clips = []
     sources: list[ClipSource | None] = [replace(source, num_parts=1) for source in material.clips]
     for index, source in enumerate(sources or [None] * NUM_HELD_OUT_FROM_STILLS):

@@ -1,4 +1,4 @@
-"""Training on clips: a recurrent network, its error propagated back through time."""
+"""Train recurrent networks on clips, by backpropagation through time."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ HIGHEST_DB = 100.0  # of an exact frame, so that means stay finite
 
 
 class ClipTrainer(Learner):
-    """A recurrent network trained on cut-outs of clips.
+    """Train a recurrent network on cut-outs of clips.
 
-    On a CPU its time is that of all the process's threads, so that other programs do not use up the budget.
+    On a CPU its clock counts the time of all threads of the process, so that other programs do not use up the budget.
     """
 
     net: RecurrentNet
@@ -51,7 +51,7 @@ class ClipTrainer(Learner):
         self._num_bad = 0
 
     def step(self, progress: float) -> dict[str, Tensor]:
-        """Move by one batch. Raises EngineError where the gradients stay not finite."""
+        """Move by one batch. Raises EngineError if gradients are not finite for `MOST_BAD_STEPS` steps in a row."""
         recipe = self.recipe
         self.bank.seek(self.num_steps)
         batch = self.bank.sample(recipe.batch, recipe.frames_at(progress), self.rng).to(self.device)
@@ -69,7 +69,7 @@ class ClipTrainer(Learner):
         return {name: value.detach() for name, value in terms.items()}
 
     def _descend(self, loss: Tensor) -> None:
-        """Follow the gradient; where it is not finite, leave the weights as they are."""
+        """Follow the gradient; if it is not finite, leave the weights as they are."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.max_gradient)
@@ -86,7 +86,7 @@ class ClipTrainer(Learner):
             )
 
     def fitted(self, source: nn.Module, own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Give zeros to inputs that the other network's first convolution does not see."""
+        """Extend the other network's first convolution by zeros for inputs that it does not have."""
         state = dict(source.state_dict())
         name = "pixels.weight"
         if name in state and state[name].shape[1] < own[name].shape[1]:
@@ -96,20 +96,20 @@ class ClipTrainer(Learner):
 
 
 class HeldOutClips:
-    """Clips that are kept from training: they choose the best weights, and are shown."""
+    """Score networks on clips that are kept from training; this chooses the best weights."""
 
     def __init__(self, clips: Sequence[Clip], device: torch.device, bf16: bool) -> None:
         self._clips, self._device, self._bf16 = clips, device, bf16
         self._frames: list[Tensor] = []
 
     def scores(self, net: nn.Module) -> dict[str, float]:
-        """Mean PSNR in dB over the clips, of luma ("held out") and of chroma."""
+        """Compute the mean PSNR in dB over the clips, of luma ("held out") and of chroma."""
         found = [clip_scores(net, clip, self._device, self._bf16) for clip in self._clips]
         return {"held out": fmean(luma for luma, _ in found), "held out chroma": fmean(chroma for _, chroma in found)}
 
     @torch.inference_mode()
-    def pictures(self, net: nn.Module) -> Tensor:
-        """Middle frames of four clips: bicubic, output and truth side by side; (1, H, W) in [0, 1]."""
+    def images(self, net: nn.Module) -> Tensor:
+        """Show middle frames of four clips: bicubic, output and truth side by side; (1, H, W) in [0, 1]."""
         side = min(min(clip.low_luma.shape[-2:]) for clip in self._clips[:4])
         rows = []
         for clip in self._clips[:4]:
@@ -127,9 +127,14 @@ def _recurrent(net: nn.Module) -> RecurrentNet:
 
 @torch.inference_mode()
 def clip_scores(net: nn.Module, clip: Clip, device: torch.device, bf16: bool, crop: int = 0) -> tuple[float, float]:
-    """Run a whole clip from its first frame; the mean PSNR in dB of its frames' luma and chroma, both as 8 bit.
+    """Run a whole clip from its first frame; return the mean PSNR in dB of its frames' 8 bit luma and chroma.
 
-    crop: pixels at each edge of the luma that do not count.
+    Args:
+        net: the recurrent network.
+        clip: low-resolution clip and truth.
+        device: device to run on.
+        bf16: runs the convolutions in bfloat16.
+        crop: pixels at each edge of the luma that do not count.
     """
     batch = clip.to(device)
     target = target_of(batch)
@@ -143,7 +148,7 @@ def clip_scores(net: nn.Module, clip: Clip, device: torch.device, bf16: bool, cr
 
 
 def _psnr_db(codes: Tensor, truth: Tensor, crop: int) -> float:
-    """PSNR in dB of (1, C, H, W) codes, rounded and clamped to 8 bit."""
+    """Compute the PSNR in dB of (1, C, H, W) codes, rounded and clamped to 8 bit."""
     height, width = truth.shape[-2:]
     error = (codes.float().round().clamp(0, 255) - truth)[..., crop : height - crop, crop : width - crop]
     return min(HIGHEST_DB, 10 * math.log10(255**2 / max(float(error.square().mean()), 1e-9)))
@@ -166,8 +171,10 @@ def train_on_clips(
 ) -> Path:
     """Train and return the path of the averaged weights; options as in `loop.train`.
 
-    data: folders of pictures, of folders of frames, and of videos (`footage.find_material`).
-    best.safetensors is by luma PSNR on clips held out of `data`.
+    best.safetensors is chosen by luma PSNR on clips held out of `data`.
+
+    Args:
+        data: folders of images, of folders of frames, and of videos (`footage.find_material`).
     """
     check_folder(out, resume)
     chosen = device or torch.device("cpu")
@@ -202,7 +209,7 @@ def train_on_clips(
 
 
 def _material(recipe: VideoRecipe, data: Sequence[Path], log: Callable[[str], None]) -> Material:
-    """Find what to train on, and say what is left out."""
+    """Find the training material, and log the files that are left out."""
     material = find_material(data, recipe.max_frames + 1)
     for text in material.unreadable.values():
         log(f"left out: {text}")

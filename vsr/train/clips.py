@@ -1,4 +1,4 @@
-"""Clips in memory: sharp and low-resolution planes with the optical flow between them, and batches cut from them."""
+"""Hold clips in memory: sharp and low-resolution planes, the optical flow between frames, and batches of cut-outs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ __all__ = ["Clip", "ClipBatch", "Footage", "make_clip", "turned"]
 
 
 class Footage(NamedTuple):
-    """Sharp frames and where scenes begin.
+    """Hold sharp frames and the places where scenes begin.
 
-    rgb: (T, 3, H, W) uint8.  starts: (T,) bool, true at the first frame of a scene.
+    Args:
+        rgb: (T, 3, H, W) uint8.
+        starts: (T,) bool, true at the first frame of a scene.
     """
 
     rgb: Tensor
@@ -32,9 +34,12 @@ class Footage(NamedTuple):
 def turned(footage: Footage, turn: int) -> Footage:
     """Turn a clip into one of its 16 orientations.
 
-    This happens before the clip is degraded and its flow estimated, so that chroma siting, the phase of the
-    reduction and a codec's marks are those of upright video.
-    turn: bits 1, 2 and 4 flip up-down, flip left-right and transpose; bit 8 reverses time.
+    Do this before the clip is degraded and its flow estimated, so that chroma siting, the phase of the reduction and a
+    codec's marks are those of upright video.
+
+    Args:
+        footage: the clip to turn.
+        turn: bits 1, 2 and 4 flip up-down, flip left-right and transpose; bit 8 reverses time.
     """
     rgb, starts = footage
     if turn & 1:
@@ -52,15 +57,18 @@ def turned(footage: Footage, turn: int) -> Footage:
 
 @dataclass(frozen=True, slots=True)
 class ClipBatch:
-    """N clips of T frames, or cut-outs of them; time comes first.
+    """Hold N clips of T frames, or cut-outs of them; time is the first dimension.
 
-    high_luma: (T, N, 1, H, W) uint8, high_chroma: (T, N, 2, H / 2, W / 2) uint8: what is to come out.
-    low_luma: (T, N, 1, h, w) uint8, low_chroma: (T, N, 2, h / 2, w / 2) uint8.
-    previous, following: (T, N, 1, h, w) float16, the luma of the neighbours warped to each frame, from 0 to 1; its
-        own where a neighbour is missing or shows another scene.
-    to_previous: (T, N, h, w, 2) float16, the flow from each low-resolution pixel to its place in the frame before
-        (`motion.optical_flow`); zero where that is missing or another scene.
-    starts: (T, N) bool, true at the first frame of a scene.
+    Args:
+        high_luma: (T, N, 1, H, W) uint8, the wanted output.
+        high_chroma: (T, N, 2, H / 2, W / 2) uint8, the wanted output.
+        low_luma: (T, N, 1, h, w) uint8.
+        low_chroma: (T, N, 2, h / 2, w / 2) uint8.
+        previous, following: (T, N, 1, h, w) float16, the luma of the neighbours warped to each frame, from 0 to 1; its
+            own where a neighbour is missing or shows another scene.
+        to_previous: (T, N, h, w, 2) float16, the flow from each low-resolution pixel to its place in the frame before
+            (`motion.optical_flow`); zero where that frame is missing or of another scene.
+        starts: (T, N) bool, true at the first frame of a scene.
     """
 
     high_luma: Tensor
@@ -88,7 +96,7 @@ class ClipBatch:
         return type(self)(**values)
 
     def area(self, top: int, left: int, side: int) -> Self:
-        """Cut out a square of low-resolution pixels, and what belongs to it; top, left and side are even."""
+        """Cut out a square of low-resolution pixels with all that belongs to it; top, left and side are even."""
         scale = self.high_luma.shape[-1] // self.low_luma.shape[-1]
 
         def cut(x: Tensor, factor: float) -> Tensor:
@@ -120,9 +128,13 @@ Clip = ClipBatch  # of N = 1 whole clip
 
 
 def make_clip(footage: Footage, scale: int, degradation: ClipDegradation, rng: np.random.Generator) -> Clip:
-    """Degrade a clip, and find motion and cuts in what a decoder would give, as upscaling does.
+    """Degrade a clip, then find motion and cuts in the degraded frames, as upscaling does.
 
-    footage: frames whose height and width are multiples of 2·scale.
+    Args:
+        footage: frames whose height and width are multiples of 2·scale.
+        scale: sharp pixels per low-resolution pixel in each direction.
+        degradation: makes the low-resolution frames.
+        rng: gives the degradation its randomness.
     """
     high, low = planes_of_rgb(footage.rgb), degradation(footage.rgb, scale, rng)
     codes, luma = low.luma.numpy(), low.luma[:, None].float() / 255

@@ -1,7 +1,7 @@
-"""Through a video codec and back in memory: what encoding does to training and test clips.
+"""Encode and decode frames in memory, to give training and test clips the marks of a codec.
 
-Every codec runs in one thread with options that make it repeat itself: the same frames and options give the
-same samples, in one process and from run to run on one machine.
+Every codec runs in one thread with deterministic options: the same frames and options give the same samples, in one
+process and from run to run on one machine.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = [
 
 YUV420 = FORMATS["yuv420p"]
 FRAME_RATE = Fraction(25)
-# BT.601, limited range, left chroma: what players assume of pictures as small as low-resolution ones.
+# BT.601, limited range, left chroma: what players assume of images as small as low-resolution ones.
 SD_COLOR = Color(
     Matrix.SMPTE170M, Primaries.SMPTE170M, Transfer.SMPTE170M, Range.LIMITED, ChromaLocation.LEFT, bit_depth=8
 )
@@ -54,13 +54,14 @@ SD_COLOR = Color(
 
 @dataclass(frozen=True, slots=True)
 class CodecSettings:
-    """What a user of an encoder chooses.
+    """Describe the settings that a user of an encoder chooses.
 
-    quality: constant rate factor of x264, x265, VP9 and SVT-AV1; quantiser of VP8 (0 to 63), and of the MPEG
-        family and MJPEG (1 to 31). Lower is better. DV has one quality.
-    gop_frames: the most frames from one key frame to the next.
-    b_frames: the most B-frames in a row; libvpx and SVT-AV1 arrange their own.
-    preset: one of the codec's `presets`.
+    Args:
+        quality: constant rate factor of x264, x265, VP9 and SVT-AV1; quantiser of VP8 (0 to 63), and of the MPEG family
+            and MJPEG (1 to 31). Lower is better. DV has one quality.
+        gop_frames: the most frames from one key frame to the next.
+        b_frames: the most B-frames in a row; libvpx and SVT-AV1 arrange their own.
+        preset: one of the codec's `presets`.
     """
 
     quality: int
@@ -71,12 +72,13 @@ class CodecSettings:
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """An encoder and a decoder by FFmpeg's names.
+    """Describe an encoder and a decoder by FFmpeg's names.
 
-    options: FFmpeg's options of the encoder for some settings.
-    smallest_side, side_multiple: luma samples; other frames are padded. The padding is cropped again.
-    canvas: (height, width) of the only frames that the codec knows. The frames of a clip lie side by side on
-        it, so that its blocks are as large to them as to a real video; for codecs without prediction alone.
+    Args:
+        options: makes FFmpeg's options of the encoder for some settings.
+        smallest_side, side_multiple: luma samples; other frames are padded. The padding is cropped again.
+        canvas: (height, width) of the only frames that the codec knows. The frames of a clip are laid side by side on
+            it, so that its blocks keep their size relative to the content; for codecs without prediction alone.
     """
 
     encoder: str
@@ -89,7 +91,7 @@ class Codec:
     canvas: tuple[int, int] | None = None
 
     def fits(self, height: int, width: int) -> bool:
-        """Tell whether frames of this size can be encoded."""
+        """Return True if frames of this size can be encoded."""
         return self.canvas is None or (height <= self.canvas[0] and width <= self.canvas[1])
 
 
@@ -111,7 +113,7 @@ def _x265(settings: CodecSettings) -> dict[str, str]:
         "pools": "none",
         "frame-threads": 1,
         "wpp": 0,
-        # With its 64² blocks, x265 reads memory that it never wrote where a picture is hardly larger than one.
+        # With its 64² blocks, x265 reads memory that it never wrote where an image is hardly larger than one.
         "ctu": 32,
         "log-level": "none",
     }
@@ -119,7 +121,10 @@ def _x265(settings: CodecSettings) -> dict[str, str]:
 
 
 def _vpx(settings: CodecSettings) -> dict[str, str]:
-    """presets: deadline and speed; 'realtime' skips still blocks, as programs for calls do."""
+    """Set options of libvpx for a preset of a deadline and a speed.
+
+    'realtime' skips still blocks, as programs for calls do.
+    """
     deadline, speed = settings.preset.split("-")
     live = {"lag-in-frames": "0", "auto-alt-ref": "0", "static-thresh": "100"}
     stored = {"lag-in-frames": "16", "auto-alt-ref": "1"}
@@ -146,7 +151,7 @@ def _svtav1(settings: CodecSettings) -> dict[str, str]:
 
 
 def _mpeg(settings: CodecSettings) -> dict[str, str]:
-    """presets: 'plain' is FFmpeg's default, 'rd' chooses modes and rounds by rate and distortion."""
+    """Set options of the MPEG family: 'plain' is FFmpeg's default, 'rd' decides by rate and distortion."""
     quantizer = str(settings.quality)
     options = {"qmin": quantizer, "qmax": quantizer, "g": str(settings.gop_frames), "bf": str(settings.b_frames)}
     return options | ({"mbd": "rd", "trellis": "1"} if settings.preset == "rd" else {})
@@ -204,15 +209,17 @@ def _has(name: str, mode: Literal["r", "w"]) -> bool:
 
 
 def clip_of_planes(luma: Tensor, chroma: Tensor) -> FrameBatch:
-    """Name (N, 1, h, w) and (N, 2, ceil(h/2), ceil(w/2)) uint8 planes a clip of 25 frames a second."""
+    """Make a clip of 25 frames a second from (N, 1, h, w) and (N, 2, ceil(h/2), ceil(w/2)) uint8 planes."""
     num_frames = len(luma)
     return FrameBatch((luma, chroma), tuple(range(num_frames)), (1,) * num_frames, 1 / FRAME_RATE, SD_COLOR)
 
 
 def yuv420_of_rgb(rgb: Tensor, siting: ChromaLocation = ChromaLocation.LEFT) -> FrameBatch:
-    """(N, 3, h, w) floats in [0, 1] to N frames of 8 bit planes at 25 frames a second.
+    """Convert RGB to N frames of 8 bit 4:2:0 planes at 25 frames a second.
 
-    siting: where the chroma samples are taken; the frames are tagged as left-sited all the same.
+    Args:
+        rgb: (N, 3, h, w) floats in [0, 1].
+        siting: place of the chroma samples; the frames are tagged as left-sited all the same.
     """
     sited = dataclasses.replace(SD_COLOR, chroma_location=siting)
     luma, chroma = convert.rgb_to_ycbcr(rgb, SD_COLOR.matrix)
@@ -221,7 +228,7 @@ def yuv420_of_rgb(rgb: Tensor, siting: ChromaLocation = ChromaLocation.LEFT) -> 
 
 
 def rgb_of_yuv420(frames: FrameBatch) -> Tensor:
-    """The planes of `yuv420_of_rgb` to (N, 3, h, w) uint8."""
+    """Convert the planes of `yuv420_of_rgb` to (N, 3, h, w) uint8."""
     luma, chroma = frames.planes
     full = convert.upsample_chroma(convert.dequantize_chroma(chroma, SD_COLOR), SD_COLOR, (1, 1), _size(luma))
     rgb = convert.ycbcr_to_rgb(convert.dequantize_luma(luma, SD_COLOR), full, SD_COLOR.matrix)
@@ -231,8 +238,12 @@ def rgb_of_yuv420(frames: FrameBatch) -> Tensor:
 def round_trip(frames: FrameBatch, codec: Codec, options: Mapping[str, str]) -> FrameBatch:
     """Encode 8 bit 4:2:0 frames as one clip, and decode them again; any size.
 
-    options: the encoder's own, like ffmpeg's -crf, -preset and -x264-params.
-    Raises RuntimeError where the decoder gives another number of frames than went in.
+    Args:
+        frames: the clip.
+        codec: encoder and decoder.
+        options: the encoder's own, like ffmpeg's -crf, -preset and -x264-params.
+
+    Raises RuntimeError if the decoder gives another number of frames than went in.
     """
     height, width = frames.height, frames.width
     if not codec.fits(height, width):
@@ -258,7 +269,7 @@ def x264_round_trip(frames: FrameBatch, options: Mapping[str, str]) -> FrameBatc
 
 
 def x264_rgb_round_trip(rgb: Tensor, options: Mapping[str, str]) -> Tensor:
-    """(N, 3, h, w) floats in [0, 1] through YUV 4:2:0 and libx264 to (N, 3, h, w) uint8; odd sizes work."""
+    """Pass (N, 3, h, w) floats in [0, 1] through YUV 4:2:0 and libx264; return uint8 RGB. Odd sizes work."""
     return rgb_of_yuv420(x264_round_trip(yuv420_of_rgb(rgb), options))
 
 
@@ -278,7 +289,7 @@ def _encoded(frames: FrameBatch, codec: Codec, options: Mapping[str, str]) -> li
 
 
 def _decoded(packets: list[Packet[Stream]], codec: Codec, like: FrameBatch) -> tuple[Tensor, ...]:
-    """The planes that a decoder makes of packets; as many, and as large, as those of `like`."""
+    """Decode packets into planes, as many and as large as those of `like`."""
     decoder = av.CodecContext.create(codec.decoder, "r")
     assert isinstance(decoder, VideoCodecContext)
     decoder.thread_count = 1
@@ -322,7 +333,7 @@ def _mosaic_plane(plane: Tensor, canvas: tuple[int, int]) -> Tensor:
 
 
 def _tiles(plane: Tensor, size: tuple[int, int], num_frames: int) -> Tensor:
-    """The first `num_frames` tiles of a `_mosaic_plane`."""
+    """Cut the first `num_frames` tiles out of a `_mosaic_plane`."""
     num_canvases, channels = plane.shape[:2]
     rows, columns = plane.shape[2] // size[0], plane.shape[3] // size[1]
     whole = plane[..., : rows * size[0], : columns * size[1]]

@@ -1,4 +1,4 @@
-"""`vsr train`: a recipe's name and some options to a run, with validation on the test sets that there are."""
+"""Run `vsr train`: turn a recipe's name and options into a run, validated on the test sets at hand."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def run_training(
     threads: int | None = None,
     seed: int = 0,
 ) -> Path:
-    """Train a recipe; returns the path of the weights, a .safetensors file that `--model` takes.
+    """Train a recipe; return the path of the weights, a .safetensors file that `--model` takes.
 
     Args:
-        data: Folders of pictures, and for networks that see time of clips too.
-        patch, batch, learning_rate: Instead of the recipe's, which are made for a CPU.
+        data: Folders of images; for video networks also folders of clips.
+        patch, batch, learning_rate: Replace the recipe's, which are made for a CPU.
         threads: Of PyTorch on the CPU; by default one for clips, whose many small operations gain nothing from more.
     """
     chosen = _chosen_recipe(recipe, patch=patch, batch=batch, learning_rate=learning_rate)
@@ -80,7 +80,7 @@ def run_training(
 
 
 def _chosen_recipe(name: str, **changes: Any) -> Recipe | VideoRecipe:
-    """Look a recipe up and change its fields, but for those that are None. Raises OptionError for what does not fit."""
+    """Look up a recipe and set those of its fields that are not None. Raises OptionError for unfit values."""
     known: dict[str, Recipe | VideoRecipe] = {**RECIPES, **VIDEO_RECIPES}
     if name not in known:
         raise OptionError(f"unknown recipe '{name}'; there are {', '.join(known)}")
@@ -91,7 +91,7 @@ def _chosen_recipe(name: str, **changes: Any) -> Recipe | VideoRecipe:
 
 
 def _test_sets(folder: Path | None, log: Callable[[str], None]) -> Path | None:
-    """Find the folder of the test sets, or say why there is none."""
+    """Find the folder of the test sets, or log the reason why there is none."""
     try:
         return evaluation_sets(folder, "--validation")
     except OptionError as error:
@@ -102,13 +102,13 @@ def _test_sets(folder: Path | None, log: Callable[[str], None]) -> Path | None:
 def _clip_validation(
     recipe: VideoRecipe, folder: Path | None, device: torch.device, bf16: bool, log: Callable[[str], None]
 ) -> Validation:
-    """Report PSNR on Vid4, where it is."""
+    """Make a function that scores a network on Vid4, if it is there."""
     found = _test_sets(folder, log)
     return vid4_validation(recipe, found, device, bf16, log) if found else lambda net: {}
 
 
 def _validation(recipe: Recipe, folder: Path | None, log: Callable[[str], None]) -> Validation:
-    """Report PSNR on Set5 and Set14, where they are; their bicubic gate is checked first."""
+    """Make a function that scores a network on Set5 and Set14, if they are there; check their bicubic gate first."""
     found = _test_sets(folder, log)
     if found is None:
         return lambda net: {}

@@ -1,4 +1,4 @@
-"""A bank of uint8 pictures in memory, and random patches out of it."""
+"""Keep a bank of uint8 images in memory, and cut random patches out of it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ STEPS_PER_SHARD = 5000  # longer than it takes to make the next one, even where 
 
 
 class PatchBank:
-    """Sharp pictures with their low-resolution versions, and random aligned patches of both.
+    """Hold sharp images with their low-resolution versions, and cut random aligned patches out of both.
 
-    degradation: a name in `DEGRADATIONS`.
-    seed: of the division into shards and of random degradations.
-    device: where the pictures lie and the patches are cut.
-    max_bytes: what pictures may take in memory. Where they take more, they are divided into shards of
-        half of that, one in use while a thread makes the next; so are those of a random degradation,
-        which are made anew every `STEPS_PER_SHARD` steps. The shard of a step depends on the seed and
-        the step alone.
+    Close it, or use it as a context manager. `num_skipped` counts images left out because they are smaller than a
+    patch. Raises InputError where a file is no image or none is large enough; a truncated file is found when its shard
+    is made, in `seek` or `sample`.
 
-    num_skipped: pictures left out because they are smaller than a patch.
-    Raises InputError where a file is no picture or none is large enough; a file that breaks off after its
-    header is met when its shard is made, in `seek` or `sample`. Close it, or use it as a context manager.
+    Args:
+        degradation: a name in `DEGRADATIONS`.
+        seed: determines the division into shards and random degradations.
+        device: device on which the images lie and the patches are cut.
+        max_bytes: memory that images may take. If they take more, they are divided into shards of half of that, one in
+            use while a thread makes the next; so are images of a random degradation, which are remade every
+            `STEPS_PER_SHARD` steps. The shard of a step depends on the seed and the step alone.
     """
 
     _coming: ComingShard | None = None
@@ -59,9 +59,9 @@ class PatchBank:
         chosen = DEGRADATIONS[degradation]
         sizes = {path: picture_size(path) for path in paths}
         large = [path for path, size in sizes.items() if min(size) >= patch * scale]
-        self.num_pictures, self.num_skipped = len(large), len(sizes) - len(large)
+        self.num_images, self.num_skipped = len(large), len(sizes) - len(large)
         if not large:
-            raise InputError(f"every picture is smaller than a patch of {patch * scale} pixels")
+            raise InputError(f"every image is smaller than a patch of {patch * scale} pixels")
         num_bytes = [_num_bytes(sizes[path], scale, chosen.num_frames) for path in large]
         self._changes = chosen.is_random or sum(num_bytes) > max_bytes
         shards = [list(range(len(large)))]
@@ -81,12 +81,12 @@ class PatchBank:
 
     @property
     def num_bytes(self) -> int:
-        """What pictures take in memory now: those in use, and those being made."""
+        """Count the bytes of the images in use and of those being made."""
         held = 0 if self._shard is None else self._shard.block.numel()
         return held + (0 if self._coming is None else self._coming.num_bytes)
 
     def seek(self, step: int) -> None:
-        """Make the shard of a training step current; call it before each. Waits only where that is not ready."""
+        """Make the shard of a training step current; call it before each. Waits only if the shard is not ready."""
         period = step // STEPS_PER_SHARD if self._changes else 0
         if self._shard is not None and period == self._period:
             return
@@ -101,9 +101,11 @@ class PatchBank:
             self._coming = ComingShard(self._maker, period + 1)
 
     def sample(self, batch: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """`batch` patches: low (B, 3, p, p) and high (B, 3, p·scale, p·scale), uint8, flipped and rotated.
+        """Cut out patches: low (B, 3, p, p) and high (B, 3, p·scale, p·scale), uint8, flipped and rotated.
 
-        All that is random comes from `rng`, so that a run can be repeated from its state.
+        Args:
+            batch: number of patches, B.
+            rng: the source of all randomness, so that a run can be repeated from its state.
         """
         if self._shard is None:
             self.seek(0)
@@ -129,6 +131,6 @@ class PatchBank:
 
 
 def _num_bytes(size: tuple[int, int], scale: int, num_frames: int) -> int:
-    """The most that a picture and its low-resolution frames take."""
+    """Count the most bytes that an image and its low-resolution frames take."""
     cells = (size[0] // scale) * (size[1] // scale)
     return 3 * cells * (scale * scale + num_frames)

@@ -1,4 +1,4 @@
-"""How low-resolution training pictures are made from a sharp one."""
+"""Make low-resolution training images from sharp ones."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ __all__ = [
 
 
 class LowFrame(NamedTuple):
-    """A low-resolution picture and the part of the sharp one that it shows.
+    """Hold a low-resolution image and the place of its target in the sharp one.
 
-    pixels: (3, h, w) uint8 RGB.
-    top, left: where its part, of h·scale × w·scale pixels, begins in the sharp picture.
+    Args:
+        pixels: (3, h, w) uint8 RGB.
+        top, left: first row and column of its target, of h·scale × w·scale pixels, in the sharp image.
     """
 
     pixels: Tensor
@@ -41,16 +42,17 @@ class LowFrame(NamedTuple):
     left: int = 0
 
     def target(self, high: Tensor, scale: int) -> Tensor:
-        """The (3, h·scale, w·scale) part of the sharp (3, H, W) picture, as a view."""
+        """Cut the target, (3, h·scale, w·scale), out of the sharp image (3, H, W), as a view."""
         height, width = self.pixels.shape[1] * scale, self.pixels.shape[2] * scale
         return high[:, self.top : self.top + height, self.left : self.left + width]
 
 
 class Degradation(Protocol):
-    """From a sharp picture to low-resolution ones.
+    """Make low-resolution images from a sharp one.
 
-    is_random: whether another generator gives other pictures.
-    num_frames: how many low-resolution pictures are made of a sharp one.
+    Args:
+        is_random: True where another generator gives other images.
+        num_frames: number of low-resolution images made of a sharp one.
     """
 
     @property
@@ -60,16 +62,20 @@ class Degradation(Protocol):
     def num_frames(self) -> int: ...
 
     def __call__(self, high: Tensor, scale: int, smallest: int, rng: np.random.Generator) -> list[LowFrame]:
-        """high: (3, H, W) uint8 RGB, H and W multiples of scale and at least smallest·scale.
+        """Degrade an image; all randomness comes from `rng`.
 
-        No side of a low-resolution picture is below `smallest`. All randomness comes from `rng`.
+        Args:
+            high: (3, H, W) uint8 RGB, H and W multiples of scale and at least smallest·scale.
+            scale: sharp pixels per low-resolution pixel in each direction.
+            smallest: least side of a low-resolution image in pixels.
+            rng: the source of randomness.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class StillDegradation:
-    """One low-resolution picture, always the same: `reduce` of (3, H, W) uint8 and the scale."""
+    """Make one low-resolution image, always the same, by `reduce` of (3, H, W) uint8 and the scale."""
 
     reduce: Callable[[Tensor, int], Tensor]
     is_random: bool = False
@@ -81,15 +87,15 @@ class StillDegradation:
 
 @dataclass(frozen=True, slots=True)
 class VideoDegradation:
-    """What happens to a real video: blur, reduction, noise, and H.264 with all its frame types.
+    """Imitate a real video: blur, reduction, noise, and H.264 with all its frame types.
 
-    The order is that of Real-ESRGAN (Wang et al. 2021) run once, with the video codec of RealBasicVSR
-    (Chan et al. 2022) in the place of JPEG. The ranges are mild: a network that expects strong blur
-    and noise oversharpens and smears the usual video, which is a clean reduction that was compressed.
+    The order is that of Real-ESRGAN (Wang et al. 2021) run once, with the video codec of RealBasicVSR (Chan et al.
+    2022) in the place of JPEG. The ranges are mild: a network that expects strong blur and noise oversharpens and
+    smears the usual video, which is a clean reduction that was compressed.
 
-    A still picture becomes a clip by a smooth pan in whole high-resolution pixels, so that every frame
-    samples it at another phase and its target is exact. The first frame, which no frame predicts, is
-    left out: most frames of a video are predicted ones.
+    A still image becomes a clip by a smooth pan in whole high-resolution pixels, so that every frame samples it at
+    another phase and its target is exact. The first frame, which no frame predicts, is left out: most frames of a video
+    are predicted ones.
 
     Ranges are (lowest, highest), drawn uniformly; a choice is drawn by its weight.
     """
@@ -132,7 +138,7 @@ class VideoDegradation:
         return [LowFrame(low[i].contiguous(), int(corners[i, 0]), int(corners[i, 1])) for i in range(1, len(low))]
 
     def _path(self, size: tuple[int, int], scale: int, smallest: int, rng: np.random.Generator) -> np.ndarray:
-        """(frames, 2): the top left corner of each frame in pixels of the sharp picture; the smallest is 0."""
+        """Draw the top left corner of each frame, (frames, 2), in pixels of the sharp image; the smallest is 0."""
         speed = rng.uniform(*self.speed_lr_pixels_per_frame) * scale
         heading = math.radians(rng.uniform(0, 360))
         turn = math.radians(rng.uniform(*self.turn_degrees_per_frame))
@@ -144,7 +150,7 @@ class VideoDegradation:
         return np.rint(path).astype(np.int64)
 
     def _filtered(self, high: np.ndarray, scale: int, rng: np.random.Generator) -> np.ndarray:
-        """(H, W, 3) float32: at each pixel the value of the low-resolution pixel whose cell begins there."""
+        """Filter to (H, W, 3) float32: at each pixel, the low-resolution pixel whose cell begins there."""
         if rng.random() < self.blur_probability:
             low, highest = (sigma * scale for sigma in self.blur_sigma_lr_pixels)
             along = rng.uniform(low, highest)
@@ -157,7 +163,7 @@ class VideoDegradation:
         return cv2.sepFilter2D(high, cv2.CV_32F, taps, taps, anchor=(anchor, anchor), borderType=cv2.BORDER_REFLECT)
 
     def _noisy(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(N, h, w, 3) float32 code values with the noise of a sensor, new in every frame."""
+        """Add sensor noise, new in every frame, to (N, h, w, 3) float32 code values."""
         if rng.random() >= self.noise_probability:
             return frames
         sigma = rng.uniform(*self.noise_sigma_codes)
@@ -182,10 +188,14 @@ DEGRADATIONS: dict[str, Degradation] = {
 def sensor_noise(
     frames: np.ndarray, sigma: float, signal_dependent: bool, channels: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw the noise of a sensor for (N, h, w, 3) float32 code values, new in every frame.
+    """Draw sensor noise, new in every frame.
 
-    sigma: in code values; of white, where the noise is signal-dependent.
-    channels: 1 for noise that is grey, 3 for noise of its own in each colour.
+    Args:
+        frames: (N, h, w, 3) float32 code values.
+        sigma: in code values; at white, if the noise is signal-dependent.
+        signal_dependent: lets the variance grow with the light.
+        channels: 1 for grey noise, 3 for independent noise in each colour.
+        rng: the source of randomness.
     """
     noise = rng.standard_normal((*frames.shape[:3], channels), np.float32) * np.float32(sigma)
     # Photons: the variance grows with the light.
@@ -202,7 +212,7 @@ def _normalized(kernel: np.ndarray) -> np.ndarray:
 
 
 def gaussian_kernel(along: float, across: float, angle: float) -> np.ndarray:
-    """Make a Gaussian of two sigmas in pixels, the first in the direction `angle` (radians)."""
+    """Make a Gaussian kernel of two sigmas in pixels, the first in the direction `angle` (radians)."""
     radius = math.ceil(3 * max(along, across))
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float64)
     u, v = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
@@ -210,7 +220,7 @@ def gaussian_kernel(along: float, across: float, angle: float) -> np.ndarray:
 
 
 def reduction_taps(name: str, scale: int) -> np.ndarray:
-    """Make one filter of an antialiased reduction by `scale`, about the middle of a cell of `scale` pixels."""
+    """Make the filter of an antialiased reduction by `scale`, about the middle of a cell of `scale` pixels."""
     radius, kernel = _KERNELS[name]
     num_taps = 2 * math.ceil(radius * scale - scale / 2) + scale
     distance = np.abs(np.arange(num_taps) - (num_taps - 1) / 2) / scale
@@ -218,7 +228,7 @@ def reduction_taps(name: str, scale: int) -> np.ndarray:
 
 
 def _cubic(x: np.ndarray) -> np.ndarray:
-    """Keys' cubic with a = -1/2, MATLAB's bicubic."""
+    """Evaluate Keys' cubic with a = -1/2, MATLAB's bicubic."""
     near = (1.5 * x - 2.5) * x * x + 1
     return np.asarray(np.where(x <= 1, near, ((-0.5 * x + 2.5) * x - 4) * x + 2))
 

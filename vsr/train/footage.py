@@ -1,4 +1,4 @@
-"""Training material on disk: still pictures, folders of frames and video files."""
+"""Find training material on disk: still images, folders of frames and video files."""
 
 from __future__ import annotations
 
@@ -25,42 +25,43 @@ __all__ = ["ClipSource", "Material", "find_material", "is_held_out", "read_foota
 VIDEO_SUFFIXES = {
     ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mxf", ".ts", ".webm", ".wmv", ".y4m",
 }  # fmt: skip
-SHORTEST_SEQUENCE = 5  # pictures with consecutive numbers that count as a clip
+SHORTEST_SEQUENCE = 5  # images with consecutive numbers that count as a clip
 LARGEST_AREA = (352, 640)  # height and width in pixels that are kept of a frame
 MOST_PARTS = 32  # of a long video, in one shard
 
 
 @dataclass(frozen=True, slots=True)
 class ClipSource:
-    """A video file, or the pictures of a folder in order.
+    """Describe a video file, or the ordered images of a folder.
 
-    scene: clips of one scene are either all trained on or all held out.
-    num_parts: how many clips of the wanted length it may give at once.
+    Args:
+        scene: clips of one scene are either all trained on or all held out.
+        num_parts: number of clips of the wanted length that it may give at once.
     """
 
     path: Path
     scene: str
-    pictures: tuple[Path, ...] = ()
+    images: tuple[Path, ...] = ()
     num_parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """The clips and stills below some folders."""
+    """Hold the clips and stills found below some folders."""
 
     clips: tuple[ClipSource, ...] = ()
     stills: tuple[Path, ...] = ()
     unreadable: dict[Path, str] = field(default_factory=dict)
 
     def describe(self) -> str:
-        """Give the number and the names of the first of what there is."""
+        """Describe the material by its number and the first names."""
         names = [clip.path.name for clip in self.clips] or [path.name for path in self.stills]
         return f"{len(names)} ({', '.join(names[:12])}{', …' if len(names) > 12 else ''})"
 
     def split(self) -> tuple[Material, Material]:
-        """Divide into what is trained on and what is held out: by the name of the scene, about one in ten.
+        """Divide into training and held-out material by the name of the scene, about one in ten.
 
-        Stills are held out only where no clip is; and where there is too little for that, the first of all is in both.
+        Stills are held out only if no clip is; if there is too little material, the first of all is in both.
         """
         held_clips = tuple(clip for clip in self.clips if is_held_out(clip.scene))
         if held_clips and len(held_clips) < len(self.clips):
@@ -75,14 +76,14 @@ class Material:
 
 
 def is_held_out(scene: str) -> bool:
-    """Tell whether a scene is held out: fixed by its name, whatever else is there."""
+    """Return True if a scene is held out: fixed by its name, independent of other material."""
     return hashlib.sha256(scene.encode()).digest()[0] < 26
 
 
 def find_material(folders: Iterable[Path], num_frames: int) -> Material:
-    """Look for clips of `num_frames` frames and for stills below folders.
+    """Find clips of `num_frames` frames and stills below folders.
 
-    A video file is a clip. So are pictures of a subfolder that are numbered one after another; all others are stills.
+    A video file is a clip. So are images of a subfolder that are numbered consecutively; all others are stills.
     `index.json` of a folder may name the scene of a file. Raises InputError where there is nothing.
     """
     clips: list[ClipSource] = []
@@ -93,12 +94,12 @@ def find_material(folders: Iterable[Path], num_frames: int) -> Material:
             raise InputError(f"{top}: no such folder")
         for folder in [top, *sorted(path for path in top.rglob("*") if path.is_dir())]:
             files = sorted(path for path in folder.iterdir() if path.is_file())
-            pictures = tuple(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
-            if folder != top and _is_sequence(pictures):
-                parts = min(max(1, len(pictures) // num_frames), MOST_PARTS)
-                clips.append(ClipSource(folder, folder.name, pictures, parts))
+            images = tuple(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
+            if folder != top and _is_sequence(images):
+                parts = min(max(1, len(images) // num_frames), MOST_PARTS)
+                clips.append(ClipSource(folder, folder.name, images, parts))
             else:
-                stills += pictures
+                stills += images
             scenes = _scenes(folder)
             for path in files:
                 if path.suffix.lower() in VIDEO_SUFFIXES:
@@ -110,21 +111,21 @@ def find_material(folders: Iterable[Path], num_frames: int) -> Material:
                     clips.append(ClipSource(path, scenes.get(path.name, path.stem), (), parts))
     if not clips and not stills:
         bad = "".join(f"; {text}" for text in unreadable.values())
-        raise InputError(f"{', '.join(map(str, folders))}: no pictures, folders of frames or videos found{bad}")
+        raise InputError(f"{', '.join(map(str, folders))}: no images, folders of frames or videos found{bad}")
     return Material(tuple(clips), tuple(stills), unreadable)
 
 
-def _is_sequence(pictures: tuple[Path, ...]) -> bool:
-    """Whether pictures are numbered one after another, as the frames of a video are."""
-    if len(pictures) < SHORTEST_SEQUENCE:
+def _is_sequence(images: tuple[Path, ...]) -> bool:
+    """Return True if images are numbered consecutively, as the frames of a video are."""
+    if len(images) < SHORTEST_SEQUENCE:
         return False
-    found = [re.search(r"(\d+)\D*$", path.stem) for path in pictures]
+    found = [re.search(r"(\d+)\D*$", path.stem) for path in images]
     numbers = [int(match[1]) for match in found if match]
-    return len(numbers) == len(pictures) and sorted(numbers) == list(range(min(numbers), min(numbers) + len(numbers)))
+    return len(numbers) == len(images) and sorted(numbers) == list(range(min(numbers), min(numbers) + len(numbers)))
 
 
 def _scenes(folder: Path) -> dict[str, str]:
-    """Scenes by file, of a folder's index.json."""
+    """Read the scenes by file from a folder's index.json."""
     path = folder / "index.json"
     if not path.is_file():
         return {}
@@ -135,7 +136,7 @@ def _scenes(folder: Path) -> dict[str, str]:
 
 
 def _count_frames(path: Path) -> int:
-    """About how many frames a video has, by its header; 1 where that does not say."""
+    """Estimate the number of frames of a video by its header; 1 if that does not tell."""
     with open_input(path) as container:
         if not container.streams.video:
             raise InputError(f"{path}: has no video")
@@ -149,10 +150,15 @@ def _count_frames(path: Path) -> int:
 def read_footage(source: ClipSource, num_frames: int, multiple: int, rng: np.random.Generator) -> Footage:
     """Read up to `num_frames` consecutive frames from a random place, and a random part of large ones.
 
-    multiple: of the height and width of the frames, in pixels.
-    Raises InputError where that cannot be read or frames differ in size.
+    Args:
+        source: the clip.
+        num_frames: most frames to read.
+        multiple: height and width of the result are multiples of it, in pixels.
+        rng: chooses the place and the part.
+
+    Raises InputError where the clip cannot be read or frames differ in size.
     """
-    frames = _pictures(source, num_frames, rng) if source.pictures else _video(source, num_frames, rng)
+    frames = _images(source, num_frames, rng) if source.images else _video(source, num_frames, rng)
     height, width = frames[0].shape[-2:]
     if any(frame.shape != frames[0].shape for frame in frames):
         raise InputError(f"{source.path}: its frames differ in size")
@@ -164,9 +170,9 @@ def read_footage(source: ClipSource, num_frames: int, multiple: int, rng: np.ran
     return Footage.of_one_scene(rgb)
 
 
-def _pictures(source: ClipSource, num_frames: int, rng: np.random.Generator) -> list[Tensor]:
-    first = int(rng.integers(max(1, len(source.pictures) - num_frames + 1)))
-    return [read_rgb(path) for path in source.pictures[first : first + num_frames]]
+def _images(source: ClipSource, num_frames: int, rng: np.random.Generator) -> list[Tensor]:
+    first = int(rng.integers(max(1, len(source.images) - num_frames + 1)))
+    return [read_rgb(path) for path in source.images[first : first + num_frames]]
 
 
 def _video(source: ClipSource, num_frames: int, rng: np.random.Generator) -> list[Tensor]:

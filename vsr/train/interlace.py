@@ -1,4 +1,4 @@
-"""What interlacing leaves in a video: traces of telecine and of deinterlacing, on its moving parts alone."""
+"""Add the traces of telecine and deinterlacing to the moving parts of a video."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ _MOVES_CODES = 4  # mean difference of R, G and B from which a pixel counts as m
 
 
 def traced(frames: np.ndarray, trace: str, phase: int) -> np.ndarray:
-    """Give frames what an interlaced past leaves; parts that stand still are untouched.
+    """Give frames the traces of an interlaced past; parts that stand still are untouched.
 
-    frames: (N, h, w, 3) float32 code values.
-    trace: one of `TRACES`: 'telecine' weaves the lines of two frames in two frames of five; 'comb' weaves
-        them in all, the other lines half way to the next frame, as in a video shown without deinterlacing;
-        'blend' is the same after a filter that mixes neighbouring lines; 'interpolate' replaces the other
-        lines by the mean of their neighbours, as a motion-adaptive deinterlacer does.
-    phase: 0 to 4, of the pulldown; its lowest bit chooses the lines that are kept in the other traces.
+    Args:
+        frames: (N, h, w, 3) float32 code values.
+        trace: one of `TRACES`: 'telecine' weaves the lines of two frames in two frames of five; 'comb' weaves them in
+            all, the other lines half way to the next frame, as in a video shown without deinterlacing; 'blend' is the
+            same after a filter that mixes neighbouring lines; 'interpolate' replaces the other lines by the mean of
+            their neighbours, as a motion-adaptive deinterlacer does.
+        phase: 0 to 4, of the pulldown; its lowest bit chooses the lines that are kept in the other traces.
     """
     following = np.concatenate((frames[1:], frames[-1:]))
     if len(frames) > 1:
@@ -47,7 +48,7 @@ def _telecined(frames: np.ndarray, following: np.ndarray, phase: int) -> np.ndar
 
 
 def _line_means(frames: np.ndarray) -> np.ndarray:
-    """The mean of the lines above and below each line."""
+    """Average the lines above and below each line."""
     above = np.concatenate((frames[:, 1:2], frames[:, :-1]), 1)
     below = np.concatenate((frames[:, 1:], frames[:, -2:-1]), 1)
     return np.asarray((above + below) / 2)

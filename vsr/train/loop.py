@@ -1,4 +1,4 @@
-"""Training on pictures: one recipe, one run folder, resumable at any step."""
+"""Train on images: one recipe, one run folder, resumable at any step."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NUM_CALIBRATION_BATCHES = 16
 
 
 class Trainer(Learner):
-    """A network that upscales single pictures, and its adversary."""
+    """Train a network that upscales single images, and its adversary."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Trainer(Learner):
         return self.adversary is None
 
     def inputs(self, patches: Tensor) -> Tensor:
-        """(N, 3, H, W) uint8 RGB to what the network takes, float32 on the device."""
+        """Convert (N, 3, H, W) uint8 RGB to the network's input, float32 on the device."""
         patches = patches.to(self.device)
         values = luma_bt601(patches).float() if self.recipe.color == "y" else patches.float()
         return (values / 255).contiguous(memory_format=torch.channels_last)
@@ -107,7 +107,7 @@ class Trainer(Learner):
 
 
 class HeldOut:
-    """Patches of pictures that are kept from training: they choose the best weights, and are shown."""
+    """Score networks on patches that are kept from training; this chooses the best weights."""
 
     def __init__(self, bank: PatchBank, trainer: Trainer) -> None:
         low, high = bank.sample(NUM_HELD_OUT_PATCHES, np.random.default_rng(0))
@@ -116,7 +116,7 @@ class HeldOut:
 
     @torch.inference_mode()
     def scores(self, net: nn.Module) -> dict[str, float]:
-        """PSNR in dB of the unrounded output, in the network's own colour; LPIPS, if the run has it."""
+        """Compute PSNR in dB of the unrounded output, in the network's own colour; LPIPS, if the run has it."""
         errors, distances = [], []
         for low, high in zip(torch.split(self.low, 4), torch.split(self.high, 4), strict=True):
             out = net(low).clamp(0, 1)
@@ -127,8 +127,8 @@ class HeldOut:
         return {**scores, "held out LPIPS": float(torch.stack(distances).mean())} if distances else scores
 
     @torch.inference_mode()
-    def pictures(self, net: nn.Module) -> Tensor:
-        """Four patches: bicubic, output and truth side by side; (C, H, W) in [0, 1]."""
+    def images(self, net: nn.Module) -> Tensor:
+        """Show four patches: bicubic, output and truth side by side; (C, H, W) in [0, 1]."""
         low, high = self.low[:4], self.high[:4]
         bicubic = F.interpolate(low, high.shape[-2:], mode="bicubic")
         rows = torch.cat((bicubic, net(low).float(), high), dim=3)
@@ -136,7 +136,10 @@ class HeldOut:
 
 
 def _split(paths: list[Path]) -> tuple[list[Path], list[Path]]:
-    """Pictures to train on, and one in 50, at most 16, to hold out; of few pictures the first is in both."""
+    """Divide images into training ones and held-out ones, one in 50, at most 16.
+
+    Of fewer than 50 images, the first is in both.
+    """
     held_out = paths[::50][:16]
     rest = sorted(set(paths) - set(held_out))
     return (rest, held_out) if len(paths) >= 50 else (paths, paths[:1])
@@ -160,14 +163,25 @@ def train(
 ) -> Path:
     """Train and return the path of the averaged weights.
 
-    data: a folder of pictures, or several.
-    init: a model to start from instead of the recipe's own; "none" for fresh weights.
-    validate: called with the averaged network at the first and the last report, and at so many between that it
-        takes a tenth of the time; its scores join the log. Test sets choose nothing: best.safetensors is by PSNR
-        on pictures held out of `data`, and not kept where an adversary is at work, which no PSNR can judge.
-    report_seconds: between reports, each of which saves; by default ten times what a report takes, without its
-        validation, but 30 to 300.
-    An interrupt (SIGINT, SIGTERM) lets the step end and saves before it goes on its way.
+    An interrupt (SIGINT, SIGTERM) lets the step end and saves before it takes effect.
+
+    Args:
+        recipe: the network and its training.
+        data: a folder of images, or several.
+        out: the run folder.
+        budget: length of the training.
+        resume: goes on with the run in `out`.
+        init: a model to start from instead of the recipe's own; "none" for fresh weights.
+        device: the device to train on; chosen if None.
+        bf16: runs the network in bfloat16.
+        seed: of all randomness.
+        features: the networks behind the perceptual loss.
+        validate: called with the averaged network at the first and the last report, and between so often that it takes
+            a tenth of the time; its scores join the log. Test sets choose nothing: best.safetensors is chosen by PSNR
+            on images held out of `data`, and not kept if there is an adversary, which no PSNR can judge.
+        log: called with one line for each report.
+        report_seconds: time between reports, each of which saves; by default ten times the duration of a report,
+            without its validation, but 30 to 300.
     """
     check_folder(out, resume)
     chosen = device or torch.device("cpu")
@@ -178,7 +192,7 @@ def train(
     )
     bank = make_bank(paths)
     if bank.num_skipped:
-        log(f"{bank.num_skipped} of {len(paths)} pictures are smaller than a patch and left out")
+        log(f"{bank.num_skipped} of {len(paths)} images are smaller than a patch and left out")
     trainer = Trainer(recipe, bank, chosen, seed, bf16, features)
     start = init or recipe.init
     _prepare(trainer, out if resume else None, start, log)
@@ -195,7 +209,7 @@ def train(
 
 
 def _prepare(trainer: Trainer, run: Path | None, start: str | None, log: Callable[[str], None]) -> None:
-    """Load the checkpoint of a run that goes on, or else the weights of the model to start from, if there is one."""
+    """Load the checkpoint of a resumed run, or else the weights of the model to start from, if any."""
     if run is not None:
         trainer.load(run)
         return

@@ -1,4 +1,4 @@
-"""Losses of super-resolution, as functions of (N, C, H, W) float32 pictures nominally in [0, 1]."""
+"""Compute losses of super-resolution from (N, C, H, W) float32 images nominally in [0, 1]."""
 
 from __future__ import annotations
 
@@ -30,22 +30,27 @@ AdversarialKind = Literal["vanilla", "relativistic"]
 
 
 def charbonnier(out: Tensor, target: Tensor, epsilon: float = 1e-3) -> Tensor:
-    """A smooth L1 (Lai et al. 2017, LapSRN); epsilon in units of the pictures."""
+    """Compute a smooth L1 (Lai et al. 2017, LapSRN); epsilon in units of the images."""
     return ((out - target).square() + epsilon**2).sqrt().mean()
 
 
 def fft_l1(out: Tensor, target: Tensor) -> Tensor:
-    """L1 of the orthonormal Fourier coefficients, real and imaginary part (Cho et al. 2021, MIMO-UNet)."""
+    """Compute the L1 of the orthonormal Fourier coefficients, real and imaginary part (Cho et al. 2021, MIMO-UNet)."""
     difference = torch.fft.rfft2(out - target, norm="ortho")
     return torch.view_as_real(difference).abs().mean()
 
 
 def lattice_l1(out: Tensor, target: Tensor, period: int = 4, num_periods: int = 3) -> Tensor:
-    """L1 of the error's part that repeats with a period: the grid that a pixel shuffle can draw over a picture.
+    """Compute the L1 of the error's periodic part: the grid that a pixel shuffle can draw over an image.
 
-    In windows of `num_periods` periods a side the mean error of each position within the period, less the
-    window's mean. What does not repeat averages out, so that texture is not held back as L1 of the pixels does.
-    period: in output pixels; the scale, or a multiple of it. Sides that no window fits are left out at the end.
+    In windows of `num_periods` periods a side the mean error of each position within the period, less the window's
+    mean. Errors that do not repeat average out, so that texture is not held back as it is by L1 of the pixels.
+
+    Args:
+        out, target: (N, C, H, W) images.
+        period: in output pixels; the scale, or a multiple of it. Rows and columns beyond the last whole window are left
+            out.
+        num_periods: periods along a side of a window.
     """
     side = period * num_periods
     rows, columns = (length // side for length in out.shape[-2:])
@@ -65,11 +70,15 @@ PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def artefact_map(out: Tensor, average: Tensor, target: Tensor, window: int = 7) -> Tensor:
-    """Where a generator makes artefacts: LDL (Liang et al. 2022, arXiv:2203.09195).
+    """Locate a generator's artefacts: LDL (Liang et al. 2022, arXiv:2203.09195).
 
-    average: output of the generator's moving average, which is steadier. The residual's local variance,
-    scaled by the fifth root of its variance over the whole picture, where the average is closer to the
-    target than the output is; elsewhere 0. Returns (N, 1, H, W) without gradient.
+    The residual's local variance, scaled by the fifth root of its variance over the whole image, where the average is
+    closer to the target than the output is; elsewhere 0. Returns (N, 1, H, W) without gradient.
+
+    Args:
+        out, target: (N, C, H, W) images.
+        average: output of the generator's moving average, which is steadier.
+        window: side in pixels of the neighbourhood for the local variance.
     """
     with torch.no_grad():
         residual = (target - out).abs().sum(1, keepdim=True)
@@ -82,20 +91,20 @@ def artefact_map(out: Tensor, average: Tensor, target: Tensor, window: int = 7) 
 
 
 def vgg_loss(features: VGG19Features, out: Tensor, target: Tensor) -> Tensor:
-    """MSE of VGG19's block5_conv4 before its activation, features over 12.75 as in SRGAN (Ledig et al. 2017)."""
+    """Compute the MSE of VGG19's block5_conv4 before its activation, features over 12.75 (SRGAN, Ledig et al. 2017)."""
     with torch.no_grad():
         wanted = features(target)
     return F.mse_loss(features(out), wanted) / 12.75**2
 
 
 def lpips_loss(lpips: LPIPS, out: Tensor, target: Tensor) -> Tensor:
-    """LPIPS on SqueezeNet (Zhang et al. 2018, arXiv:1801.03924), times 0.15: about the size of `vgg_loss`."""
+    """Compute LPIPS on SqueezeNet (Zhang et al. 2018, arXiv:1801.03924), times 0.15: about the size of `vgg_loss`."""
     distance: Tensor = lpips(out, target)
     return 0.15 * distance.mean()
 
 
 def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:
-    """Mean L1 of a discriminator's activations (Wang et al. 2018, pix2pixHD), each relative to the real ones' mean."""
+    """Compute the mean L1 of a discriminator's activations, each relative to the real ones' mean (pix2pixHD, 2018)."""
     parts = [
         F.l1_loss(a.float(), b.detach().float()) / b.detach().float().abs().mean().clamp_min(1e-6)
         for a, b in zip(fake, real, strict=True)
@@ -104,10 +113,10 @@ def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:
 
 
 def generator_loss(kind: AdversarialKind, fake: Tensor, real: Tensor) -> Tensor:
-    """What the generator minimises, of the discriminator's logits.
+    """Compute the generator's loss from the discriminator's logits.
 
-    "vanilla": Goodfellow et al. 2014, non-saturating. "relativistic": the average form of
-    Jolicoeur-Martineau 2018 (arXiv:1807.00734), as ESRGAN uses it.
+    "vanilla": Goodfellow et al. 2014, non-saturating. "relativistic": the average form of Jolicoeur-Martineau 2018
+    (arXiv:1807.00734), as ESRGAN uses it.
     """
     if kind == "vanilla":
         return _bce(fake, 1)
@@ -115,7 +124,7 @@ def generator_loss(kind: AdversarialKind, fake: Tensor, real: Tensor) -> Tensor:
 
 
 def discriminator_loss(kind: AdversarialKind, fake: Tensor, real: Tensor) -> Tensor:
-    """What the discriminator minimises; kinds as in `generator_loss`."""
+    """Compute the discriminator's loss; kinds as in `generator_loss`."""
     if kind == "vanilla":
         return (_bce(real, 1) + _bce(fake, 0)) / 2
     return (_bce(real - fake.mean(), 1) + _bce(fake - real.mean(), 0)) / 2

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process, so that a step need not fetch its tensors from the system anew."""
+"""Keep freed memory in the process, so that a step need not fetch its tensors from the system anew."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _SETTINGS = {_TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 128 << 20, _MMAP_MAX: 0, _ARE
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc's allocator to keep what is freed; returns whether it does. Other systems are left alone.
+    """Tell glibc's allocator to keep freed memory; return True if it does. Other systems are left alone.
 
-    A training step on a CPU allocates hundreds of megabytes and frees them; given back and fetched again page by
-    page, that takes up to a third of its time.
+    A training step on a CPU allocates and frees hundreds of megabytes; given back and fetched again page by page, that
+    takes up to a third of its time.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,4 +1,4 @@
-"""Clips made of still pictures: a camera moves over one, others pass in front, scenes fade and are cut."""
+"""Make clips of still images: a camera moves over one, others pass in front, scenes fade and are cut."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ WITH_FADE = 0.08
 WITH_CROSS_FADE = 0.03
 WITH_CUT = 0.06
 
-Stills = Callable[[], np.ndarray]  # gives one picture after another: (H, W, 3) uint8
+Stills = Callable[[], np.ndarray]  # gives one image after another: (H, W, 3) uint8
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """The motion of a picture: T positions in pixels as (T, 2) x and y, angles in radians, factors of size."""
+    """Describe the motion of an image: T positions in pixels as (T, 2) x and y, angles in radians, zoom factors."""
 
     shift: np.ndarray
     angle: np.ndarray
     zoom: np.ndarray
 
     def matrix(self, frame: int, center: tuple[float, float], size: tuple[int, int]) -> np.ndarray:
-        """Give the (2, 3) affine map that brings `center` of a picture to its place in a frame of (height, width)."""
+        """Make the (2, 3) affine map that brings `center` of an image to its place in a frame of (height, width)."""
         c, s = self.zoom[frame] * math.cos(self.angle[frame]), self.zoom[frame] * math.sin(self.angle[frame])
         linear = np.array([[c, s], [-s, c]])
         place = np.array([size[1] / 2, size[0] / 2]) + self.shift[frame]
@@ -40,7 +40,7 @@ class Path:
 
 
 def random_path(num_frames: int, rng: np.random.Generator) -> Path:
-    """Draw a smooth path: a drift that bends and gains or loses speed, at times with turn, zoom or shake.
+    """Draw a smooth path: a drift that bends and changes speed, at times with rotation, zoom or shake.
 
     Speeds are up to 6 pixels a frame, in one of five paths up to 16.
     """
@@ -53,7 +53,7 @@ def random_path(num_frames: int, rng: np.random.Generator) -> Path:
         shift += rng.uniform(0, 0.8) * rng.standard_normal((num_frames, 2))
     turn = math.radians(rng.uniform(-0.6, 0.6)) if rng.random() < 0.4 else 0.0
     growth = 1 + rng.uniform(-0.006, 0.006) if rng.random() < 0.4 else 1.0
-    # Half of the plain drifts go by whole pixels, which keeps the picture as sharp as it is.
+    # Half of the plain drifts go by whole pixels, which keeps the image as sharp as it is.
     if turn == 0 and growth == 1 and rng.random() < 0.6:
         shift = np.rint(shift)
     return Path(shift, turn * times, growth**times)
@@ -63,15 +63,15 @@ def _standing(num_frames: int) -> Path:
     return Path(np.zeros((num_frames, 2)), np.zeros(num_frames), np.ones(num_frames))
 
 
-def _drawn(picture: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Draw a picture through an affine map on a frame of (height, width); beyond its edges it is mirrored."""
+def _drawn(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Draw an image through an affine map on a frame of (height, width); beyond its edges it is mirrored."""
     is_whole = np.array_equal(matrix, np.rint(matrix)) and np.array_equal(matrix[:, :2], np.eye(2))
     kernel = cv2.INTER_NEAREST if is_whole else cv2.INTER_LANCZOS4
-    return cv2.warpAffine(picture, matrix, size[::-1], flags=kernel, borderMode=cv2.BORDER_REFLECT_101)
+    return cv2.warpAffine(image, matrix, size[::-1], flags=kernel, borderMode=cv2.BORDER_REFLECT_101)
 
 
-def _center(picture: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    height, width = picture.shape[:2]
+def _center(image: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
+    height, width = image.shape[:2]
     return float(round(rng.uniform(0.3, 0.7) * width)), float(round(rng.uniform(0.3, 0.7) * height))
 
 
@@ -90,20 +90,20 @@ def _scene(stills: Stills, num_frames: int, size: tuple[int, int], rng: np.rando
     """Draw a background on a path and, in half of the scenes, an object in front of it on another."""
     is_still = rng.random() < STANDING_STILL
     path = _standing(num_frames) if is_still else random_path(num_frames, rng)
-    picture = stills()
-    center = _center(picture, rng)
-    frames = [_drawn(picture, path.matrix(time, center, size), size) for time in range(num_frames)]
+    image = stills()
+    center = _center(image, rng)
+    frames = [_drawn(image, path.matrix(time, center, size), size) for time in range(num_frames)]
     if rng.random() >= WITH_FOREGROUND:
         return frames
     path = _standing(num_frames) if is_still else random_path(num_frames, rng)
     path = Path(np.rint(path.shift + rng.uniform(-0.3, 0.3, 2) * size[::-1]), path.angle, path.zoom)
-    picture = stills()
-    center = _center(picture, rng)
-    mask = _blob(picture.shape[:2], center, rng.uniform(0.1, 0.35) * min(size), rng)
+    image = stills()
+    center = _center(image, rng)
+    mask = _blob(image.shape[:2], center, rng.uniform(0.1, 0.35) * min(size), rng)
     for time, frame in enumerate(frames):
         matrix = path.matrix(time, center, size)
         share = cv2.warpAffine(mask, matrix, size[::-1], flags=cv2.INTER_LINEAR)[..., None]
-        mixed = frame + share * (_drawn(picture, matrix, size).astype(np.float32) - frame)
+        mixed = frame + share * (_drawn(image, matrix, size).astype(np.float32) - frame)
         frames[time] = np.rint(mixed).astype(np.uint8)
     return frames
 
@@ -114,7 +114,7 @@ def _mixed(a: list[np.ndarray], b: list[np.ndarray], shares: np.ndarray) -> list
 
 
 def synthetic_clip(stills: Stills, num_frames: int, size: tuple[int, int], rng: np.random.Generator) -> Footage:
-    """Film a clip of (height, width): a scene, at times fading, blending into another or cut to it.
+    """Film a clip of (height, width): a scene that at times fades, blends into another or is cut to it.
 
     A cut begins a scene; a cross-fade does not, as no detector would see it.
     """

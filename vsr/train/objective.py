@@ -1,4 +1,4 @@
-"""What a generator is trained to minimise: a weighted sum of named losses."""
+"""Combine named losses into the weighted sum that a generator minimises."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PerceptualFeatures = VGG19Features | LPIPS
 
 
 def load_features(vgg: Path | None, squeezenet: Path | None, device: torch.device) -> PerceptualFeatures | None:
-    """The network behind the "perceptual" loss; None where no file is given."""
+    """Load the network behind the "perceptual" loss; return None if no file is given."""
     if vgg is not None:
         return load_vgg19(vgg).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
     if squeezenet is not None:
@@ -31,10 +31,10 @@ def load_features(vgg: Path | None, squeezenet: Path | None, device: torch.devic
 
 
 class Objective:
-    """The losses of a recipe.
+    """Compute the losses of a recipe.
 
-    "perceptual" is the distance of VGG19's features or LPIPS on SqueezeNet's, or, where neither network is given,
-    the matching of the discriminator's own features, which needs no download.
+    "perceptual" is the distance of VGG19's features or LPIPS on SqueezeNet's, or, if neither network is given, the
+    matching of the discriminator's own features, which needs no download.
     """
 
     def __init__(self, features: PerceptualFeatures | None, adversary: Adversary | None) -> None:
@@ -48,10 +48,13 @@ class Objective:
         average: Tensor | None,
         rng: np.random.Generator,
     ) -> dict[str, Tensor]:
-        """Each loss of a (N, C, H, W) output times its weight; their sum is what is minimised.
+        """Compute each loss of a (N, C, H, W) output times its weight; their sum is to be minimised.
 
-        average: the output of the moving average, which "ldl" compares with.  rng: moves the grid on which the
-            features are taken.
+        Args:
+            weights: weights by name of the loss.
+            out, target: (N, C, H, W) images.
+            average: the output of the moving average, with which "ldl" compares.
+            rng: moves the grid on which the features are taken.
         """
         terms: dict[str, Tensor] = {}
         for name in weights:
@@ -67,7 +70,7 @@ class Objective:
         return {name: weights[name] * terms[name] for name in weights}
 
     def needs_adversary(self, weights: Mapping[str, float]) -> bool:
-        """Whether any loss is the discriminator's; it need not learn while none is."""
+        """Return True if any loss is the discriminator's; it need not learn while none is."""
         wanted = {"adversarial", "feature_matching"} | ({"perceptual"} if self.features is None else set())
         return not wanted.isdisjoint(weights)
 

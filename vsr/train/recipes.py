@@ -1,4 +1,4 @@
-"""Training recipes: what is trained, on what patches, by which losses and schedule."""
+"""Define training recipes: networks, patches, losses and schedules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["RECIPES", "AnyRecipe", "Recipe", "Stage", "card_of"]
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of the schedule: its share of the whole, and the weights of its losses (`objective.TERMS`)."""
+    """Describe a part of the schedule: its share of the whole, and the weights of its losses (`objective.TERMS`)."""
 
     share: float
     losses: Mapping[str, float]
@@ -28,19 +28,23 @@ PSNR = (Stage(0.8, {"l1": 1.0}), Stage(0.2, {"mse": 1.0}))
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A network and how to train it.
+    """Describe a network and its training.
 
-    net, options: as in a model card.
-    color: "y" trains on BT.601 luma (16..235, over 255), "rgb" on RGB over 255.
-    patch: side of a low-resolution training patch in pixels.  batch: patches per step.
-    num_steps: length of the whole schedule, unless the user says otherwise.
-    learning_rate: Adam's, of generator and discriminator.  schedule: "cosine" ends at zero.
-    stages: the losses over time; shares sum to 1.
-    degradation: a key of `degrade.DEGRADATIONS`.
-    init: the model whose weights it starts from.
-    discriminator, adversarial: what "adversarial", "feature_matching" and "perceptual" need.
-    ema_decay: of the moving average of the weights, which is what is validated and shipped.
-    quantized: whether the network is trained as `quantized.quantized` makes it, for int8.
+    Args:
+        net, options: as in a model card.
+        color: "y" trains on BT.601 luma (16..235, over 255), "rgb" on RGB over 255.
+        patch: side of a low-resolution training patch in pixels.
+        batch: patches per step.
+        num_steps: length of the whole schedule, unless the user says otherwise.
+        learning_rate: Adam's, of generator and discriminator.
+        schedule: "cosine" ends at zero.
+        stages: the losses over time; shares sum to 1.
+        degradation: a key of `degrade.DEGRADATIONS`.
+        init: the model whose weights it starts from.
+        discriminator, adversarial: discriminator and its kind of loss, for the losses "adversarial", "feature_matching"
+            and "perceptual".
+        ema_decay: decay of the moving average of the weights, which is validated and shipped.
+        quantized: True where the network is trained as `quantization.quantized` makes it, for int8.
     """
 
     name: str
@@ -65,7 +69,7 @@ class Recipe:
         return int(self.options["scale"])
 
     def losses_at(self, progress: float) -> Mapping[str, float]:
-        """The weights of the losses at `progress` (0 to 1) of the schedule."""
+        """Return the weights of the losses at `progress` (0 to 1) of the schedule."""
         end = 0.0
         for stage in self.stages:
             end += stage.share
@@ -75,7 +79,7 @@ class Recipe:
 
 
 class AnyRecipe(Protocol):
-    """The part of a recipe that every run needs; recipes are dataclasses."""
+    """List the fields that every run needs of its recipe; recipes are dataclasses."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -110,7 +114,7 @@ _PERPIX = (
 
 
 def _int8(recipe: Recipe) -> Recipe:
-    """The fine-tuning of a trained network for int8: MSE alone, as it ended, at a tenth of the learning rate."""
+    """Make the recipe that fine-tunes a trained network for int8: MSE alone, at a tenth of the learning rate."""
     return replace(
         recipe,
         name=f"{recipe.name}-int8",
@@ -178,7 +182,7 @@ RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _LIST}
 
 
 def card_of(recipe: Recipe) -> ModelCard:
-    """The card of what a recipe trains, before any figure is known."""
+    """Make the card of a recipe's network, without figures yet."""
     card = ModelCard(
         recipe.name,
         recipe.net,

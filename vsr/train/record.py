@@ -1,4 +1,4 @@
-"""What a run leaves behind: its recipe, a log, TensorBoard events and the best weights so far."""
+"""Record a run in its folder: recipe, log, TensorBoard events and the best weights so far."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = ["RunRecord"]
 
 
 class RunRecord:
-    """The files of a run folder but for the checkpoint.
+    """Write the files of a run folder, except the checkpoint.
 
     recipe.json: recipe, arguments, version and git revision, one entry for each start of the run.
-    log.csv: step, minutes, every loss and score.  tensorboard/: the same and sample pictures.
+    log.csv: step, minutes, every loss and score.  tensorboard/: the same and sample images.
     """
 
     def __init__(self, out: Path, num_steps: int, log: Callable[[str], None]) -> None:
@@ -36,7 +36,7 @@ class RunRecord:
         self._writer = self._tensorboard(num_steps)
 
     def start(self, recipe: AnyRecipe, arguments: Mapping[str, Any]) -> None:
-        """Note with what, from where and by which code the run is started or gone on with."""
+        """Record the recipe, arguments and code version of a start or a resumption."""
         path = self.out / "recipe.json"
         starts = json.loads(path.read_text("utf-8"))["starts"] if path.is_file() else []
         starts.append({**arguments, "vsr": __version__, "git_revision": _git_revision()})
@@ -46,7 +46,7 @@ class RunRecord:
     def report(
         self, step: int, minutes: float, progress: float, losses: Mapping[str, float], scores: Mapping[str, float]
     ) -> None:
-        """One line to the log, one row to log.csv, one point of each curve."""
+        """Write one line to the log, one row to log.csv, and one point of each curve."""
         shown = [f"{name} {value:.5f}" for name, value in losses.items()]
         shown += [f"{name} {value:.3f}" for name, value in scores.items()]
         self._log("  ".join([f"{progress:6.1%}  step {step}  {minutes:.1f} min", *shown]))
@@ -58,8 +58,8 @@ class RunRecord:
                     if math.isfinite(value):
                         self._writer.add_scalar(f"{kind}/{name}", value, step)
 
-    def pictures(self, step: int, grid: Tensor) -> None:
-        """Show sample pictures: (3, H, W) or (1, H, W) in [0, 1]."""
+    def images(self, step: int, grid: Tensor) -> None:
+        """Show sample images: (3, H, W) or (1, H, W) in [0, 1]."""
         if self._writer is not None:
             self._writer.add_image("bicubic | output | truth", grid, step)
             self._writer.flush()
@@ -74,7 +74,7 @@ class RunRecord:
         self._write(columns, [*rows, {key: str(value) for key, value in row.items()}])
 
     def _drop_rows_after(self, num_steps: int) -> None:
-        """Rows that a killed run wrote after its last checkpoint would come twice."""
+        """Drop rows that a killed run wrote after its last checkpoint, which would come twice."""
         rows = self._rows()
         kept = [row for row in rows if int(row["step"]) <= num_steps]
         if len(kept) != len(rows):
@@ -96,13 +96,13 @@ class RunRecord:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            self._log(f"no TensorBoard curves and pictures; for them: {install_hint('train')}")
+            self._log(f"no TensorBoard curves and images; for them: {install_hint('train')}")
             return None
         return SummaryWriter(self.out / "tensorboard", purge_step=num_steps + 1)
 
 
 def _git_revision() -> str:
-    """The commit of the checkout this code runs from, "-dirty" if changed; empty for an installed package."""
+    """Return the commit of the checkout this code runs from, "-dirty" if changed; "" for an installed package."""
     here = Path(__file__).parent
     try:
         for command in (["ls-files", "--error-unmatch", Path(__file__).name], ["describe", "--always", "--dirty"]):

@@ -1,4 +1,4 @@
-"""A recurrent network run over clips, as training and its validation need it."""
+"""Run a recurrent network over clips, for training and validation."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ __all__ = ["Sight", "Target", "sight_of", "target_of", "unroll"]
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What a network sees of N clips over T frames: its inputs but for the state, ready to be run.
+    """Hold a network's prepared inputs for N clips over T frames, except its state.
 
-    planes: (T, N, 3, h, w).  previous, following: (T, N, 1, h, w).  All float32, as in `RecurrentNet`.
-    warps: for each frame, the warping of the state of the step before.
-    keeps: for each frame, (N, 1, 1, 1) float32, zero where a scene begins; None where none does.
+    Args:
+        planes: (T, N, 3, h, w) float32, as in `RecurrentNet`.
+        previous, following: (T, N, 1, h, w) float32, as in `RecurrentNet`.
+        warps: for each frame, the warping of the state of the step before.
+        keeps: for each frame, (N, 1, 1, 1) float32, zero where a scene begins; None where none does.
     """
 
     planes: Tensor
@@ -37,9 +39,10 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a network is to give, in its units: (T, N, 1, H, W) luma and (T, N, 2, H / 2, W / 2) chroma correction.
+    """Hold a network's wanted output, in its units: (T, N, 1, H, W) luma, (T, N, 2, H / 2, W / 2) chroma correction.
 
-    bicubic: the chroma that is to be corrected.
+    Args:
+        bicubic: the chroma to be corrected.
     """
 
     luma: Tensor
@@ -65,7 +68,7 @@ def sight_of(batch: ClipBatch) -> Sight:
 
 
 def _warps(flow: Tensor, num_frames: int) -> list[Callable[[Tensor], Tensor]]:
-    """Make the warping of each frame; the gradient of PyTorch's own gather is slow on a CPU."""
+    """Make the warping of each frame; on a CPU by `warp_rows`, as PyTorch's own gradient is slow there."""
     warping = warp_rows if flow.device.type == "cpu" else warp
     return [functools.partial(warping, taps=taps) for taps in taps_of(flow).split(num_frames)]
 
@@ -76,7 +79,7 @@ def _keep(start: Tensor) -> Tensor | None:
 
 @torch.no_grad()
 def target_of(batch: ClipBatch) -> Target:
-    """Turn the sharp planes into what the network should give."""
+    """Turn the sharp planes into the network's wanted output."""
     num_frames, num, _, height, width = batch.high_luma.shape
     scale = height // batch.low_luma.shape[-2]
     low = _centred(batch.low_chroma).flatten(0, 1)
@@ -87,12 +90,12 @@ def target_of(batch: ClipBatch) -> Target:
 
 
 def _centred(codes: Tensor) -> Tensor:
-    """Chroma codes to the network's unit."""
+    """Convert chroma codes to the network's unit."""
     return (codes.float() - 128) / 255
 
 
 def unroll(net: RecurrentNet, sight: Sight) -> Iterator[tuple[Tensor, Tensor]]:
-    """Run a network frame by frame; gives luma and the correction of chroma of each, float32."""
+    """Run a network frame by frame; yields luma and the correction of chroma of each, float32."""
     hidden, detail = net.initial_state(sight.planes[0])
     for time, keep in enumerate(sight.keeps):
         if time:

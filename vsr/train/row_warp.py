@@ -1,4 +1,4 @@
-"""Warping with a gradient that is cheap on a CPU; it gives what `motion.warp` gives."""
+"""Warp with a gradient that is cheap on a CPU; results are those of `motion.warp`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["warp_rows"]
 
 
 class _Gather(torch.autograd.Function):
-    """Weighted sums of rows; the gradient is gathered the other way round, which is faster than spreading it."""
+    """Sum weighted rows; the gradient is gathered in the reverse direction, which is faster than scattering it."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A training run: its length, its state on disk, its reports; the same for pictures and for clips."""
+"""Run a training on images or clips: its length, its state on disk, its reports."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NUM_WARMUP_STEPS = 200
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How long to train: exactly one of steps, or minutes of training time."""
+    """Limit a training: by steps or by minutes of training time, exactly one of them."""
 
     steps: int | None = None
     minutes: float | None = None
@@ -49,17 +49,19 @@ class Budget:
             raise OptionError("the length of the training must be greater than zero")
 
     def progress(self, step: int, seconds: float) -> float:
-        """Share of the schedule that is done, 0 to 1."""
+        """Return the share of the schedule that is done, 0 to 1."""
         done = step / self.steps if self.steps else seconds / (60 * (self.minutes or 1))
         return min(done, 1.0)
 
 
 class Learner:
-    """A network, its moving average, its optimiser and the random state.
+    """Hold a network, its moving average, its optimiser and the random state.
 
-    Subclasses add `step`, which moves all of them by one batch; `save` and `load` keep all of them.
-    seconds: training time so far, as `clock` tells it.
-    clock: seconds, of which the budget is made.
+    Subclasses add `step`, which moves all of them by one batch; `save` and `load` keep all of them. `seconds` is the
+    training time so far.
+
+    Args:
+        clock: returns seconds, by which the budget is counted.
     """
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
@@ -78,7 +80,7 @@ class Learner:
 
     @property
     def is_judged_by_psnr(self) -> bool:
-        """Whether the best weights are those of the highest PSNR."""
+        """Return True if the best weights are those of the highest PSNR."""
         return True
 
     def step(self, progress: float) -> dict[str, Tensor]:
@@ -91,7 +93,7 @@ class Learner:
             group["lr"] = self._learning_rate * rate
 
     def cosine_rate(self, progress: float) -> float:
-        """Give the factor of the learning rate: a linear warm-up, then half a cosine to zero."""
+        """Return the factor of the learning rate: a linear warm-up, then half a cosine to zero."""
         return self.warmup_rate() * (0.5 + 0.5 * math.cos(math.pi * progress))
 
     def warmup_rate(self) -> float:
@@ -108,7 +110,7 @@ class Learner:
         """Take the weights of a model, by name or file, or of a network with the same trunk.
 
         Tensors of the same name and shape are taken, and those that `fitted` makes fit. Returns a line that says how
-        many were. Raises ModelError where they are less than half of the network's parameters.
+        many were. Raises ModelError if they are less than half of the network's parameters.
         """
         source = load_net(*resolve(model))
         own = self.net.state_dict()
@@ -121,7 +123,7 @@ class Learner:
         return f"starts from {model}: {len(taken)} of {len(own)} tensors"
 
     def fitted(self, source: nn.Module, own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Give the weights of another network in the shapes of this one, where that is possible."""
+        """Convert another network's weights to this one's shapes, where that is possible."""
         return source.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
@@ -143,7 +145,7 @@ class Learner:
         self.num_steps, self.seconds = state["num_steps"], state["seconds"]
 
     def save(self, folder: Path) -> None:
-        """Write checkpoint and averaged weights, each whole or not at all."""
+        """Write checkpoint and averaged weights, each completely or not at all."""
         with partial_file(folder / CHECKPOINT) as partial:
             torch.save(self.state_dict(), partial)
         save_model_file(folder / WEIGHTS, self.card, self.ema.state_dict())
@@ -160,22 +162,23 @@ class Learner:
 
 
 class Judge(Protocol):
-    """Material that is kept from training, and chooses the best weights."""
+    """Score networks on held-out material, to choose the best weights."""
 
     def scores(self, net: nn.Module) -> dict[str, float]:
         """Score a network; the entry "held out" (PSNR in dB) chooses the best."""
         ...
 
-    def pictures(self, net: nn.Module) -> Tensor:
+    def images(self, net: nn.Module) -> Tensor:
         """Show sample output: (C, H, W) in [0, 1]."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often a run reports and saves, in seconds: so many times the duration of a report, within limits.
+    """Set the time between reports, in seconds: a multiple of the duration of a report, within limits.
 
-    longest: also the most that a kill can cost.
+    Args:
+        longest: also the most training time that a kill can cost.
     """
 
     shortest: float = 30.0
@@ -191,7 +194,7 @@ class Pace:
 
 
 class Reporter:
-    """Collects losses, and at times saves, validates and reports."""
+    """Collect losses; at intervals save, validate and report."""
 
     def __init__(
         self,
@@ -227,7 +230,7 @@ class Reporter:
         started += time.monotonic() - validated
         losses = {name: float(value) / self._num for name, value in self._sums.items()}
         self._record.report(learner.num_steps, learner.seconds / 60, progress, losses, scores)
-        self._record.pictures(learner.num_steps, self._judge.pictures(learner.ema))
+        self._record.images(learner.num_steps, self._judge.images(learner.ema))
         if learner.is_judged_by_psnr and held_out_db > self._best:
             self._best = held_out_db
             save_model_file(out / BEST_WEIGHTS, learner.card, learner.ema.state_dict())
@@ -270,7 +273,7 @@ def check_folder(out: Path, resume: bool) -> None:
 
 
 def identity(recipe: AnyRecipe) -> str:
-    """Describe what must stay the same for a run to go on."""
+    """Describe the parts of a recipe that must stay the same for a run to go on."""
     values = asdict(recipe)
     if not values.get("quantized", True):
         del values["quantized"]  # which runs begun by earlier versions do not know

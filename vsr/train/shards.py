@@ -1,4 +1,4 @@
-"""Pictures in one flat block of memory: cut out of it in one go, and made in a thread of their own."""
+"""Images in one flat block of memory: cut out of it in one go, and made in a thread of their own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ComingShard", "Patches", "Shard", "ShardMaker", "divide"]
 
 @dataclass(frozen=True, slots=True)
 class Patches:
-    """Where B patches lie in a block of pictures, as (B,) int64 in bytes: their first pixel and the steps from it.
+    """Where B patches lie in a block of images, as (B,) int64 in bytes: their first pixel and the steps from it.
 
     The steps carry flips and rotations: `down` is to the next row of the patch, `right` to its next
     pixel, and `plane` from red to green and from green to blue.
@@ -61,11 +61,11 @@ class Patches:
 
 
 class Shard:
-    """Sharp pictures and their low-resolution frames in one flat uint8 block.
+    """Sharp images and their low-resolution frames in one flat uint8 block.
 
     sizes: (frames, 2) height and width of the low-resolution frames.
     low_layout, high_layout: (frames, 3) int64: first byte, bytes from plane to plane and from row to row;
-        those of the sharp picture begin where the frame does.
+        those of the sharp image begin where the frame does.
     """
 
     def __init__(self, num_bytes: int) -> None:
@@ -74,7 +74,7 @@ class Shard:
         self._rows: list[tuple[int, ...]] = []
 
     def add(self, high: Tensor, frames: list[LowFrame]) -> None:
-        """Take in a sharp (3, H, W) picture and the frames made of it."""
+        """Take in a sharp (3, H, W) image and the frames made of it."""
         height, width = high.shape[1:]
         start = self._store(high)
         for frame in frames:
@@ -113,7 +113,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class ShardMaker:
-    """Reads and degrades the pictures of a shard. `paths` and `num_bytes` are by shard."""
+    """Reads and degrades the images of a shard. `paths` and `num_bytes` are by shard."""
 
     paths: list[list[Path]]
     num_bytes: list[int]
@@ -123,7 +123,7 @@ class ShardMaker:
     seed: int
 
     def fill(self, shard: Shard, period: int) -> Iterator[None]:
-        """Fill an empty shard with the pictures of a period; yields after each."""
+        """Fill an empty shard with the images of a period; yields after each."""
         for index, path in enumerate(self.paths[period % len(self.paths)]):
             high = mod_crop(read_rgb(path), self.scale)
             rng = np.random.default_rng((self.seed, period, index))
@@ -132,14 +132,14 @@ class ShardMaker:
 
 
 class ComingShard:
-    """A shard that is being made in a thread. `close` stops that after the picture in hand."""
+    """A shard that is being made in a thread. `close` stops that after the image in hand."""
 
     def __init__(self, maker: ShardMaker, period: int) -> None:
         number = period % len(maker.paths)
         self.period, self.num_bytes = period, maker.num_bytes[number]
         self._shard = Shard(self.num_bytes)
-        depth = len(maker.paths[number]) + 1  # one token per picture: the thread never waits
-        self._producer = Producer(maker.fill(self._shard, period), "vsr-train-pictures", depth)
+        depth = len(maker.paths[number]) + 1  # one token per image: the thread never waits
+        self._producer = Producer(maker.fill(self._shard, period), "vsr-train-images", depth)
 
     def wait(self) -> Shard:
         """The shard, on the CPU and not yet finished. Raises what the making of it raised."""
@@ -152,12 +152,12 @@ class ComingShard:
 
 
 def divide(num_bytes: list[int], max_shard_bytes: int, rng: np.random.Generator) -> list[list[int]]:
-    """Indices of pictures, in random order, in as few shards of about equal size as fit.
+    """Indices of images, in random order, in as few shards of about equal size as fit.
 
-    Raises OptionError where one picture alone is larger than a shard may be.
+    Raises OptionError where one image alone is larger than a shard may be.
     """
     if max(num_bytes) > max_shard_bytes:
-        raise OptionError(f"a picture takes {max(num_bytes)} bytes and a shard may take {max_shard_bytes}: allow more")
+        raise OptionError(f"an image takes {max(num_bytes)} bytes and a shard may take {max_shard_bytes}: allow more")
     order = rng.permutation(len(num_bytes))
     sizes = np.array(num_bytes)[order]
     middles, total = np.cumsum(sizes) - sizes / 2, int(sizes.sum())

@@ -1,4 +1,4 @@
-"""Vid4 as a report beside a training on clips; it chooses nothing."""
+"""Report a clip network's figures on Vid4 during training; they choose nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def vid4_validation(
 ) -> Callable[[nn.Module], dict[str, float]]:
     """Make a function that scores a network on Vid4: BD for a network trained on BD, BI for all others.
 
-    All frames of each clip from its first on; the figure is the mean of the clips' means.
+    It runs all frames of each clip; the figure is the mean of the clips' means.
     """
     name = "gaussian" if recipe.degradation == "gaussian" else "bicubic"
     protocol = clip_protocol(recipe.scale, "bd" if name == "gaussian" else "bi")

@@ -1,4 +1,4 @@
-"""How low-resolution clips are made of sharp ones: frame for frame, and at the same place."""
+"""Make low-resolution clips from sharp ones, frame for frame and without a shift."""
 
 from __future__ import annotations
 
@@ -43,10 +43,11 @@ T = TypeVar("T")
 
 
 class LowClip(NamedTuple):
-    """A low-resolution clip as a decoder gives it: 8 bit 4:2:0, BT.601, limited range, left-sited chroma.
+    """Hold a low-resolution clip as a decoder gives it: 8 bit 4:2:0, BT.601, limited range, left-sited chroma.
 
-    luma: (T, h, w) uint8.
-    chroma: (T, 2, ceil(h/2), ceil(w/2)) uint8, Cb and Cr.
+    Args:
+        luma: (T, h, w) uint8.
+        chroma: (T, 2, ceil(h/2), ceil(w/2)) uint8, Cb and Cr.
     """
 
     luma: Tensor
@@ -54,7 +55,7 @@ class LowClip(NamedTuple):
 
 
 class ClipDegradation(Protocol):
-    """From a sharp clip to a low-resolution one of as many frames, none of them moved."""
+    """Make a low-resolution clip of a sharp one, with as many frames, none of them shifted."""
 
     def __call__(self, high: Tensor, scale: int, rng: np.random.Generator) -> LowClip:
         """Degrade a clip; all randomness comes from `rng`.
@@ -79,13 +80,14 @@ def gaussian_clip(high: Tensor, scale: int, rng: np.random.Generator | None = No
 
 @dataclass(frozen=True, slots=True)
 class CodecChoice:
-    """How often a codec is chosen, and how it is used.
+    """Describe the probability and the settings of a codec.
 
-    weight: relative to those of the other codecs.
-    quality: lowest and highest `CodecSettings.quality`; a third of the way up is the likeliest.
-    presets: drawn uniformly.
-    b_frames: the fewest and the most in a row.
-    gop_frames: drawn uniformly.
+    Args:
+        weight: relative to the weights of the other codecs.
+        quality: lowest and highest `CodecSettings.quality`; the likeliest lies a third above the lowest.
+        presets: drawn uniformly.
+        b_frames: the fewest and the most in a row.
+        gop_frames: drawn uniformly.
     """
 
     weight: float
@@ -125,20 +127,21 @@ _CODEC_CHOICES: tuple[tuple[str, CodecChoice], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class CodecDegradation:
-    """What happens to real video between the lens and the file: optics, noise, sharpening, one encoder or two.
+    """Imitate a real video's way from the lens to the file: optics, noise, sharpening, one encoder or two.
 
-    The order is that of RealBasicVSR (Chan et al. 2022): blur, reduction, noise, encoding, and the two last
-    again for some clips. The ranges are mild and each step is left out for most clips: a network that
-    expects strong blur and noise smears the usual video, which is a clean reduction that was compressed.
-    Codecs that PyAV lacks (`missing_codecs`) are never chosen.
+    The order is that of RealBasicVSR (Chan et al. 2022): blur, reduction, noise, encoding, and the last two again for
+    some clips. The ranges are mild and each step is left out for most clips: a network that expects strong blur and
+    noise smears the usual video, which is a clean reduction that was compressed. Codecs that PyAV lacks
+    (`missing_codecs`) are never chosen.
 
-    Ranges are (lowest, highest), drawn uniformly; a choice is drawn by its weight. Pixels are those of the
-    frames that are encoded, code values those of 8 bit RGB.
+    Ranges are (lowest, highest), drawn uniformly; a choice is drawn by its weight. Pixels are those of the encoded
+    frames, code values those of 8 bit RGB.
 
-    clean_probability: of clips that are the same as `bicubic_clip` gives.
-    first_size_factor: sides of a first generation, over those of the low-resolution clip.
-    lead_in_frames: the clip mirrored in time before its start, encoded with it and then left out, so that
-        not all clips begin with a key frame.
+    Args:
+        clean_probability: share of clips that equal those of `bicubic_clip`.
+        first_size_factor: sides of a first generation, over those of the low-resolution clip.
+        lead_in_frames: frames of the clip, mirrored in time, put before its start, encoded with it and then left out,
+            so that not all clips begin with a key frame.
     """
 
     codecs: tuple[tuple[str, CodecChoice], ...] = _CODEC_CHOICES
@@ -185,7 +188,7 @@ class CodecDegradation:
         return LowClip(clip.planes[0][:, 0], clip.planes[1])
 
     def _reduced(self, high: Tensor, scale: int, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-        """(T, h, w, 3) float32 code values, blurred for some clips."""
+        """Reduce to (T, h, w, 3) float32 code values, blurred for some clips."""
         blur = self._blur(high.shape[2] / size[0], rng)
         taps = reduction_taps(_drawn(self.kernel_weights, rng), scale)
         frames = np.stack([hwc_float(frame) for frame in high])
@@ -202,7 +205,7 @@ class CodecDegradation:
         return np.stack([f[::scale, ::scale] for f in filtered])
 
     def _blur(self, sharp_pixels_per_pixel: float, rng: np.random.Generator) -> np.ndarray | None:
-        """The kernel of the optics in the sharp frame, or None."""
+        """Draw the kernel of the optics in the sharp frame, or None."""
         if rng.random() >= self.blur_probability:
             return None
         low, highest = (sigma * sharp_pixels_per_pixel for sigma in self.blur_sigma_pixels)
@@ -230,7 +233,7 @@ class CodecDegradation:
         return noise if grain < 0.2 else _blurred(noise, grain)
 
     def _encoded(self, clip: FrameBatch, rng: np.random.Generator) -> FrameBatch:
-        """Put a clip through a codec, with frames before its start that are left out again."""
+        """Encode and decode a clip, with frames before its start that are left out again."""
         size, names = (clip.height, clip.width), available_codecs()
         usable = [(name, choice) for name, choice in self.codecs if name in names and CODECS[name].fits(*size)]
         name = _drawn(tuple((name, choice.weight) for name, choice in usable), rng)
@@ -268,7 +271,7 @@ def _drawn_quality(lowest: int, highest: int, rng: np.random.Generator) -> int:
 
 
 def _mirrored(num_before: int, num_frames: int) -> Tensor:
-    """Indices of the frames before the first of a clip that is mirrored in time, the earliest first."""
+    """List the frames before the first of a clip that is mirrored in time, the earliest first."""
     if num_frames == 1:
         return torch.zeros(num_before, dtype=torch.int64)
     index = torch.arange(num_before, 0, -1) % (2 * num_frames - 2)
@@ -276,7 +279,7 @@ def _mirrored(num_before: int, num_frames: int) -> Tensor:
 
 
 def _blurred(frames: np.ndarray, sigma: float) -> np.ndarray:
-    """(T, h, w, c) float32 after a Gaussian of a sigma in pixels."""
+    """Blur (T, h, w, c) float32 by a Gaussian of a sigma in pixels."""
     blurred = [cv2.GaussianBlur(frame, (0, 0), sigma, borderType=cv2.BORDER_REFLECT) for frame in frames]
     return np.stack(blurred).reshape(frames.shape)
 

@@ -1,4 +1,4 @@
-"""Recipes of networks that see time: what is trained, on what clips, by which losses and schedule."""
+"""Define recipes of video networks: networks, clips, losses and schedules."""
 
 from __future__ import annotations
 
@@ -25,20 +25,23 @@ PSNR = (Stage(0.7, {"charbonnier": 1.0}), Stage(0.3, {"mse": 30.0}))
 
 @dataclass(frozen=True, slots=True)
 class VideoRecipe:
-    """A recurrent network and how to train it.
+    """Describe a recurrent network and its training.
 
-    net, options: as in a model card.
-    patch: side of a low-resolution cut-out in pixels, even.  batch: cut-outs per step.
-    lengths: frames through which the error is propagated back, each with its share of the schedule.
-    num_steps: length of the whole schedule, unless the user says otherwise.
-    learning_rate: Adam's, which ends at zero by half a cosine.
-    stages: the losses over time (`losses.PIXEL_LOSSES`); shares sum to 1.
-    chroma_weight: of the losses of Cb and Cr, which are taken on their own grid.
-    max_gradient: norm to which gradients are clipped.
-    degradation: how low-resolution frames are made (`video_degrade.CLIP_DEGRADATIONS`).
-    init: the model whose weights it starts from.
-    ema_decay: of the moving average of the weights, which is what is validated and shipped.
-    clips_per_shard: clips in memory at a time.  steps_per_shard: steps after which they are made anew.
+    Args:
+        net, options: as in a model card.
+        patch: side of a low-resolution cut-out in pixels, even.
+        batch: cut-outs per step.
+        lengths: frames through which the error is propagated back, each with its share of the schedule.
+        num_steps: length of the whole schedule, unless the user says otherwise.
+        learning_rate: Adam's, which ends at zero by half a cosine.
+        stages: the losses over time (`losses.PIXEL_LOSSES`); shares sum to 1.
+        chroma_weight: weight of the losses of Cb and Cr, which are taken on their own grid.
+        max_gradient: norm to which gradients are clipped.
+        degradation: makes low-resolution frames; a key of `video_degrade.CLIP_DEGRADATIONS`.
+        init: the model whose weights it starts from.
+        ema_decay: decay of the moving average of the weights, which is validated and shipped.
+        clips_per_shard: clips in memory at a time.
+        steps_per_shard: steps after which the clips are remade.
     """
 
     name: str
@@ -64,15 +67,15 @@ class VideoRecipe:
 
     @property
     def max_frames(self) -> int:
-        """Frames of the longest cut-out."""
+        """Return the number of frames of the longest cut-out."""
         return max(frames for _, frames in self.lengths)
 
     def frames_at(self, progress: float) -> int:
-        """Give the frames of a cut-out at `progress` (0 to 1) of the schedule."""
+        """Return the number of frames of a cut-out at `progress` (0 to 1) of the schedule."""
         return _at(self.lengths, progress)
 
     def losses_at(self, progress: float) -> Mapping[str, float]:
-        """Give the weights of the losses at `progress` (0 to 1) of the schedule."""
+        """Return the weights of the losses at `progress` (0 to 1) of the schedule."""
         return _at(tuple((stage.share, stage.losses) for stage in self.stages), progress)
 
 
@@ -90,7 +93,7 @@ _VIDEO = VideoRecipe("video", {"features": 64, "blocks": 4, "scale": 4}, learnin
 
 
 def _real(recipe: VideoRecipe, name: str) -> VideoRecipe:
-    """The fine-tuning of a network for video that went through a codec."""
+    """Make the recipe that fine-tunes a network for video that went through a codec."""
     return replace(
         recipe,
         name=name,
@@ -112,7 +115,7 @@ VIDEO_RECIPES: dict[str, VideoRecipe] = {recipe.name: recipe for recipe in _LIST
 
 
 def card_of_video(recipe: VideoRecipe) -> ModelCard:
-    """Give the card of what a recipe trains, before any figure is known."""
+    """Make the card of a recipe's network, without figures yet."""
     options = dict(recipe.options)
     uses_next = bool(options.get("uses_next", True))
     card = ModelCard(
