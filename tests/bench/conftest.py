@@ -9,14 +9,14 @@ import pytest
 
 
 def _write_clip(folder: Path, num_frames: int, size: tuple[int, int] = (64, 48), seed: int = 1) -> Path:
-    """Pictures of a pattern that moves by two pixels a frame; size is (width, height)."""
+    """Images of a pattern that moves by two pixels a frame; size is (width, height)."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     width, height = size
     pattern = cv2.resize(rng.integers(0, 256, (12, 24, 3)).astype(np.uint8), (width + 2 * num_frames, height))
     for index in range(num_frames):
-        picture = pattern[:, 2 * index : 2 * index + width]
-        assert cv2.imwrite(str(folder / f"{index:03}.png"), picture)
+        image = pattern[:, 2 * index : 2 * index + width]
+        assert cv2.imwrite(str(folder / f"{index:03}.png"), image)
     return folder
 
 
@@ -36,7 +36,7 @@ def clips(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stills(tmp_path: Path) -> Path:
-    """Two pictures of different sizes."""
+    """Two images of different sizes."""
     for name, size in (("a", (48, 40)), ("b", (57, 45))):
         source = _write_clip(tmp_path / name, 1, size) / "000.png"
         (tmp_path / "stills").mkdir(exist_ok=True)

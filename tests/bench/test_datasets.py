@@ -1,4 +1,4 @@
-"""Which pictures are measured on, and what is said where they are missing."""
+"""Which images are measured on, and what is said where they are missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_a_folder_of_folders_is_clips(clips: Path) -> None:
     assert dataset.is_moving and not dataset.is_known and dataset.name == "clips"
 
 
-def test_a_folder_of_pictures_is_stills(stills: Path) -> None:
+def test_a_folder_of_images_is_stills(stills: Path) -> None:
     dataset = find_dataset(str(stills), Path("nowhere"))
     assert [path.name for path in dataset.clips[0].paths] == ["a.png", "b.png"]
     assert len(dataset.clips) == 1 and not dataset.is_moving
@@ -45,10 +45,10 @@ def test_a_missing_set_is_told_where_to_get(name: str, tmp_path: Path) -> None:
     assert str(tmp_path) in str(caught.value) and "`data`" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_set_with_a_picture_missing_is_refused(tmp_path: Path, write_clip: Callable[..., Path]) -> None:
+def test_a_set_with_an_image_missing_is_refused(tmp_path: Path, write_clip: Callable[..., Path]) -> None:
     for clip, count in (("calendar", 41), ("city", 34), ("foliage", 48), ("walk", 47)):
         write_clip(tmp_path / "Vid4" / clip, count, (4, 4))
-    with pytest.raises(InputError, match="foliage: has 48 pictures where Vid4 has 49"):
+    with pytest.raises(InputError, match="foliage: has 48 images where Vid4 has 49"):
         find_dataset("vid4", tmp_path)
 
 
@@ -61,12 +61,12 @@ def test_sets_are_found_as_they_are_handed_out(place: str, tmp_path: Path, write
     assert [path.parent for path in clip.paths] == [tmp_path / place] * 5 and clip.name == "Set5"
 
 
-def test_pictures_beside_clips_are_refused(clips: Path) -> None:
+def test_images_beside_clips_are_refused(clips: Path) -> None:
     (clips / "harbour" / "000.png").rename(clips / "poster.png")
-    with pytest.raises(InputError, match="pictures as well as clips"):
+    with pytest.raises(InputError, match="images as well as clips"):
         find_dataset(str(clips), clips)
 
 
 def test_a_folder_with_nothing_to_see_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no pictures, no folders of pictures and no videos"):
+    with pytest.raises(InputError, match="holds no images, no folders of images and no videos"):
         find_dataset(str(tmp_path), tmp_path)

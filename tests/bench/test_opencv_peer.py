@@ -46,13 +46,13 @@ def test_a_network_gets_its_channels_and_gives_rgb(channels: int, tmp_path: Path
     upscale, scale = load_opencv_peer(_write_graph(tmp_path / "repeat.pb", channels))
     low = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (3, 9, 13)).astype(np.uint8))
     low = torch.nn.functional.avg_pool2d(low[None].float(), 3, 1, 1)[0].to(torch.uint8)
-    picture = upscale(low)
-    assert scale == _SCALE and picture.shape == (3, 18, 26) and picture.dtype is torch.uint8
+    image = upscale(low)
+    assert scale == _SCALE and image.shape == (3, 18, 26) and image.dtype is torch.uint8
     repeated = low.repeat_interleave(2, 1).repeat_interleave(2, 2)
     if channels == 3:  # what is subtracted before the network is added after it
-        assert torch.equal(picture, repeated)
+        assert torch.equal(image, repeated)
     else:  # the luma is the network's; the colour differences, bilinear, do not change it beyond rounding
-        assert psnr_db(luma_bt601(picture[None]), luma_bt601(repeated[None])) > 35
+        assert psnr_db(luma_bt601(image[None]), luma_bt601(repeated[None])) > 35
 
 
 def test_files_that_are_no_networks_are_named(tmp_path: Path) -> None:

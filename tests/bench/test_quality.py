@@ -1,4 +1,4 @@
-"""Benchmarks of quality, on small made pictures; the last ones on the field's own."""
+"""Benchmarks of quality, on small made images; the last ones on the field's own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from vsr.quality.protocols import (
     StillsBenchmark,
     clip_protocol,
     luma_psnr_db,
-    measure_pictures,
+    measure_images,
     upscale_bicubic,
 )
 
@@ -60,7 +60,7 @@ def test_every_frame_of_every_clip_is_measured_by_everything(clips: Path) -> Non
 def test_figures_are_those_of_the_metrics_on_the_protocol(clips: Path) -> None:
     report = _measure(clips)
     truth = [mod_crop(read_rgb(path), 4)[None] for path in find_images(clips / "market")]
-    output = [upscale_bicubic(4)(reduce_bicubic(picture[0], 4))[None] for picture in truth]
+    output = [upscale_bicubic(4)(reduce_bicubic(image[0], 4))[None] for image in truth]
     lumas = [(luma_bt601(a), luma_bt601(b)) for a, b in zip(output, truth, strict=True)]
     found = [row.values for row in report.rows if (row.clip, row.model) == ("market", "bicubic")]
     assert [each["luma_psnr_db"] for each in found] == [psnr_db(*pair) for pair in lumas]
@@ -82,11 +82,11 @@ def test_means_are_of_frames_and_then_of_clips(clips: Path) -> None:
 
 def test_bd_is_another_reduction_without_the_edge(clips: Path) -> None:
     report = _measure(clips, degradation="bd")
-    want = measure_pictures(
+    want = measure_images(
         find_images(clips / "harbour"),
         clip_protocol(4, "bd"),
         upscale_bicubic(4),
-        {"psnr": lambda picture, truth: psnr_db(luma_bt601(picture), luma_bt601(truth))},
+        {"psnr": lambda image, truth: psnr_db(luma_bt601(image), luma_bt601(truth))},
     )
     assert clip_means(report.rows)["harbour"]["bicubic"]["luma_psnr_db"] == pytest.approx(want["psnr"], abs=1e-9)
     assert report.protocol["crop"] == 8 and report.title == "clips BD ×4"
@@ -112,13 +112,13 @@ def test_frames_of_a_clip_must_be_of_one_size(clips: Path) -> None:
         _measure(clips)
 
 
-def test_pictures_too_small_for_a_measure_are_named(stills: Path) -> None:
+def test_images_too_small_for_a_measure_are_named(stills: Path) -> None:
     cv2.imwrite(str(stills / "c.png"), np.zeros((18, 40, 3), np.uint8))
     with pytest.raises(InputError, match=r"c\.png: 32x8 pixels count, which is too small: 11"):
         _measure(stills)
 
 
-def test_the_gate_stops_a_run_on_other_pictures(tmp_path: Path, stills: Path) -> None:
+def test_the_gate_stops_a_run_on_other_images(tmp_path: Path, stills: Path) -> None:
     (tmp_path / "Set5").mkdir()
     for index in range(5):
         (tmp_path / "Set5" / f"{index}.png").write_bytes((stills / "a.png").read_bytes())
@@ -148,19 +148,19 @@ def test_networks_from_files_stand_in_the_same_table(stills: Path, tmp_path: Pat
     assert means["mine"]["luma_psnr_db"] == pytest.approx(means["nano"]["luma_psnr_db"], abs=0.02)
 
 
-def test_videos_are_read_as_the_pictures_they_show(tmp_path: Path) -> None:
+def test_videos_are_read_as_the_images_they_show(tmp_path: Path) -> None:
     import av
 
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
         stream = container.add_stream("ffv1", rate=25, width=32, height=24, pix_fmt="bgr0")
-        pictures = [np.random.default_rng(seed).integers(0, 256, (24, 32, 3)).astype(np.uint8) for seed in range(3)]
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="bgr0")))
+        images = [np.random.default_rng(seed).integers(0, 256, (24, 32, 3)).astype(np.uint8) for seed in range(3)]
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="bgr0")))
         container.mux(stream.encode(None))
     clip = find_dataset(str(tmp_path), tmp_path).clips[0]
     lines: list[str] = []
-    for (_, shown), picture in zip(truths(clip, lines.append), pictures, strict=True):
-        assert shown.dtype is torch.uint8 and torch.equal(shown, torch.from_numpy(picture).permute(2, 0, 1))
+    for (_, shown), image in zip(truths(clip, lines.append), images, strict=True):
+        assert shown.dtype is torch.uint8 and torch.equal(shown, torch.from_numpy(image).permute(2, 0, 1))
     assert len(lines) == 1 and "bgr0 is read as rgb24" in lines[0]
 
 
@@ -212,7 +212,7 @@ def test_the_page_needs_no_file_beside_it(clips: Path, tmp_path: Path) -> None:
     assert "prefers-color-scheme: dark" in page and "<td>nano</td>" in page
 
 
-def test_equal_pictures_are_written_as_valid_json(tmp_path: Path) -> None:
+def test_equal_images_are_written_as_valid_json(tmp_path: Path) -> None:
     folder = tmp_path / "flat"
     folder.mkdir()
     cv2.imwrite(str(folder / "a.png"), np.full((32, 32, 3), 90, np.uint8))
@@ -280,7 +280,7 @@ def test_the_command_prints_a_table_and_writes_the_folder(clips: Path, tmp_path:
     assert isinstance(unknown.exception, OptionError)
 
 
-# -- on the real pictures ------------------------------------------------------------------------------------------
+# -- on the real images ------------------------------------------------------------------------------------------
 
 
 def test_set5_with_published_figures_beside_it(data_folder: Path) -> None:
@@ -300,13 +300,13 @@ def test_bicubic_on_vid4_under_bi_and_bd(data_folder: Path) -> None:
     """Every 8th frame. All 171 give 23.784 dB and 0.6347 (BI) and 21.825 dB (BD), which every run on Vid4 checks."""
     means: dict[str, list[float]] = {"bi": [], "ssim": [], "bd": []}
     measures: dict[Degradation, dict[str, Measure]] = {
-        "bi": {"bi": luma_psnr_db, "ssim": lambda picture, truth: ssim(luma_bt601(picture), luma_bt601(truth))},
+        "bi": {"bi": luma_psnr_db, "ssim": lambda image, truth: ssim(luma_bt601(image), luma_bt601(truth))},
         "bd": {"bd": luma_psnr_db},
     }
     for clip in find_dataset("vid4", data_folder / "test").clips:
         for degradation, wanted in measures.items():
             protocol = clip_protocol(4, degradation)
-            for name, mean in measure_pictures(list(clip.paths[::8]), protocol, upscale_bicubic(4), wanted).items():
+            for name, mean in measure_images(list(clip.paths[::8]), protocol, upscale_bicubic(4), wanted).items():
                 means[name].append(mean)
     assert fmean(means["bi"]) == pytest.approx(23.78, abs=0.02)
     assert fmean(means["ssim"]) == pytest.approx(0.6347, abs=0.003)

@@ -19,7 +19,7 @@ from vsr.quality.metrics import (
 )
 
 
-def _picture(seed: int, height: int = 14, width: int = 17) -> Tensor:
+def _image(seed: int, height: int = 14, width: int = 17) -> Tensor:
     rng = np.random.default_rng(seed)
     return torch.from_numpy(rng.integers(0, 256, (1, 1, height, width)).astype(np.uint8))
 
@@ -36,14 +36,14 @@ def test_psnr_of_four_pixels_by_hand() -> None:
     assert psnr_db(a / 255, b / 255, peak=1.0) == pytest.approx(psnr_db(a, b), abs=1e-4)
 
 
-def test_uint8_pictures_do_not_wrap_around() -> None:
+def test_uint8_images_do_not_wrap_around() -> None:
     black = torch.zeros((1, 1, 2, 2), dtype=torch.uint8)
     white = torch.full_like(black, 255)
     assert psnr_db(black, white) == psnr_db(white, black) == 0
 
 
-def test_equal_pictures_have_infinite_psnr() -> None:
-    assert psnr_db(_picture(1), _picture(1)) == math.inf
+def test_equal_images_have_infinite_psnr() -> None:
+    assert psnr_db(_image(1), _image(1)) == math.inf
 
 
 def test_crop_leaves_out_exactly_the_edge() -> None:
@@ -88,7 +88,7 @@ def _ssim_by_definition(a: np.ndarray, b: np.ndarray) -> float:
 
 @pytest.mark.parametrize("mix", [0.0, 0.5, 0.9])
 def test_ssim_equals_its_definition(mix: float) -> None:
-    a, noise = _picture(1).double(), _picture(2).double()
+    a, noise = _image(1).double(), _image(2).double()
     b = mix * a + (1 - mix) * noise
     assert ssim(a, b) == pytest.approx(_ssim_by_definition(a[0, 0].numpy(), b[0, 0].numpy()), abs=1e-9)
 
@@ -96,7 +96,7 @@ def test_ssim_equals_its_definition(mix: float) -> None:
 @pytest.mark.parametrize("shape", [(11, 11), (40, 53)])
 def test_psnr_and_ssim_are_those_of_scikit_image(shape: tuple[int, int]) -> None:
     metrics = pytest.importorskip("skimage.metrics")
-    a, noise = _picture(1, *shape), _picture(2, *shape)
+    a, noise = _image(1, *shape), _image(2, *shape)
     b = (a.double() * 0.8 + noise.double() * 0.2).round()
     arrays = a[0, 0].numpy().astype(np.float64), b[0, 0].numpy()
     assert psnr_db(a, b) == pytest.approx(metrics.peak_signal_noise_ratio(*arrays, data_range=255), abs=1e-6)
@@ -108,23 +108,23 @@ def test_psnr_and_ssim_are_those_of_scikit_image(shape: tuple[int, int]) -> None
 
 def test_ssim_needs_a_whole_window() -> None:
     with pytest.raises(ValueError, match="11 pixels a side, not 17x10"):
-        ssim(_picture(1, height=10), _picture(2, height=10))
+        ssim(_image(1, height=10), _image(2, height=10))
 
 
-def test_ssim_of_equal_pictures_is_one() -> None:
-    assert ssim(_picture(3), _picture(3)) == pytest.approx(1.0, abs=1e-12)
+def test_ssim_of_equal_images_is_one() -> None:
+    assert ssim(_image(3), _image(3)) == pytest.approx(1.0, abs=1e-12)
 
 
-def test_ssim_of_a_batch_is_the_mean_over_its_pictures() -> None:
-    pairs = [(_picture(1), _picture(2)), (_picture(3), _picture(3))]
+def test_ssim_of_a_batch_is_the_mean_over_its_images() -> None:
+    pairs = [(_image(1), _image(2)), (_image(3), _image(3))]
     batch = ssim(torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs]))
     assert batch == pytest.approx(sum(ssim(a, b) for a, b in pairs) / 2)
 
 
 @pytest.mark.parametrize("metric", [psnr_db, ssim, detail_ratio])
-def test_pictures_of_different_shapes_are_refused(metric: object) -> None:
+def test_images_of_different_shapes_are_refused(metric: object) -> None:
     with pytest.raises(ValueError, match=r"14, 17.*15, 17"):
-        metric(_picture(1), _picture(1, height=15))  # type: ignore[operator]
+        metric(_image(1), _image(1, height=15))  # type: ignore[operator]
 
 
 def _wave(cycles_per_pixel: float, angle: float = 0.3, size: int = 64) -> Tensor:
@@ -148,18 +148,18 @@ def test_detail_counts_the_same_in_every_direction(angle: float) -> None:
 
 
 def test_half_the_contrast_is_a_quarter_of_the_detail() -> None:
-    a = _picture(1, 40, 50).double()
+    a = _image(1, 40, 50).double()
     assert detail_ratio(a / 2 + 10, a) == pytest.approx(0.25)
 
 
 def test_blur_takes_detail_and_noise_adds_it() -> None:
-    a = _picture(1, 40, 50).double()
+    a = _image(1, 40, 50).double()
     blurred = torch.nn.functional.avg_pool2d(a, 3, 1, padding=1)
     assert detail_ratio(blurred, a) < 0.3
-    assert detail_ratio(a + _picture(2, 40, 50), a) > 1.5
+    assert detail_ratio(a + _image(2, 40, 50), a) > 1.5
 
 
-def test_a_bright_edge_of_the_picture_is_no_detail() -> None:
+def test_a_bright_edge_of_the_image_is_no_detail() -> None:
     ramp = torch.linspace(0, 255, 64, dtype=torch.float64).expand(1, 1, 64, 64)
     assert detail_ratio(ramp, _wave(0.35)) < 1e-3  # its ends differ, which a bare spectrum takes for a sharp step
 
@@ -168,7 +168,7 @@ def test_a_bright_edge_of_the_picture_is_no_detail() -> None:
 
 
 def test_pooled_psnr_is_that_of_all_pixels_together() -> None:
-    a, b = _picture(1), _picture(2)
+    a, b = _image(1), _image(2)
     c = (b.double() + 3).clamp(0, 255)
     together = psnr_db(torch.cat((a.double(), c)), torch.cat((b.double(), b.double())))
     assert pooled_psnr_db([psnr_db(a, b), psnr_db(c, b)]) == pytest.approx(together)
@@ -196,8 +196,8 @@ def test_tof_is_the_distance_of_two_motions() -> None:
 
 
 def test_an_error_that_stays_does_not_flicker() -> None:
-    before, after = _picture(1).double(), _picture(2).double()
-    error = _picture(3).double() / 8
+    before, after = _image(1).double(), _image(2).double()
+    error = _image(3).double() / 8
     assert difference_psnr_db((before + error, after + error), (before, after)) > 200
     assert difference_psnr_db((before + error, after), (before, after)) == pytest.approx(
         psnr_db(before + error, before)

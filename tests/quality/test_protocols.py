@@ -21,7 +21,7 @@ from vsr.quality.protocols import (
     clip_protocol,
     luma_detail,
     luma_psnr_db,
-    measure_pictures,
+    measure_images,
     stills_protocol,
     upscale_bicubic,
     upscale_each,
@@ -32,7 +32,7 @@ from vsr.quality.protocols import (
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two sets of one and two small pictures, of sides that no scale divides."""
+    """Two sets of one and two small images, of sides that no scale divides."""
     rng = np.random.default_rng(1)
     for name in ("Set5/a.png", "Set14/b.png", "Set14/c.png"):
         path = tmp_path / name
@@ -42,28 +42,28 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_pictures_are_rgb_and_sorted(tmp_path: Path) -> None:
+def test_images_are_rgb_and_sorted(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "b.png"), np.full((2, 3, 3), (10, 20, 30), np.uint8))  # OpenCV writes BGR
     cv2.imwrite(str(tmp_path / "a.PNG"), np.full((2, 3), 7, np.uint8))
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     gray, color = (read_rgb(path) for path in find_images(tmp_path))
     assert gray.shape == color.shape == (3, 2, 3)
     assert set(gray.flatten().tolist()) == {7}
     assert color[:, 0, 0].tolist() == [30, 20, 10]
 
 
-def test_files_that_are_missing_or_no_pictures_are_named(tmp_path: Path) -> None:
+def test_files_that_are_missing_or_no_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         find_images(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="no pictures found"):
+    with pytest.raises(InputError, match="no images found"):
         find_images(tmp_path)
-    (tmp_path / "a.png").write_bytes(b"no picture")
+    (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"a\.png: cannot be read"):
         read_rgb(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_low_pictures_come_from_a_multiple_of_the_scale(scale: int) -> None:
+def test_low_images_come_from_a_multiple_of_the_scale(scale: int) -> None:
     high = mod_crop(torch.randint(0, 256, (3, 39, 43), dtype=torch.uint8), scale)
     assert high.shape == (3, 39 - 39 % scale, 43 - 43 % scale)
     low = reduce_bicubic(high, scale)
@@ -72,40 +72,40 @@ def test_low_pictures_come_from_a_multiple_of_the_scale(scale: int) -> None:
     assert upscale_bicubic(scale)(low).shape == high.shape
 
 
-def test_measures_see_finished_pictures_without_their_edge(folder: Path) -> None:
+def test_measures_see_finished_images_without_their_edge(folder: Path) -> None:
     seen: list[tuple[Tensor, Tensor]] = []
 
-    def remember(picture: Tensor, truth: Tensor) -> float:
-        seen.append((picture, truth))
+    def remember(image: Tensor, truth: Tensor) -> float:
+        seen.append((image, truth))
         return float(len(seen))
 
     paths = find_images(folder / "Set14")
-    means = measure_pictures(paths, stills_protocol(4), upscale_bicubic(4), {"count": remember})
+    means = measure_images(paths, stills_protocol(4), upscale_bicubic(4), {"count": remember})
     assert means == {"count": 1.5}
-    for (picture, truth), path in zip(seen, paths, strict=True):
-        assert picture.dtype is truth.dtype is torch.uint8
+    for (image, truth), path in zip(seen, paths, strict=True):
+        assert image.dtype is truth.dtype is torch.uint8
         assert torch.equal(truth[0], read_rgb(path)[:, 4:32, 4:36])
-        assert picture.shape == truth.shape
+        assert image.shape == truth.shape
 
 
-def test_without_a_crop_the_whole_picture_counts(folder: Path) -> None:
+def test_without_a_crop_the_whole_image_counts(folder: Path) -> None:
     shapes = []
 
-    def shape(picture: Tensor, truth: Tensor) -> float:
-        shapes.append(tuple(picture.shape))
+    def shape(image: Tensor, truth: Tensor) -> float:
+        shapes.append(tuple(image.shape))
         return 0.0
 
-    measure_pictures(find_images(folder / "Set5"), clip_protocol(2, "bi"), upscale_bicubic(2), {"shape": shape})
+    measure_images(find_images(folder / "Set5"), clip_protocol(2, "bi"), upscale_bicubic(2), {"shape": shape})
     assert shapes == [(1, 3, 38, 42)]
 
 
 def test_a_perfect_model_has_all_the_detail_and_no_error() -> None:
-    picture = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
-    assert luma_psnr_db(picture, picture) == float("inf")
-    assert luma_detail(picture, picture) == 1
+    image = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+    assert luma_psnr_db(image, image) == float("inf")
+    assert luma_detail(image, image) == 1
 
 
-def test_other_pictures_under_a_set_s_name_are_refused(folder: Path) -> None:
+def test_other_images_under_a_set_s_name_are_refused(folder: Path) -> None:
     with pytest.raises(OptionError, match=r"Set5: bicubic scores .* and not 28\.42"):
         StillsBenchmark(folder, 4).bicubic_gate()
 
@@ -151,13 +151,13 @@ def test_bd_leaves_out_eight_pixels_and_reduces_by_the_gaussian() -> None:
 def test_vid4_is_scored_clip_by_clip(folder: Path) -> None:
     means = vid4_bi(folder, 4, upscale_each(upscale_bicubic(4)))
     assert list(means) == ["Set14", "Set5"]
-    single = measure_pictures(
+    single = measure_images(
         find_images(folder / "Set5"), clip_protocol(4, "bi"), upscale_bicubic(4), {"psnr": luma_psnr_db}
     )
     assert means["Set5"] == single["psnr"]
 
 
-# -- on the real pictures ------------------------------------------------------------------------------------
+# -- on the real images ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("scale", "gate"), [(4, "Set5 28.43  Set14 26.09"), (2, "Set5 33.68  Set14 30.33")])
@@ -167,7 +167,7 @@ def test_bicubic_gate_of_the_stills(scale: int, gate: str, data_folder: Path) ->
 
 def test_bicubic_figure_of_a_clip_of_vid4(data_folder: Path) -> None:
     paths = find_images(data_folder / "test" / "Vid4" / "city")  # the shortest; benchmarks/models.py checks all four
-    means = measure_pictures(paths, clip_protocol(4, "bi"), upscale_bicubic(4), {"psnr": luma_psnr_db})
+    means = measure_images(paths, clip_protocol(4, "bi"), upscale_bicubic(4), {"psnr": luma_psnr_db})
     assert means["psnr"] == pytest.approx(25.16, abs=0.02)
 
 

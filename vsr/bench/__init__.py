@@ -1,1 +1,1 @@
-"""Benchmarks that a user can run: speed, and quality."""
+"""Benchmark speed and quality, as users can run it."""

@@ -1,4 +1,4 @@
-"""What is compared: plain interpolation, models of this project and from files, and networks of OpenCV."""
+"""Prepare the contenders of a benchmark: plain interpolation, models by name or file, and networks of OpenCV."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ _DEFAULT_SCALE = 4
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A way up.  facts: what a reader wants to know of it; called at the end, when an engine may have fallen back."""
+    """Upscale images by one method of a comparison.
+
+    Args:
+        name: its name in results.
+        scale: output pixels per input pixel in each direction; None for methods that take any.
+        upscale: the method.
+        facts: returns what a reader wants to know of it; called at the end, when an engine may have fallen back.
+    """
 
     name: str
     scale: int | None
@@ -43,10 +50,16 @@ def contenders(
     backend: str = "auto",
     note: OnNote = lambda line: None,
 ) -> tuple[list[Contender], int]:
-    """Bicubic and Lanczos first, then the models by name or file, then files of OpenCV's dnn_superres; and their scale.
+    """List bicubic and Lanczos, then the models, then OpenCV's networks; return them with their common scale.
 
-    scale: that of all; where none is given, the networks', or 4 without any. Raises OptionError where two networks
-    differ in scale or share a name, and the errors of `load_model`.
+    Args:
+        models: names or files.
+        opencv: files of OpenCV's dnn_superres.
+        scale: the scale of all; the networks' unless given, or 4 without any.
+        device, precision, backend: as in `load_model`.
+        note: called with one line for each note of loading.
+
+    Raises OptionError where two networks differ in scale or share a name, and the errors of `load_model`.
     """
     networks = [_model(name, device, precision, backend, note) for name in models]
     networks += [_opencv(path) for path in opencv]
@@ -73,8 +86,8 @@ def _interpolations(scale: int) -> list[Contender]:
 def _lanczos(scale: int) -> Upscale:
     def upscale(low: Tensor) -> Tensor:
         size = (low.shape[2] * scale, low.shape[1] * scale)
-        picture = low.permute(1, 2, 0).contiguous().numpy()
-        return torch.from_numpy(cv2.resize(picture, size, interpolation=cv2.INTER_LANCZOS4)).permute(2, 0, 1)
+        image = low.permute(1, 2, 0).contiguous().numpy()
+        return torch.from_numpy(cv2.resize(image, size, interpolation=cv2.INTER_LANCZOS4)).permute(2, 0, 1)
 
     return upscale
 

@@ -1,4 +1,4 @@
-"""What quality is measured on: the field's test sets, or any folder of pictures or clips."""
+"""Find data for benchmarks: the field's test sets, or any folder of images or clips."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from vsr.quality.frames import Decoded, decoded_video
 __all__ = [
     "Clip",
     "Dataset",
-    "decoded_pictures",
+    "decoded_images",
     "find_dataset",
     "num_frames",
-    "pictures_in",
+    "images_in",
     "truths",
 ]
 
@@ -34,7 +34,7 @@ _VID4_SOURCE = "https://drive.google.com/file/d/1ZuvNNLgR85TV_whJoHM7uVb-XW1y70D
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """Pictures in order: files of pictures, or the one file of a video."""
+    """Hold images in order: image files, or the one file of a video."""
 
     name: str
     paths: tuple[Path, ...]
@@ -46,9 +46,13 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Clips to measure on.  is_moving: whether a clip's pictures follow one another in time, else they are stills.
+    """Hold the clips to measure on.
 
-    is_known: whether it is one of the field's sets, on which figures are published.
+    Args:
+        name: the set's name, or the folder's.
+        clips: the clips; a set of stills is one clip.
+        is_moving: True where a clip's images follow one another in time, False where they are stills.
+        is_known: True for the field's sets, on which figures are published.
     """
 
     name: str
@@ -59,7 +63,11 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A set of the field.  counts: how many pictures each of its clips has; "" for a set of stills."""
+    """Describe a set of the field.
+
+    Args:
+        counts: number of images by clip; "" stands for a set of stills.
+    """
 
     name: str
     counts: Mapping[str, int]
@@ -75,14 +83,14 @@ _KNOWN = {
 
 
 def find_dataset(name: str, data: Path | None = None) -> Dataset:
-    """Find vid4, set5, set14 or bsd100, or a folder: of pictures, or of clips (folders or video files).
+    """Find vid4, set5, set14 or bsd100, or a folder: of images, or of clips (folders or video files).
 
     Args:
         name: one of the four sets, or the path of a folder.
         data: the folder that holds the sets; $VSR_DATA/test unless given.
 
-    Raises OptionError for a name that is neither, and for a set where neither `data` nor VSR_DATA says where it lies;
-    InputError where a set is missing or not complete.
+    Raises OptionError for a name that is neither, and for a set whose place neither `data` nor VSR_DATA gives;
+    InputError where a set is missing or incomplete.
     """
     known = _KNOWN.get(name.lower())
     if known is not None:
@@ -90,7 +98,7 @@ def find_dataset(name: str, data: Path | None = None) -> Dataset:
     folder = Path(name)
     if not folder.is_dir():
         kind = "is a file; 'vsr benchmark video' compares two" if folder.exists() else "no such set or folder"
-        raise OptionError(f"{name}: {kind}; there are {', '.join(_KNOWN)}, or name a folder of pictures or clips")
+        raise OptionError(f"{name}: {kind}; there are {', '.join(_KNOWN)}, or name a folder of images or clips")
     return _folder_dataset(folder)
 
 
@@ -101,43 +109,43 @@ def _known_dataset(known: _Known, data: Path) -> Dataset:
     clips = []
     for name, count in known.counts.items():
         place = _truth_folder(folder) / name
-        paths = pictures_in(place)
+        paths = images_in(place)
         if len(paths) != count:
-            raise InputError(f"{place}: has {len(paths)} pictures where {known.name} has {count}")
+            raise InputError(f"{place}: has {len(paths)} images where {known.name} has {count}")
         clips.append(Clip(name or known.name, paths))
     return Dataset(known.name, tuple(clips), is_moving="" not in known.counts, is_known=True)
 
 
 def _truth_folder(folder: Path) -> Path:
-    """Where the originals lie in a set's folder: right there, or beside reduced ones, as the sets are handed out."""
+    """Find the originals of a set: in its folder itself, or beside reduced ones, as the sets are distributed."""
     return next((folder / name for name in ("GT", "HR") if (folder / name).is_dir()), folder)
 
 
 def _folder_dataset(folder: Path) -> Dataset:
     name = folder.resolve().name
-    pictures = pictures_in(folder)
+    images = images_in(folder)
     clips = []
     for path in sorted(folder.iterdir()):
-        if path.is_dir() and (paths := pictures_in(path)):
+        if path.is_dir() and (paths := images_in(path)):
             clips.append(Clip(path.name, paths))
         elif path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
             clips.append(Clip(path.name, (path,)))
-    if pictures and clips:
-        raise InputError(f"{folder}: holds pictures as well as clips ({clips[0].name}); name a folder of one kind")
-    if not pictures and not clips:
-        raise InputError(f"{folder}: holds no pictures, no folders of pictures and no videos")
-    return Dataset(name, (Clip(name, pictures),) if pictures else tuple(clips), bool(clips), is_known=False)
+    if images and clips:
+        raise InputError(f"{folder}: holds images as well as clips ({clips[0].name}); name a folder of one kind")
+    if not images and not clips:
+        raise InputError(f"{folder}: holds no images, no folders of images and no videos")
+    return Dataset(name, (Clip(name, images),) if images else tuple(clips), bool(clips), is_known=False)
 
 
-def pictures_in(folder: Path) -> tuple[Path, ...]:
-    """The pictures right in a folder, sorted by name; none where there is no such folder."""
+def images_in(folder: Path) -> tuple[Path, ...]:
+    """List the images directly in a folder, sorted by name; none where there is no such folder."""
     if not folder.is_dir():
         return ()
     return tuple(sorted(path for path in folder.iterdir() if path.is_file() and is_image(path)))
 
 
 def truths(clip: Clip, note: OnNote) -> Iterator[tuple[str, Tensor]]:
-    """Name and (3, H, W) uint8 RGB of every picture of a clip. note: called with what is odd about a video."""
+    """Yield name and (3, H, W) uint8 RGB of every image of a clip. note: called with each irregularity of a video."""
     if clip.is_video:
         for index, frame in enumerate(decoded_video(clip.paths[0], note)):
             yield str(index), frame.rgb.add(0.5).to(torch.uint8)[0]
@@ -147,14 +155,14 @@ def truths(clip: Clip, note: OnNote) -> Iterator[tuple[str, Tensor]]:
 
 
 def num_frames(clip: Clip) -> int | None:
-    """How many pictures a clip has; of a video what its header says, which may be nothing."""
+    """Count the images of a clip; of a video by its header, which may not tell."""
     if not clip.is_video:
         return len(clip.paths)
     with VideoReader(clip.paths[0]) as reader:
         return reader.info.num_frames_from_header
 
 
-def decoded_pictures(paths: tuple[Path, ...]) -> Iterator[Decoded]:
-    """Files of pictures as 8 bit RGB."""
+def decoded_images(paths: tuple[Path, ...]) -> Iterator[Decoded]:
+    """Read image files as 8 bit RGB."""
     for path in paths:
         yield Decoded(path.name, read_rgb(path)[None])

@@ -1,4 +1,4 @@
-"""Every measure of a frame at once, and what it takes of the frame before."""
+"""Compute all measures of a frame, those over time from the frame before."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vsr.errors import InputError
-from vsr.quality.frames import Picture
+from vsr.quality.frames import Image
 from vsr.quality.lpips import load_lpips
 from vsr.quality.metrics import SSIM_SIDE, difference_psnr_db, flow_distance, optical_flow, psnr_db, ssim
 
@@ -23,7 +23,15 @@ _LPIPS_SIDE = 17
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """key: its name in files.  better: which way.  digits: behind the point, in tables."""
+    """Describe a measure.
+
+    Args:
+        key: its name in files.
+        label: its name for people, with its unit.
+        better: "higher" or "lower".
+        digits: decimals in tables.
+        meaning: an explanation of one line.
+    """
 
     key: str
     label: str
@@ -56,36 +64,37 @@ METRICS = (
 
 
 def lpips_from(path: Path) -> Lpips:
-    """LPIPS of two (1, 3, H, W) pictures in 0..255, by weights from a file (`vsr.models.perceptual.load_lpips`)."""
+    """Make the LPIPS of two (1, 3, H, W) images in 0..255, by weights from a file (`vsr.quality.lpips.load_lpips`)."""
     net = load_lpips(path)
 
     @torch.inference_mode()
-    def distance(picture: Tensor, truth: Tensor) -> float:
-        return float(net(picture.float() / 255, truth.float() / 255))
+    def distance(image: Tensor, truth: Tensor) -> float:
+        return float(net(image.float() / 255, truth.float() / 255))
 
     return distance
 
 
 @dataclass(slots=True)
 class _Past:
-    """The luma of the frame before and the motion since then."""
+    """Keep the luma of the frame before and the motion since then."""
 
     luma: Tensor | None = None
     flow: Tensor | None = None
     before: Tensor | None = None
 
-    def push(self, picture: Picture) -> None:
-        self.before, self.luma = self.luma, picture.luma
+    def push(self, image: Image) -> None:
+        self.before, self.luma = self.luma, image.luma
         if self.before is not None:
-            scale = 255.0 / picture.peak
+            scale = 255.0 / image.peak
             self.flow = optical_flow(self.before * scale, self.luma * scale)
 
 
 @dataclass(slots=True)
 class Meter:
-    """Measures outputs against the truth through one clip, frame after frame; keeps the last frame of each.
+    """Measure outputs against the truth through one clip, frame after frame; keeps the last frame of each.
 
-    is_moving: whether frames follow one another, so that measures over time make sense.
+    Args:
+        is_moving: True where frames follow one another, so that measures over time make sense.
     """
 
     is_moving: bool
@@ -93,33 +102,31 @@ class Meter:
     _truth: _Past = field(default_factory=_Past)
     _outputs: dict[str, _Past] = field(default_factory=dict)
 
-    def measure(
-        self, name: str, truth: Picture, outputs: Iterable[tuple[str, Picture]]
-    ) -> Mapping[str, dict[str, float]]:
-        """The measures of each output by its name; of those over time from the second frame on.
+    def measure(self, name: str, truth: Image, outputs: Iterable[tuple[str, Image]]) -> Mapping[str, dict[str, float]]:
+        """Compute the measures of each output by its name; those over time from the second frame on.
 
-        Raises InputError, which names the frame, where it is too small or not of the size of those before.
+        Raises InputError, which names the frame, where it is too small or its size differs from those before.
         """
         self._check(name, truth)
         if self.is_moving:
             self._truth.push(truth)
-        return {output: self._values(output, picture, truth) for output, picture in outputs}
+        return {output: self._values(output, image, truth) for output, image in outputs}
 
-    def _values(self, output: str, picture: Picture, truth: Picture) -> dict[str, float]:
+    def _values(self, output: str, image: Image, truth: Image) -> dict[str, float]:
         values = {
-            "luma_psnr_db": psnr_db(picture.luma, truth.luma, peak=truth.peak),
-            "rgb_psnr_db": psnr_db(picture.rgb, truth.rgb),
-            "ssim": ssim(picture.luma, truth.luma, peak=truth.peak),
+            "luma_psnr_db": psnr_db(image.luma, truth.luma, peak=truth.peak),
+            "rgb_psnr_db": psnr_db(image.rgb, truth.rgb),
+            "ssim": ssim(image.luma, truth.luma, peak=truth.peak),
         }
         if self.lpips is not None:
-            values["lpips"] = self.lpips(picture.rgb, truth.rgb)
+            values["lpips"] = self.lpips(image.rgb, truth.rgb)
         if self.is_moving:
-            values |= self._over_time(output, picture, truth.peak)
+            values |= self._over_time(output, image, truth.peak)
         return values
 
-    def _over_time(self, output: str, picture: Picture, peak: float) -> dict[str, float]:
+    def _over_time(self, output: str, image: Image, peak: float) -> dict[str, float]:
         past, truth = self._outputs.setdefault(output, _Past()), self._truth
-        past.push(picture)
+        past.push(image)
         if past.before is None or past.luma is None or past.flow is None:
             return {}
         if truth.before is None or truth.luma is None or truth.flow is None:
@@ -129,7 +136,7 @@ class Meter:
             "difference_psnr_db": difference_psnr_db((past.before, past.luma), (truth.before, truth.luma), peak),
         }
 
-    def _check(self, name: str, truth: Picture) -> None:
+    def _check(self, name: str, truth: Image) -> None:
         least = SSIM_SIDE if self.lpips is None else _LPIPS_SIDE
         width, height = truth.size
         if min(width, height) < least:

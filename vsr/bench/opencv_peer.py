@@ -1,7 +1,7 @@
-"""Networks of OpenCV's dnn_superres (ESPCN, FSRCNN, LapSRN, EDSR) from their TensorFlow files.
+"""Run the networks of OpenCV's dnn_superres (ESPCN, FSRCNN, LapSRN, EDSR) from their TensorFlow files.
 
-The module dnn_superres is not in the usual OpenCV packages, but what it does is little: the networks run through
-`cv2.dnn`, and the rest is done here as it does it.
+The usual OpenCV packages lack the module dnn_superres. Its networks run through `cv2.dnn`, and the little it does
+besides is done here in the same manner.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NODE, _OP, _ATTR, _KEY, _VALUE = 1, 2, 5, 1, 2  # field numbers of GraphDef, No
 
 
 def load_opencv_peer(path: Path) -> tuple[Upscale, int]:
-    """A network of dnn_superres, and its scale. Raises ModelError where OpenCV cannot run the file as one."""
+    """Load a network of dnn_superres; return it with its scale. Raises ModelError where OpenCV cannot run it."""
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     try:
@@ -41,7 +41,7 @@ def load_opencv_peer(path: Path) -> tuple[Upscale, int]:
 
 
 def _probe(net: Any, path: Path) -> tuple[int, int]:
-    """How many channels a network takes, and its scale: by trying, as the file does not say."""
+    """Find out a network's number of channels and its scale by trying, as the file does not tell."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the first try may be the wrong one
     why = "no output"
@@ -63,7 +63,7 @@ def _probe(net: Any, path: Path) -> tuple[int, int]:
 
 
 def _upscale_luma(net: Any, low: Tensor, scale: int) -> Tensor:
-    """ESPCN, FSRCNN and LapSRN: full-range luma by the network, the colour differences bilinearly."""
+    """Upscale by ESPCN, FSRCNN or LapSRN: full-range luma by the network, the colour differences bilinearly."""
     ycrcb = cv2.cvtColor(low.permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2YCrCb)
     net.setInput(cv2.dnn.blobFromImage(ycrcb[:, :, 0], 1 / 255))
     luma = _code_values(net.forward()[0, 0] * 255)
@@ -74,7 +74,7 @@ def _upscale_luma(net: Any, low: Tensor, scale: int) -> Tensor:
 
 
 def _upscale_bgr(net: Any, low: Tensor, scale: int) -> Tensor:
-    """EDSR: all three channels, less the mean."""
+    """Upscale by EDSR: all three channels, without the mean."""
     mean = np.array(_EDSR_MEAN_BGR, np.float32)[:, None, None]
     net.setInput(np.ascontiguousarray(low.flip(0).numpy().astype(np.float32) - mean)[None])
     return torch.from_numpy(_code_values(net.forward()[0] + mean)).flip(0)
@@ -92,9 +92,9 @@ def _first_line(error: BaseException) -> str:
 
 
 def with_block_sizes(graph: bytes) -> bytes:
-    """A GraphDef whose DepthToSpace nodes give their `block_size` also under OpenCV's name for it.
+    """Add to a GraphDef's DepthToSpace nodes their `block_size` under OpenCV's name for it.
 
-    dnn_superres brings a layer of its own for these; cv2.dnn's has no TensorFlow name for the size.
+    dnn_superres brings a layer of its own for these nodes; cv2.dnn's has no TensorFlow name for the size.
     """
     parts = []
     for number, payload, raw in _fields(graph):
@@ -112,7 +112,7 @@ def _opencv_block_size(node: bytes) -> bytes:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Number, payload (of strings and messages, else nothing) and raw bytes of each field of a protobuf message."""
+    """Yield number, payload (of strings and messages, else b"") and raw bytes of each field of a protobuf message."""
     position = 0
     while position < len(message):
         start = position

@@ -1,4 +1,4 @@
-"""One page that holds everything: tables, plots and strips, with no file beside it."""
+"""Write a report as one HTML page with tables, plots and strips inside."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from html import escape
 from vsr.bench.meter import METRICS, Metric
 from vsr.bench.results import Means, Report, clip_means, overall_means
 
-__all__ = ["Pictures", "page"]
+__all__ = ["Images", "page"]
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #fff; --card: #f5f6f8; --ink: #1d2025; --soft: #656b76; --line: #dfe2e7;
@@ -41,16 +41,16 @@ code { background: var(--card); border-radius: 4px; padding: .1em .35em; font-si
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
-    """Of a clip, as PNG files: its plot on a light and on a dark ground, and its strips."""
+class Images:
+    """Hold the PNG files of a clip: its plot on a light and on a dark ground, and its strips."""
 
     plot: bytes
     dark_plot: bytes
     strips: tuple[bytes, ...]
 
 
-def page(report: Report, pictures: Mapping[str, Pictures]) -> str:
-    """HTML with its pictures inside."""
+def page(report: Report, images: Mapping[str, Images]) -> str:
+    """Write the HTML of a report, its images inside."""
     by_clip = clip_means(report.rows)
     title = escape(report.title)
     parts = [
@@ -62,7 +62,7 @@ def page(report: Report, pictures: Mapping[str, Pictures]) -> str:
     for clip in report.clips:
         if len(report.clips) > 1:
             parts += [f"<h2>{escape(clip)}</h2>", _table(report, by_clip[clip], with_published=False)]
-        parts.append(_figures(report, clip, pictures[clip]))
+        parts.append(_figures(report, clip, images[clip]))
     parts += [_measures(report), _models(report), _provenance(report)]
     return (
         f'<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
@@ -74,7 +74,7 @@ def page(report: Report, pictures: Mapping[str, Pictures]) -> str:
 
 def _lead(report: Report) -> str:
     num_frames = len({(row.clip, row.index) for row in report.rows})
-    frames = "frames" if report.is_moving else "pictures"
+    frames = "frames" if report.is_moving else "images"
     of = f" of {len(report.clips)} clips, the mean of the clips' means" if len(report.clips) > 1 else ""
     return f"{num_frames} {frames}{of}. " + " · ".join(
         f"{key.replace('_', ' ')}: {value}" for key, value in report.protocol.items()
@@ -112,7 +112,7 @@ def _row(
 
 
 def _best(means: Means, shown: list[Metric]) -> dict[str, float]:
-    """The best value of each measure, where there is something to compare."""
+    """Find the best value of each measure, where there is something to compare."""
     choose: dict[str, Callable[[list[float]], float]] = {"higher": max, "lower": min}
     if len(means) < 2:
         return {}
@@ -135,17 +135,17 @@ def _published_note(report: Report) -> str:
     return f"<p class=note>† Published, not measured here: the paper's own network and training. {escape(listed)}.</p>"
 
 
-# -- pictures --------------------------------------------------------------------------------------------------
+# -- images --------------------------------------------------------------------------------------------------
 
 
-def _figures(report: Report, clip: str, pictures: Pictures) -> str:
+def _figures(report: Report, clip: str, images: Images) -> str:
     parts = [
         "<figure><picture>"
-        f'<source media="(prefers-color-scheme: dark)" srcset="{_data_uri(pictures.dark_plot)}">'
-        f'<img alt="Luma PSNR of every frame of {escape(clip)}" src="{_data_uri(pictures.plot)}"></picture></figure>'
+        f'<source media="(prefers-color-scheme: dark)" srcset="{_data_uri(images.dark_plot)}">'
+        f'<img alt="Luma PSNR of every frame of {escape(clip)}" src="{_data_uri(images.plot)}"></picture></figure>'
     ]
     shown = [strip for strip in report.strips if strip.clip == clip]
-    for strip, data in zip(shown, pictures.strips, strict=True):
+    for strip, data in zip(shown, images.strips, strict=True):
         labels = ", ".join(label for label, _ in strip.columns)
         parts.append(
             f'<figure><img alt="{escape(labels)}" src="{_data_uri(data)}">'

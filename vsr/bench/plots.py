@@ -1,4 +1,4 @@
-"""Curves over frames, as PNG."""
+"""Plot curves over frames as PNG."""
 
 from __future__ import annotations
 
@@ -23,9 +23,13 @@ def check_plots() -> None:
 
 
 def plot_psnr(title: str, frames: str, curves: Mapping[str, Sequence[float]], *, is_dark: bool = False) -> bytes:
-    """Luma PSNR in dB of every frame, a line per model, as a PNG file; frames without an error leave a gap.
+    """Plot luma PSNR in dB of every frame, a line per model, as PNG; frames without an error leave a gap.
 
-    frames: what the frames are called, under the axis.
+    Args:
+        title: heading of the plot.
+        frames: label of the axis of frames.
+        curves: PSNR in dB by model.
+        is_dark: draws on a dark ground.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

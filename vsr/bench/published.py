@@ -1,4 +1,4 @@
-"""Figures that papers give for their own networks and training data: beside what is measured, never instead of it."""
+"""List figures that papers give for their own networks and training data, to be shown beside measured ones."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ __all__ = ["PUBLISHED", "Published", "published_on"]
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What a paper gives for a network.
+    """Hold the figures of a paper for a network.
 
-    parameters: their number, or 0 where it is not given.
-    psnr_db, ssim: on the luma, by set; Vid4's sets are "Vid4 BI" and "Vid4 BD".
+    Args:
+        parameters: their number, or 0 where it is not given.
+        psnr_db, ssim: of the luma, by set; Vid4's sets are "Vid4 BI" and "Vid4 BD".
     """
 
     name: str
@@ -36,7 +37,7 @@ def _stills(set5: float, set14: float, bsd100: float) -> dict[str, float]:
 
 
 def _clips(name: str, bi: tuple[float, float] | None, bd: tuple[float, float] | None) -> Published:
-    """PSNR and SSIM of Vid4 at ×4, trained and measured by the one reduction and by the other."""
+    """Make an entry of PSNR and SSIM on Vid4 at ×4, trained and measured by BI and by BD."""
     figures = {key: pair for key, pair in (("Vid4 BI", bi), ("Vid4 BD", bd)) if pair}
     psnr_db, ssim = ({key: pair[index] for key, pair in figures.items()} for index in (0, 1))
     return Published(name, 4, 0, psnr_db, _BASICVSR, ssim)
@@ -61,5 +62,5 @@ PUBLISHED = (
 
 
 def published_on(dataset: str, scale: int) -> list[Published]:
-    """Those with a figure on a set, by its name in `Published`."""
+    """List the papers with a figure on a set, by its name in `Published`."""
     return [paper for paper in PUBLISHED if paper.scale == scale and dataset in paper.psnr_db]

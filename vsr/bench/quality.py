@@ -1,4 +1,4 @@
-"""Quality on sets of pictures and clips: every frame made small, upscaled by everything compared, and measured."""
+"""Measure quality on sets of images and clips: reduce every frame, upscale it by all contenders, and compare."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vsr.bench.strips import crop_of, telling_corner
 from vsr.color.resample import mod_crop
 from vsr.errors import InputError, ModelError, OptionError
 from vsr.events import OnNote, Progress
-from vsr.quality.frames import Picture
+from vsr.quality.frames import Image
 from vsr.quality.protocols import Degradation, Protocol, check_gate, clip_protocol, stills_protocol
 from vsr.quality.provenance import describe_run
 
@@ -48,18 +48,18 @@ def measure_quality(
 ) -> Report:
     """Measure models and the baselines on a set (`find_dataset`), by the protocol of stills or of Vid4.
 
-    Bicubic upscaling is always measured; where its figures are on record and differ, the run stops with OptionError
-    as soon as that is known. Raises InputError for pictures that are missing or unfit, and the errors of `load_model`.
+    Bicubic upscaling is always measured; where its figures are on record and differ, the run stops with OptionError as
+    soon as that is known. Raises InputError for missing or unfit images, and the errors of `load_model`.
     """
     begun = time.perf_counter()
     chosen = find_dataset(dataset, data)
     if degradation == "bd" and not chosen.is_moving:
         raise OptionError(f"{chosen.name} is a set of stills, which are measured under bi: bd is a protocol of clips")
-    ways, scale = contenders(
+    compared, scale = contenders(
         models, opencv, scale=scale, device=device, precision=precision, backend=backend, note=note
     )
     protocol = clip_protocol(scale, degradation) if chosen.is_moving else stills_protocol(scale)
-    run = _Run(chosen, protocol, ways, lpips_from(lpips) if lpips else None, on_progress, note)
+    run = _Run(chosen, protocol, compared, lpips_from(lpips) if lpips else None, on_progress, note)
     rows, strips = run.measure()
     suffix = f" {degradation.upper()}" if chosen.is_moving else ""
     return Report(
@@ -67,7 +67,7 @@ def measure_quality(
         dataset=chosen.name,
         is_moving=chosen.is_moving,
         protocol={**asdict(protocol), "low_resolution": _LOW[degradation], "luma": "BT.601, 16 to 235, unrounded"},
-        models={way.name: way.facts() for way in ways},
+        models={contender.name: contender.facts() for contender in compared},
         rows=tuple(rows),
         strips=tuple(strips),
         published=tuple(published_on(chosen.name + suffix, scale)) if chosen.is_known else (),
@@ -85,18 +85,18 @@ _LOW = {
 
 
 class _Run:
-    """One walk through a set. Figures and a few crops are kept, frames are not."""
+    """Walk through a set once. Figures and a few crops are kept, frames are not."""
 
     def __init__(
         self,
         dataset: Dataset,
         protocol: Protocol,
-        ways: list[Contender],
+        compared: list[Contender],
         lpips: Lpips | None,
         on_progress: OnProgress,
         note: OnNote,
     ) -> None:
-        self.dataset, self.protocol, self.ways = dataset, protocol, ways
+        self.dataset, self.protocol, self.compared = dataset, protocol, compared
         self.lpips, self.on_progress, self.note = lpips, on_progress, note
         self.gates_db: dict[str, float] = {}
         self._counts = [num_frames(clip) for clip in dataset.clips]
@@ -119,23 +119,23 @@ class _Run:
         meter = Meter(self.dataset.is_moving, self.lpips)
         shown = self._shown(count)
         index = -1
-        for index, (name, picture) in enumerate(truths(clip, self.note)):
-            truth = self._whole(mod_crop(picture, self.protocol.scale), f"{clip.name}/{name}")
+        for index, (name, image) in enumerate(truths(clip, self.note)):
+            truth = self._whole(mod_crop(image, self.protocol.scale), f"{clip.name}/{name}")
             low = self.protocol.reduce(truth)
-            pictures = {way.name: self._upscaled(way, low, truth) for way in self.ways}
+            images = {contender.name: self._upscaled(contender, low, truth) for contender in self.compared}
             values = meter.measure(
                 f"{clip.name}/{name}",
                 self._counted(truth),
-                ((way, self._counted(picture)) for way, picture in pictures.items()),
+                ((model, self._counted(image)) for model, image in images.items()),
             )
-            rows = [Row(clip.name, name, index, way, found) for way, found in values.items()]
-            yield rows, _strip(clip, name, truth, pictures, rows) if index in shown else None
+            rows = [Row(clip.name, name, index, model, found) for model, found in values.items()]
+            yield rows, _strip(clip, name, truth, images, rows) if index in shown else None
             self._advance()
         if index < 0:
             raise InputError(f"{clip.paths[0]}: has no frames")
 
     def _shown(self, count: int | None) -> set[int]:
-        """Of which frames a strip is made: the middle one of a clip, some of a set of stills."""
+        """Choose the frames of which a strip is made: the middle one of a clip, some of a set of stills."""
         if self.dataset.is_moving or not count:
             return {(count or 0) // 2}
         return {round(position * (count - 1) / (_NUM_STILLS_SHOWN - 1)) for position in range(_NUM_STILLS_SHOWN)}
@@ -145,14 +145,14 @@ class _Run:
             raise InputError(f"{name}: is smaller than one pixel at 1/{self.protocol.scale}")
         return truth
 
-    def _upscaled(self, way: Contender, low: Tensor, truth: Tensor) -> Tensor:
-        picture = way.upscale(low)
-        if picture.shape != truth.shape or picture.dtype is not torch.uint8:
-            raise ModelError(f"{way.name}: gives {tuple(picture.shape)} where {tuple(truth.shape)} is due")
-        return picture
+    def _upscaled(self, contender: Contender, low: Tensor, truth: Tensor) -> Tensor:
+        image = contender.upscale(low)
+        if image.shape != truth.shape or image.dtype is not torch.uint8:
+            raise ModelError(f"{contender.name}: gives {tuple(image.shape)} where {tuple(truth.shape)} is due")
+        return image
 
-    def _counted(self, picture: Tensor) -> Picture:
-        return Picture.from_rgb(picture).without_edge(self.protocol.crop)
+    def _counted(self, image: Tensor) -> Image:
+        return Image.from_rgb(image).without_edge(self.protocol.crop)
 
     def _gate_of_clip(self, clip: Clip, rows: list[Row]) -> None:
         if self.dataset.is_known:
@@ -170,9 +170,9 @@ class _Run:
         self.on_progress(Progress(self._num_done, expected, time.perf_counter() - self._begun))
 
 
-def _strip(clip: Clip, frame: str, truth: Tensor, pictures: dict[str, Tensor], rows: list[Row]) -> Strip:
-    corner = telling_corner(clip.name, truth, pictures[BICUBIC])
+def _strip(clip: Clip, frame: str, truth: Tensor, images: dict[str, Tensor], rows: list[Row]) -> Strip:
+    corner = telling_corner(clip.name, truth, images[BICUBIC])
     columns: list[tuple[str, np.ndarray]] = []
     for row in rows:
-        columns.append((f"{row.model}  {row.values['luma_psnr_db']:.2f} dB", crop_of(pictures[row.model], corner)))
+        columns.append((f"{row.model}  {row.values['luma_psnr_db']:.2f} dB", crop_of(images[row.model], corner)))
     return Strip(clip.name, frame, (*columns, ("ground truth", crop_of(truth, corner))))

@@ -1,4 +1,4 @@
-"""The folder of a quality benchmark: a page to look at, and the figures behind it as CSV and JSON."""
+"""Write the folder of a quality benchmark: a page to look at, and its figures as CSV and JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vsr.bench.meter import METRICS, Metric
-from vsr.bench.page import Pictures, page
+from vsr.bench.page import Images, page
 from vsr.bench.plots import check_plots, plot_psnr
 from vsr.bench.results import Means, Report, Row, clip_means, overall_means
 from vsr.bench.strips import png, strip
@@ -31,7 +31,8 @@ _DIGITS = 6  # kept in files: far below what a figure means, far above what anot
 def prepare_folder(out: Path, overwrite: bool) -> None:
     """Check, before anything is measured, that a report can be written; nothing is made yet.
 
-    Raises OutputError where it cannot or must not, and MissingExtraError where there is nothing to plot with.
+    Raises OutputError where it cannot or must not be written, and MissingExtraError where the plotting library is
+    missing.
     """
     check_plots()
     out = out.absolute()
@@ -53,10 +54,10 @@ def write_report(report: Report, out: Path, *, overwrite: bool = False) -> None:
     prepare_folder(out, overwrite)
     out = out.absolute()  # "." has no name
     with naming_output(out), partial_folder(out) as partial:
-        pictures = _write_pictures(report, partial)
+        images = _write_images(report, partial)
         (partial / "frames.csv").write_text(_csv(report), "utf-8")
         (partial / _JSON).write_text(_json(report), "utf-8")
-        (partial / "index.html").write_text(page(report, pictures), "utf-8")
+        (partial / "index.html").write_text(page(report, images), "utf-8")
 
 
 def _is_report(folder: Path) -> bool:
@@ -66,18 +67,18 @@ def _is_report(folder: Path) -> bool:
         return False
 
 
-# -- pictures --------------------------------------------------------------------------------------------------
+# -- images --------------------------------------------------------------------------------------------------
 
 
-def _write_pictures(report: Report, folder: Path) -> dict[str, Pictures]:
-    """Plots and strips by clip; the plots of the page also on a dark ground."""
-    pictures = {}
+def _write_images(report: Report, folder: Path) -> dict[str, Images]:
+    """Write plots and strips by clip; the plots of the page also on a dark ground."""
+    images = {}
     for clip in report.clips:
         curves = {
             model: [row.values["luma_psnr_db"] for row in report.rows if (row.clip, row.model) == (clip, model)]
             for model in report.models
         }
-        frames = "frame" if report.is_moving else "picture"
+        frames = "frame" if report.is_moving else "image"
         title = report.title if len(report.clips) == 1 else f"{report.title}: {clip}"
         plots = [plot_psnr(title, frames, curves, is_dark=dark) for dark in (False, True)]
         strips = [png(strip(shown.columns)) for shown in report.strips if shown.clip == clip]
@@ -85,8 +86,8 @@ def _write_pictures(report: Report, folder: Path) -> dict[str, Pictures]:
         for index, data in enumerate(strips):
             number = f"_{index + 1}" if len(strips) > 1 else ""
             (folder / f"strip_{_file_name(clip)}{number}.png").write_bytes(data)
-        pictures[clip] = Pictures(plots[0], plots[1], tuple(strips))
-    return pictures
+        images[clip] = Images(plots[0], plots[1], tuple(strips))
+    return images
 
 
 def _file_name(clip: str) -> str:
@@ -137,12 +138,12 @@ def _rounded_means(means: Means) -> dict[str, dict[str, float | str]]:
 
 
 def _number(value: float) -> float | str:
-    """JSON has no infinity, which is the PSNR of equal pictures."""
+    """Format a PSNR for JSON, which has no infinity, the PSNR of equal images."""
     return round(value, _DIGITS) if math.isfinite(value) else str(value)
 
 
 def table(report: Report) -> str:
-    """The overall means for a terminal: a line per model, and the published figures marked."""
+    """Format the overall means for a terminal: a line per model, and the published figures marked."""
     means = overall_means(report.rows)
     shown = [metric for metric in METRICS if any(metric.key in found for found in means.values())]
     labels = {**{model: model for model in means}, **{p.name: f"{p.name} (published)" for p in report.published}}

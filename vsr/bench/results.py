@@ -1,4 +1,4 @@
-"""What a quality benchmark found, and its means."""
+"""Hold the results of a quality benchmark, and compute their means."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ Means = dict[str, dict[str, float]]  # model to metric to value
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One frame by one model.  index: the frame's place in its clip, from 0.  values: by `Metric.key`."""
+    """Hold the measures of one frame by one model.
+
+    Args:
+        index: the frame's place in its clip, from 0.
+        values: by `Metric.key`.
+    """
 
     clip: str
     frame: str
@@ -29,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Strip:
-    """Labels and crops (h, w, 3) uint8 RGB of one frame, the truth last."""
+    """Hold labels and crops (h, w, 3) uint8 RGB of one frame, the truth last."""
 
     clip: str
     frame: str
@@ -38,11 +43,13 @@ class Strip:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All of it.
+    """Hold all results of a benchmark.
 
-    models: facts by name, in the order of the tables.  gates_db: figures on record that bicubic was held against.
-    published, published_set: figures of papers, and the set they are of.  pooled_psnr_db: by model, the PSNR of the
-    mean squared error, where two files were compared.
+    Args:
+        models: facts by name, in the order of the tables.
+        gates_db: figures on record with which bicubic was compared.
+        published, published_set: figures of papers, and their set.
+        pooled_psnr_db: by model, the PSNR of the mean squared error, where two files were compared.
     """
 
     title: str
@@ -65,7 +72,7 @@ class Report:
 
 
 def clip_means(rows: Iterable[Row]) -> dict[str, Means]:
-    """By clip, the mean of each measure over the frames that have it."""
+    """Compute, by clip, the mean of each measure over the frames that have it."""
     values: dict[str, dict[str, dict[str, list[float]]]] = {}
     for row in rows:
         by_metric = values.setdefault(row.clip, {}).setdefault(row.model, {})
@@ -79,7 +86,7 @@ def clip_means(rows: Iterable[Row]) -> dict[str, Means]:
 
 
 def overall_means(rows: Iterable[Row]) -> Means:
-    """The mean of the clips' means, as papers give Vid4; a clip without a measure is left out of that measure's."""
+    """Compute the mean of the clips' means, as papers give Vid4; clips without a measure do not count in it."""
     values: dict[str, dict[str, list[float]]] = {}
     for models in clip_means(rows).values():
         for model, found in models.items():

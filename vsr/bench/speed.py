@@ -1,7 +1,7 @@
-"""How fast the networks run here, alone and in jobs: frames per second, memory, share of what the device can do.
+"""Measure the speed of networks here, alone and in jobs: frames per second, memory, utilization of the device.
 
-Every engine runs in a process of its own, so that its memory is its own. They take turns, round by round: what
-else the machine does at the time then slows all of them alike.
+Every engine runs in a process of its own, so that its memory is its own. They take turns, round by round: any other
+load of the machine then slows all of them alike.
 """
 
 from __future__ import annotations
@@ -51,18 +51,23 @@ __all__ = ["Case", "Speed", "cases", "job_fps", "make_clip", "measure", "table",
 
 ROUNDS = 5
 ROUND_SECONDS = 0.5  # of one engine in one round, at least
-_FLOPS_SIDE = 48  # of the picture on which operations are counted
+_FLOPS_SIDE = 48  # of the image on which operations are counted
 _CEILING_SIDE = {"cpu": 1024, "cuda": 8192, "mps": 4096}  # of the matrices
 
 
 FEWEST_BATCHES = 8  # of a job; fewer would measure how it starts and ends
 _RATE = 30
-_BLUR_SIGMA, _CONTRAST = 1.5, 40.0  # of the picture that moves, in pixels and code values
+_BLUR_SIGMA, _CONTRAST = 1.5, 40.0  # of the image that moves, in pixels and code values
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is measured. width, height: of the input, in pixels.  batch: frames; None as a job takes them."""
+    """Describe one measurement.
+
+    Args:
+        width, height: of the input, in pixels.
+        batch: frames per batch; None for a job's own choice.
+    """
 
     model: str
     backend: str = "auto"
@@ -75,14 +80,17 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What came of it.
+    """Hold the result of a measurement.
 
-    fps: of the network alone, the median of `rounds`, and `fps_rounds` each of them.
-    job_fps, job_fps_rounds: of whole jobs, from a file of H.264 to another, loading aside.
-    start_seconds: from the loaded network to the engine's first result; what is built then may be kept.
-    flops: of one frame, a multiplication and an addition each one.  matmul_flops_per_second: what PyTorch
-    reaches here at best in that precision, or for int8 in that of "auto"; utilization: the network's share of
-    it.  peak_rss_mib: of a process that does nothing else, jobs included.
+    Args:
+        fps: frames per second of the network alone, the median of `rounds`.
+        fps_rounds: that of each round.
+        job_fps, job_fps_rounds: the same of whole jobs, from a file of H.264 to another, without loading.
+        start_seconds: time from the loaded network to the engine's first result; what is built then may be kept.
+        flops: operations per frame; a multiplication and an addition count as one each.
+        matmul_flops_per_second: PyTorch's best here in that precision, or for int8 in that of "auto".
+        utilization: the network's share of it.
+        peak_rss_mib: peak memory of a process that does nothing else, jobs included.
     """
 
     case: Case
@@ -107,7 +115,7 @@ def cases(
     batch: int | None = None,
     device: str = "auto",
 ) -> list[Case]:
-    """Every combination; sizes are (width, height) of the input in pixels."""
+    """List all combinations; sizes are (width, height) of the input in pixels."""
     combinations = product(models, sizes, precisions, backends)
     return [Case(model, backend, precision, *size, batch, device) for model, size, precision, backend in combinations]
 
@@ -115,9 +123,15 @@ def cases(
 def measure(
     wanted: list[Case], *, rounds: int = ROUNDS, round_seconds: float = ROUND_SECONDS, note: OnNote = lambda line: None
 ) -> list[Speed]:
-    """Measure; the cases of one model and size side by side, so that few engines are in memory at once.
+    """Measure the cases of one model and size side by side, so that few engines are in memory at once.
 
-    note: called with a line per finished case. Raises the error of a case that cannot run.
+    Args:
+        wanted: the cases.
+        rounds: turns of each case.
+        round_seconds: least time of a turn.
+        note: called with a line per finished case.
+
+    Raises the error of a case that cannot run.
     """
     groups: dict[tuple[str, int, int], list[Case]] = {}
     for case in wanted:
@@ -186,7 +200,7 @@ class _Turn:
 
 @contextmanager
 def _worker(case: Case) -> Iterator[_Peer]:
-    """The process of a case, which has started its engine; ends with the block."""
+    """Start the process of a case and its engine; it ends with the block."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_work, args=(case, there), daemon=True)
@@ -222,7 +236,7 @@ def _ask(worker: _Peer, question: float | None) -> Any:
 
 
 def _work(case: Case, connection: Connection) -> None:
-    """Start the engine; then, for each number of seconds that comes, measure as long; for None, give the peak."""
+    """Start the engine; then measure for each number of seconds received; for None, send the peak memory."""
     try:
         bench = _Bench(case)
         connection.send(bench.start)
@@ -236,7 +250,7 @@ def _work(case: Case, connection: Connection) -> None:
 
 
 def _portable(error: VsrError) -> VsrError:
-    """Of a class that can be rebuilt from its text alone on the other side."""
+    """Convert an error to a class that can be rebuilt from its text alone in another process."""
     return error if type(error).__init__ is Exception.__init__ else OptionError(str(error))
 
 
@@ -325,7 +339,7 @@ def _peak_rss_mib() -> float | None:
 
 
 def table(speeds: list[Speed]) -> str:
-    """A line per case, for people."""
+    """Format a line per case, for people."""
     return "\n".join([_HEAD, *(_row(speed) for speed in speeds)])
 
 
@@ -346,7 +360,7 @@ def _row(speed: Speed) -> str:
 
 
 def to_json(speeds: list[Speed]) -> str:
-    """All that was measured, and on what."""
+    """Format all results and the machine as JSON."""
     machine = {
         "vsr": __version__,
         "python": platform.python_version(),
@@ -360,7 +374,7 @@ def to_json(speeds: list[Speed]) -> str:
 
 
 def make_clip(path: Path, width: int, height: int, num_frames: int) -> None:
-    """A clip in H.264: soft noise that glides by a pixel a frame, which no frame repeats. Of even or odd size."""
+    """Write a clip in H.264 of soft noise that moves by a pixel a frame; no frame repeats. Of even or odd size."""
     random = np.random.default_rng(0)
     noise = cv2.GaussianBlur(random.standard_normal((height, width + num_frames)), (0, 0), _BLUR_SIGMA)
     plane = np.clip(128 + noise * (_CONTRAST / noise.std()), 0, 255).astype(np.uint8)
@@ -378,9 +392,14 @@ def make_clip(path: Path, width: int, height: int, num_frames: int) -> None:
 
 
 def job_fps(upscaler: Upscaler, width: int, height: int, batch: int, network_fps: float, seconds: float) -> float:
-    """Frames per second of a job: decoding, network, x264 as by default, and the check of the output.
+    """Measure frames per second of a job: decoding, network, x264 with its defaults, and the check of the output.
 
-    width, height: of the input.  seconds: that it is to take, about, at the pace of the network alone.
+    Args:
+        upscaler: the loaded network.
+        width, height: of the input, in pixels.
+        batch: frames per batch.
+        network_fps: speed of the network alone, by which the clip's length is chosen.
+        seconds: wanted duration, about, at that speed.
     """
     num_frames = max(FEWEST_BATCHES * batch, math.ceil(network_fps * seconds))
     with tempfile.TemporaryDirectory() as name:

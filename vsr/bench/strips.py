@@ -1,4 +1,4 @@
-"""Picture strips: one crop of a frame, by everything that is compared, side by side, so that pixels are seen."""
+"""Draw strips: one crop of a frame by all contenders, side by side, with its pixels visible."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ _VID4_CORNERS = {"calendar": (164, 148), "city": (448, 160), "foliage": (340, 22
 
 
 def telling_corner(clip: str, truth: Tensor, output: Tensor) -> Corner:
-    """Where the crop is that shows most: in Vid4's clips, known by name, chosen by eye; else where `output` errs most.
+    """Choose the corner of the most telling crop: for Vid4's clips one chosen by eye, else where `output` errs most.
 
-    truth, output: (3, H, W) uint8 RGB.
+    Args:
+        clip: the clip's name.
+        truth, output: (3, H, W) uint8 RGB.
     """
     known = _VID4_CORNERS.get(clip)
     height, width = truth.shape[-2:]
@@ -42,16 +44,16 @@ def telling_corner(clip: str, truth: Tensor, output: Tensor) -> Corner:
     return column * _STEP, row * _STEP
 
 
-def crop_of(picture: Tensor, corner: Corner) -> np.ndarray:
-    """The crop of a (3, H, W) uint8 RGB picture at a corner, as (h, w, 3)."""
+def crop_of(image: Tensor, corner: Corner) -> np.ndarray:
+    """Crop a (3, H, W) uint8 RGB image at a corner, to (h, w, 3)."""
     x, y = corner
-    return picture[:, y : y + _SIDE[1], x : x + _SIDE[0]].permute(1, 2, 0).contiguous().numpy()
+    return image[:, y : y + _SIDE[1], x : x + _SIDE[0]].permute(1, 2, 0).contiguous().numpy()
 
 
 def strip(columns: Iterable[tuple[str, np.ndarray]]) -> np.ndarray:
-    """Labels and crops (h, w, 3), all of one size, to one (H, W, 3) uint8 RGB picture; a crop's pixels are squares.
+    """Join labels and crops (h, w, 3), all of one size, to one (H, W, 3) uint8 RGB image; pixels become squares.
 
-    More crops than fit side by side go in rows of as equal a length as can be.
+    More crops than fit side by side go in rows of about equal length.
     """
     cells = [labelled(crop.repeat(_ENLARGE, 0).repeat(_ENLARGE, 1), label) for label, crop in columns]
     num_rows = -(-len(cells) // _MOST_COLUMNS)
@@ -65,9 +67,9 @@ def strip(columns: Iterable[tuple[str, np.ndarray]]) -> np.ndarray:
     return canvas
 
 
-def png(picture: np.ndarray) -> bytes:
-    """(H, W, 3) uint8 RGB as a PNG file."""
-    done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+def png(image: np.ndarray) -> bytes:
+    """Encode (H, W, 3) uint8 RGB as PNG."""
+    done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9])
     if not done:
-        raise OutputError("a strip of pictures cannot be encoded as PNG")
+        raise OutputError("a strip of images cannot be encoded as PNG")
     return bytes(data.tobytes())

@@ -1,4 +1,4 @@
-"""Two existing files against each other: videos by the time of their frames, folders of pictures by their order."""
+"""Compare two existing files: videos by the time of their frames, folders of images by their order."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from vsr.bench.datasets import decoded_pictures, pictures_in
+from vsr.bench.datasets import decoded_images, images_in
 from vsr.bench.meter import Meter, lpips_from
 from vsr.bench.results import Report, Row, Strip
 from vsr.bench.strips import crop_of, telling_corner
 from vsr.errors import InputError, OptionError
 from vsr.events import OnNote, Progress
 from vsr.media.read.reader import VideoReader
-from vsr.quality.frames import LUMA, Decoded, Luma, Picture, as_measured, decoded_video
+from vsr.quality.frames import LUMA, Decoded, Image, Luma, as_measured, decoded_video
 from vsr.quality.metrics import pooled_psnr_db
 from vsr.quality.provenance import describe_run
 
@@ -37,10 +37,16 @@ def compare_files(
     on_progress: OnProgress = lambda progress: None,
     note: OnNote = lambda line: None,
 ) -> Report:
-    """Measure every frame of `distorted` against that of `reference`: two videos, or two folders of pictures.
+    """Measure every frame of `distorted` against that of `reference`: two videos, or two folders of images.
 
-    crop: pixels at each edge that are left out.  skip: frames at both ends that are left out.
-    note: called with one line for what is odd about a file.
+    Args:
+        reference, distorted: the files.
+        crop: pixels at each edge that are left out.
+        skip: frames at both ends that are left out.
+        lpips: file of weights for LPIPS; not measured unless given.
+        on_progress: called after each frame.
+        note: called with one line for each irregularity of a file.
+
     Raises InputError where a frame has no counterpart, or another size.
     """
     begun = time.perf_counter()
@@ -77,7 +83,7 @@ def compare_files(
 
 
 def _strip(row: Row, pair: Pair) -> Strip:
-    truth, output = (picture.rgb[0].add(0.5).clamp(0, 255).to(torch.uint8) for picture in (pair.truth, pair.output))
+    truth, output = (image.rgb[0].add(0.5).clamp(0, 255).to(torch.uint8) for image in (pair.truth, pair.output))
     corner = telling_corner(row.clip, truth, output)
     label = f"{row.model}  {row.values['luma_psnr_db']:.2f} dB"
     return Strip(row.clip, row.frame, ((label, crop_of(output, corner)), ("reference", crop_of(truth, corner))))
@@ -85,19 +91,25 @@ def _strip(row: Row, pair: Pair) -> Strip:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pair:
-    """A frame of both files.  index: its place.  name: of the truth's frame.  luma: which one is measured."""
+    """Hold a frame of both files.
+
+    Args:
+        index: its place, from 0.
+        name: of the truth's frame.
+        luma: the kind of luma that is compared.
+    """
 
     index: int
     name: str
-    truth: Picture
-    output: Picture
+    truth: Image
+    output: Image
     luma: Luma
 
 
 def paired_frames(
     reference: Path, distorted: Path, *, crop: int = 0, skip: int = 0, note: OnNote = lambda line: None
 ) -> Iterator[Pair]:
-    """The frames that `compare_files` measures, as it measures them; it raises the same errors."""
+    """Yield pairs of frames as `compare_files` measures them; raises the same errors."""
     for index, (truth, output) in _without_ends(_pairs(reference, distorted, note), skip):
         (height, width), (other_height, other_width) = (frame.rgb.shape[-2:] for frame in (truth, output))
         if (width, height) != (other_width, other_height):
@@ -114,20 +126,20 @@ def paired_frames(
 
 def _pairs(reference: Path, distorted: Path, note: OnNote) -> Iterator[tuple[Decoded, Decoded]]:
     if reference.is_dir() != distorted.is_dir():
-        raise OptionError(f"{reference} and {distorted}: compare two videos, or two folders of pictures")
+        raise OptionError(f"{reference} and {distorted}: compare two videos, or two folders of images")
     if not reference.is_dir():
         return _by_time(reference, distorted, note)
-    first, second = (pictures_in(folder) for folder in (reference, distorted))
+    first, second = (images_in(folder) for folder in (reference, distorted))
     for folder, paths in ((reference, first), (distorted, second)):
         if not paths:
-            raise InputError(f"{folder}: holds no pictures")
+            raise InputError(f"{folder}: holds no images")
     if len(first) != len(second):
-        raise InputError(f"{distorted}: has {len(second)} pictures, and {reference} has {len(first)}")
-    return zip(decoded_pictures(first), decoded_pictures(second), strict=True)
+        raise InputError(f"{distorted}: has {len(second)} images, and {reference} has {len(first)}")
+    return zip(decoded_images(first), decoded_images(second), strict=True)
 
 
 def _by_time(reference: Path, distorted: Path, note: OnNote) -> Iterator[tuple[Decoded, Decoded]]:
-    """Frames of the same presentation time, up to the rounding of the two clocks."""
+    """Pair frames of the same presentation time, up to the rounding of the two clocks."""
     videos = (decoded_video(path, note) for path in (reference, distorted))
     for count, (truth, output) in enumerate(zip_longest(*videos)):
         if truth is None or output is None:
@@ -145,7 +157,7 @@ def _by_time(reference: Path, distorted: Path, note: OnNote) -> Iterator[tuple[D
 def _without_ends(
     frames: Iterator[tuple[Decoded, Decoded]], skip: int
 ) -> Iterator[tuple[int, tuple[Decoded, Decoded]]]:
-    """Frames by their place, less the first and last `skip`; as many are kept waiting."""
+    """Number frames and leave out the first and last `skip`; as many are kept waiting."""
     waiting: deque[tuple[int, tuple[Decoded, Decoded]]] = deque()
     for numbered in islice(enumerate(frames), skip, None):
         waiting.append(numbered)
@@ -155,6 +167,6 @@ def _without_ends(
 
 def _num_expected(reference: Path) -> int | None:
     if reference.is_dir():
-        return len(pictures_in(reference))
+        return len(images_in(reference))
     with VideoReader(reference) as reader:
         return reader.info.num_frames_from_header

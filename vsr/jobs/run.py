@@ -26,7 +26,7 @@ from vsr.media.write.y4m_writer import Y4mWriter
 from vsr.pipeline.processor import FrameProcessor, make_processor
 from vsr.pipeline.stages import NetworkStage, Sink, failure_named, run_stages
 from vsr.pipeline.upscaler import Upscaler
-from vsr.quality.reference import FrameQuality, ReferenceMeter, picture_quality, read_reference
+from vsr.quality.reference import FrameQuality, ReferenceMeter, image_quality, read_reference
 
 __all__ = ["enhance_file", "make_job", "run_job"]
 
@@ -125,7 +125,7 @@ def _run_image(opened: OpenImage, started: float) -> JobReport:
         upscaled = upscaler.upscale_image(opened.image, size)
     quality = None
     if reference is not None and truth is not None:
-        quality = picture_quality(reference, truth, upscaled)
+        quality = image_quality(reference, truth, upscaled)
     _check_cancelled(job)
     write_image(job.target.path, upscaled)
     seconds = time.perf_counter() - started

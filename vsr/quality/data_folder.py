@@ -1,4 +1,4 @@
-"""The folder of evaluation sets, which the environment variable VSR_DATA names."""
+"""Find the folder of evaluation sets, which the environment variable VSR_DATA names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The LPIPS distance between images. Its weights come from files that the caller has."""
+"""Compute the LPIPS distance between images. Its weights come from files that the caller has."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _TAP_CHANNELS = (64, 128, 256, 384, 384, 512, 512)
 
 
 class LPIPS(nn.Module):
-    """Learned perceptual distance v0.1 on SqueezeNet, Zhang et al. 2018, arXiv:1801.03924.
+    """Compute the learned perceptual distance v0.1 on SqueezeNet (Zhang et al. 2018, arXiv:1801.03924).
 
-    Input: two (N, 3, H, W) float32 RGB pictures in [0, 1], H and W at least 17; output (N,) ≥ 0, 0 for equal ones.
+    Input: two (N, 3, H, W) float32 RGB images in [0, 1], H and W at least 17; output (N,) ≥ 0, 0 for equal ones.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class LPIPS(nn.Module):
 
 
 def load_lpips(path: Path) -> LPIPS:
-    """LPIPS from a file with `features.*` as `load_squeezenet` wants them, and `lpips.lin0` to `lpips.lin6`."""
+    """Load LPIPS from a file with `features.*` as `load_squeezenet` wants them, and `lpips.lin0` to `lpips.lin6`."""
     state, net = read_state(path), LPIPS()
     trunk = "SqueezeNet 1.1 in torchvision's layout (features.0 to features.12) with LPIPS heads"
     load_frozen(net.trunk, part_of(state, "features."), path, trunk)

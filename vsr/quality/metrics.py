@@ -1,4 +1,4 @@
-"""Picture quality, frame by frame and over time, as functions of tensors."""
+"""Measure image quality, frame by frame and over time, as functions of tensors."""
 
 from __future__ import annotations
 
@@ -27,21 +27,26 @@ _FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)
 
 
 def luma_bt601(rgb: Tensor) -> Tensor:
-    """(N, 3, H, W) RGB in 0..255 to (N, 1, H, W) float64 luma in 16..235, unrounded (BT.601).
+    """Convert (N, 3, H, W) RGB in 0..255 to (N, 1, H, W) float64 luma in 16..235, unrounded (BT.601).
 
-    The conversion of MATLAB's `rgb2ycbcr`, on which the figures of super-resolution papers stand.
+    This is the conversion of MATLAB's `rgb2ycbcr`, on which the figures of super-resolution papers are based.
     """
     red, green, blue = (rgb[:, channel : channel + 1].double() for channel in range(3))
     return red * (65.481 / 255) + green * (128.553 / 255) + blue * (24.966 / 255) + 16
 
 
 def psnr_db(a: Tensor, b: Tensor, crop: int = 0, peak: float = 255.0) -> float:
-    """Peak signal-to-noise ratio in dB of two (..., H, W) pictures, `crop` pixels left out at each edge.
+    """Compute the peak signal-to-noise ratio of two images in dB; infinite for equal ones.
 
-    Infinite for equal pictures. Raises ValueError where the shapes differ.
+    Args:
+        a, b: (..., H, W) images.
+        crop: pixels at each edge that are left out.
+        peak: largest value of a sample.
+
+    Raises ValueError where the shapes differ.
     """
     if a.shape != b.shape:
-        raise ValueError(f"pictures of different shapes: {tuple(a.shape)} and {tuple(b.shape)}")
+        raise ValueError(f"images of different shapes: {tuple(a.shape)} and {tuple(b.shape)}")
     if crop:
         a, b = a[..., crop:-crop, crop:-crop], b[..., crop:-crop, crop:-crop]
     mse = (a.double() - b.double()).square().mean().item()
@@ -49,13 +54,18 @@ def psnr_db(a: Tensor, b: Tensor, crop: int = 0, peak: float = 255.0) -> float:
 
 
 def ssim(a: Tensor, b: Tensor, peak: float = 255.0) -> float:
-    """Structural similarity of two (N, 1, H, W) pictures (Wang et al. 2004).
+    """Compute the structural similarity of two images (Wang et al. 2004); at most 1.
 
     11×11 Gaussian window of sigma 1.5, valid area only, K = 0.01 and 0.03.
+
+    Args:
+        a, b: (N, 1, H, W) images.
+        peak: largest value of a sample.
+
     Raises ValueError where the shapes differ or a side is below 11 pixels.
     """
     if a.shape != b.shape:
-        raise ValueError(f"pictures of different shapes: {tuple(a.shape)} and {tuple(b.shape)}")
+        raise ValueError(f"images of different shapes: {tuple(a.shape)} and {tuple(b.shape)}")
     if min(a.shape[-2:]) < SSIM_SIDE:
         raise ValueError(f"SSIM needs {SSIM_SIDE} pixels a side, not {a.shape[-1]}x{a.shape[-2]}")
     a, b = a.double(), b.double()
@@ -70,7 +80,7 @@ def ssim(a: Tensor, b: Tensor, peak: float = 255.0) -> float:
 
 
 def _gaussian_means(x: Tensor) -> Tensor:
-    """SSIM's window over the valid area of float64 (N, 1, H, W); by OpenCV, as convolutions of doubles are slow."""
+    """Average float64 (N, 1, H, W) by SSIM's window over the valid area, by OpenCV, which is faster for doubles."""
     window = cv2.getGaussianKernel(SSIM_SIDE, 1.5)
     edge = SSIM_SIDE // 2
     planes = [cv2.sepFilter2D(plane[0].cpu().numpy(), cv2.CV_64F, window, window) for plane in x]
@@ -78,9 +88,12 @@ def _gaussian_means(x: Tensor) -> Tensor:
 
 
 def pooled_psnr_db(psnrs_db: list[float]) -> float:
-    """PSNR in dB of the mean squared error over frames of one size, from each frame's PSNR: ffmpeg's `average`.
+    """Compute the PSNR in dB of the mean squared error over frames of one size: ffmpeg's `average`.
 
-    The mean of the frames' PSNR, which papers give, is never below it.
+    It is never above the mean of the frames' PSNR, which papers give.
+
+    Args:
+        psnrs_db: each frame's PSNR in dB.
     """
     mean = sum(10 ** (-x / 10) for x in psnrs_db) / len(psnrs_db)
     return -10 * math.log10(mean) if mean else math.inf
@@ -90,7 +103,7 @@ def pooled_psnr_db(psnrs_db: list[float]) -> float:
 
 
 def optical_flow(previous: Tensor, current: Tensor) -> Tensor:
-    """Motion from one picture to the next in pixels, (H, W, 2) float32 as (x, y), by Farneback's method (2003).
+    """Estimate the motion between two images in pixels, (H, W, 2) float32 as (x, y), by Farneback's method (2003).
 
     Both (1, 1, H, W), values in 0..255, which are rounded. Parameters as in TecoGAN's evaluation (Chu et al. 2020).
     """
@@ -99,32 +112,40 @@ def optical_flow(previous: Tensor, current: Tensor) -> Tensor:
 
 
 def flow_distance(flow: Tensor, truth: Tensor) -> float:
-    """tOF of Chu et al. 2020: mean distance in pixels between two flows (H, W, 2); 0 is motion like the truth's."""
+    """Compute the tOF of Chu et al. 2020: the mean distance in pixels between two flows (H, W, 2), 0 for equal ones."""
     return (flow.double() - truth.double()).square().sum(-1).sqrt().mean().item()
 
 
-def difference_psnr_db(pictures: tuple[Tensor, Tensor], truths: tuple[Tensor, Tensor], peak: float = 255.0) -> float:
-    """PSNR in dB of the difference of two consecutive pictures (before, after) against that of the truth's.
+def difference_psnr_db(images: tuple[Tensor, Tensor], truths: tuple[Tensor, Tensor], peak: float = 255.0) -> float:
+    """Compute the PSNR in dB of the change between two consecutive images against the change of the truth.
 
-    A constant error cancels out: what counts is error that changes from frame to frame, which is seen as flicker.
+    A constant error cancels out: only error that changes from frame to frame counts, which is seen as flicker.
+
+    Args:
+        images, truths: (before, after), (..., H, W) each.
+        peak: largest value of a sample.
     """
-    return psnr_db(pictures[1].double() - pictures[0].double(), truths[1].double() - truths[0].double(), peak=peak)
+    return psnr_db(images[1].double() - images[0].double(), truths[1].double() - truths[0].double(), peak=peak)
 
 
 # -- detail --------------------------------------------------------------------------------------------------------
 
 
-def detail_ratio(picture: Tensor, truth: Tensor) -> float:
-    """Energy of the fine detail of a picture over that of the truth; both (..., H, W), one plane.
+def detail_ratio(image: Tensor, truth: Tensor) -> float:
+    """Compute the energy of an image's fine detail over that of the truth.
 
-    Fine detail: spatial frequencies above half of Nyquist (a quarter of a cycle per pixel, in any direction),
-    under a Hann window that keeps the picture's edges out of the spectrum. 1 is the sharpness of the truth,
-    less is blur, more is noise or ringing. It says how much detail there is, not whether it is the right one.
+    Fine detail: spatial frequencies above half of Nyquist (a quarter of a cycle per pixel, in any direction), under a
+    Hann window that keeps the image's edges out of the spectrum. 1 is the sharpness of the truth, less is blur, more is
+    noise or ringing. It tells the amount of detail, not whether the detail is right.
+
+    Args:
+        image, truth: (..., H, W), one plane.
+
     Raises ValueError where the shapes differ.
     """
-    if picture.shape != truth.shape:
-        raise ValueError(f"pictures of different shapes: {tuple(picture.shape)} and {tuple(truth.shape)}")
-    return _fine_energy(picture) / _fine_energy(truth)
+    if image.shape != truth.shape:
+        raise ValueError(f"images of different shapes: {tuple(image.shape)} and {tuple(truth.shape)}")
+    return _fine_energy(image) / _fine_energy(truth)
 
 
 def _fine_energy(x: Tensor) -> float:

@@ -1,7 +1,7 @@
-"""How good finished pictures are, on the protocols of stills and of Vid4: for training, shipping and benchmarks.
+"""How good finished images are, on the protocols of stills and of Vid4: for training, shipping and benchmarks.
 
-Everything is measured on 8 bit RGB pictures as a user would get them. Low resolution is MATLAB's antialiased
-bicubic reduction in 8 bit (BI), or for clips a Gaussian and every scale-th pixel (BD). Pictures are read one by
+Everything is measured on 8 bit RGB images as a user would get them. Low resolution is MATLAB's antialiased
+bicubic reduction in 8 bit (BI), or for clips a Gaussian and every scale-th pixel (BD). Images are read one by
 one, so memory does not grow with a set.
 """
 
@@ -40,7 +40,7 @@ __all__ = [
     "luma_detail",
     "luma_psnr_db",
     "measure_clip",
-    "measure_pictures",
+    "measure_images",
     "stills_protocol",
     "upscale_bicubic",
     "upscale_each",
@@ -52,7 +52,7 @@ __all__ = [
 
 Upscale = Callable[[Tensor], Tensor]  # (3, H, W) uint8 RGB to (3, H·scale, W·scale) uint8 RGB
 UpscaleFrames = Callable[[Iterable[Tensor]], Iterator[Tensor]]  # the frames of a clip in order, each as for `Upscale`
-Measure = Callable[[Tensor, Tensor], float]  # finished picture and truth, both (1, 3, H, W) uint8 RGB
+Measure = Callable[[Tensor, Tensor], float]  # finished image and truth, both (1, 3, H, W) uint8 RGB
 Degradation = Literal["bi", "bd"]
 
 # PSNR in dB of bicubic upscaling and its tolerance, which every correct measuring reproduces: by degradation and
@@ -60,7 +60,7 @@ Degradation = Literal["bi", "bd"]
 _GATES: dict[tuple[Degradation, int], dict[str, tuple[float, float]]] = {
     ("bi", 4): {
         "Set5": (28.42, 0.05),
-        "Set14": (26.09, 0.05),  # its grey picture as RGB; papers' 26.00 is of grey
+        "Set14": (26.09, 0.05),  # its grey image as RGB; papers' 26.00 is of grey
         "BSD100": (25.96, 0.05),
         "Vid4/calendar": (20.39, 0.02),
         "Vid4/city": (25.16, 0.02),
@@ -82,7 +82,7 @@ def upscale_bicubic(scale: int) -> Upscale:
 
 
 def upscale_with(upscaler: Upscaler) -> Upscale:
-    """A model as it upscales a user's picture."""
+    """A model as it upscales a user's image."""
     return lambda low: torch.from_numpy(upscaler.upscale_image(low.permute(1, 2, 0).numpy())).permute(2, 0, 1)
 
 
@@ -112,14 +112,14 @@ def upscale_frames_with(upscaler: Upscaler) -> UpscaleFrames:
 _SRGB = Color(Matrix.RGB, Primaries.BT709, Transfer.SRGB, Range.FULL, ChromaLocation.LEFT, 8)
 
 
-def luma_psnr_db(picture: Tensor, truth: Tensor) -> float:
+def luma_psnr_db(image: Tensor, truth: Tensor) -> float:
     """PSNR of the BT.601 luma in dB; a `Measure`."""
-    return psnr_db(luma_bt601(picture), luma_bt601(truth))
+    return psnr_db(luma_bt601(image), luma_bt601(truth))
 
 
-def luma_detail(picture: Tensor, truth: Tensor) -> float:
+def luma_detail(image: Tensor, truth: Tensor) -> float:
     """`detail_ratio` of the BT.601 luma; a `Measure`."""
-    return detail_ratio(luma_bt601(picture), luma_bt601(truth))
+    return detail_ratio(luma_bt601(image), luma_bt601(truth))
 
 
 # -- protocols -----------------------------------------------------------------------------------------------
@@ -127,9 +127,9 @@ def luma_detail(picture: Tensor, truth: Tensor) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """How pictures are made small, and what of the upscaled ones counts.
+    """How images are made small, and what of the upscaled ones counts.
 
-    crop: pixels at each edge of the upscaled picture that are left out.
+    crop: pixels at each edge of the upscaled image that are left out.
     """
 
     scale: int
@@ -156,17 +156,17 @@ def without_edge(image: Tensor, crop: int) -> Tensor:
     return image[..., crop : image.shape[-2] - crop, crop : image.shape[-1] - crop]
 
 
-def measure_pictures(
+def measure_images(
     paths: list[Path], protocol: Protocol, upscale: Upscale, measures: Mapping[str, Measure]
 ) -> dict[str, float]:
-    """The mean of each measure over pictures that are reduced and upscaled again."""
+    """The mean of each measure over images that are reduced and upscaled again."""
     values: dict[str, list[float]] = {name: [] for name in measures}
     for path in paths:
         high = mod_crop(read_rgb(path), protocol.scale)
         low = protocol.reduce(high)
-        picture, truth = (without_edge(p, protocol.crop)[None] for p in (upscale(low), high))
+        image, truth = (without_edge(p, protocol.crop)[None] for p in (upscale(low), high))
         for name, measure in measures.items():
-            values[name].append(measure(picture, truth))
+            values[name].append(measure(image, truth))
     return {name: fmean(parts) for name, parts in values.items()}
 
 
@@ -185,7 +185,7 @@ def measure_clip(
 
 
 class StillsBenchmark:
-    """Luma PSNR on sets of pictures (folders below one), `scale` pixels left out at each edge.
+    """Luma PSNR on sets of images (folders below one), `scale` pixels left out at each edge.
 
     Names of sets that are not there are passed over.
     """
@@ -196,7 +196,7 @@ class StillsBenchmark:
 
     def measure(self, name: str, upscale: Upscale, measures: Mapping[str, Measure]) -> dict[str, float]:
         """Means over one of the sets, by measure."""
-        return measure_pictures(self.sets[name], self.protocol, upscale, measures)
+        return measure_images(self.sets[name], self.protocol, upscale, measures)
 
     def score(self, upscaler: Upscaler) -> dict[str, float]:
         """Mean PSNR of a model in dB, by set."""
@@ -234,5 +234,5 @@ def check_gate(name: str, mean: float, protocol: Protocol) -> float | None:
     """
     gate, tolerance = _GATES.get((protocol.degradation, protocol.scale), {}).get(name, (None, 0.0))
     if gate is not None and not abs(mean - gate) <= tolerance:
-        raise OptionError(f"{name}: bicubic scores {mean:.2f} dB and not {gate:.2f}: these are other pictures")
+        raise OptionError(f"{name}: bicubic scores {mean:.2f} dB and not {gate:.2f}: these are other images")
     return gate

@@ -1,4 +1,4 @@
-"""What a result was measured with: command, date, commit, machine and versions."""
+"""Describe the circumstances of a measurement: command, date, commit, machine and versions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["cpu_name", "describe_run", "versions"]
 
 
 def describe_run() -> dict[str, object]:
-    """For the head of a result. All but the date is the same when the same command runs again here."""
+    """Describe the running command for the head of a result. All but the date is the same on a rerun here."""
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -37,7 +37,7 @@ def describe_run() -> dict[str, object]:
 
 
 def versions() -> dict[str, str]:
-    """Of what a result depends on, by name."""
+    """Return the versions of all that a result depends on, by name."""
     return {
         "vsr": __version__,
         "python": platform.python_version(),
@@ -50,7 +50,7 @@ def versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """The commit of the source that runs, "-dirty" where it was changed; None where it is an installed package."""
+    """Return the commit of the running source, "-dirty" where it was changed; None for an installed package."""
     if _git("ls-files", "--error-unmatch", "provenance.py") is None:
         return None
     return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
@@ -66,7 +66,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def cpu_name() -> str:
-    """What the processor calls itself; empty where it says nothing."""
+    """Return the processor's own name; "" where it gives none."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor()

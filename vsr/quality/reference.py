@@ -20,10 +20,10 @@ from vsr.media.images import read_rgb
 from vsr.media.read.options import InputOptions
 from vsr.media.read.reader import VideoReader
 from vsr.media.write.encoder import VideoSettings
-from vsr.quality.frames import LUMA, Luma, Picture, batch_luma_psnr_db, is_same_moment, undamaged_frames
+from vsr.quality.frames import LUMA, Luma, Image, batch_luma_psnr_db, is_same_moment, undamaged_frames
 from vsr.quality.metrics import pooled_psnr_db, psnr_db
 
-__all__ = ["FrameQuality", "ReferenceMeter", "picture_quality", "read_reference"]
+__all__ = ["FrameQuality", "ReferenceMeter", "image_quality", "read_reference"]
 
 _MEASURED = "the frames as they are handed to the encoder"
 _DIGITS = 6  # kept of a figure in dB
@@ -132,19 +132,19 @@ class ReferenceMeter:
 
 
 def read_reference(reference: Path, size: tuple[int, int]) -> Tensor:
-    """(3, H, W) uint8 RGB of a picture. Raises InputError where it is not of the (width, height) of the output."""
+    """(3, H, W) uint8 RGB of an image. Raises InputError where it is not of the (width, height) of the output."""
     truth = read_rgb(reference)
     _check_size(reference, (truth.shape[2], truth.shape[1]), size)
     return truth
 
 
-def picture_quality(reference: Path, truth: Tensor, upscaled: np.ndarray) -> FrameQuality:
-    """BT.601 luma PSNR of a picture as `Upscaler.upscale_image` gives it, alpha aside, against `read_reference`."""
+def image_quality(reference: Path, truth: Tensor, upscaled: np.ndarray) -> FrameQuality:
+    """BT.601 luma PSNR of an image as `Upscaler.upscale_image` gives it, alpha aside, against `read_reference`."""
     pixels = torch.from_numpy(np.atleast_3d(upscaled).astype(np.float32)).permute(2, 0, 1)[:3].expand(3, -1, -1)
     if upscaled.dtype == np.uint16:
         pixels = pixels / 257
     quality = FrameQuality(reference)
-    value_db = psnr_db(Picture.from_rgb(pixels).luma, Picture.from_rgb(truth).luma)
+    value_db = psnr_db(Image.from_rgb(pixels).luma, Image.from_rgb(truth).luma)
     quality.append(Fraction(0), value_db, "bt601")
     return quality
 
