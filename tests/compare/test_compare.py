@@ -50,8 +50,8 @@ def _write(
             stream.set_display_rotation(rotation)
         audio = output.add_stream("aac", rate=48000, layout="stereo") if sound else None
         for index, ticks in enumerate(pts):
-            picture = _smooth(seed, size) if smooth else _noise(seed, index, size)
-            frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(
+            image = _smooth(seed, size) if smooth else _noise(seed, index, size)
+            frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(
                 format=pix_fmt, dst_colorspace=color[0], dst_color_range=color[1], threads=1
             )
             frame.pts, frame.time_base = ticks, time_base
@@ -125,7 +125,7 @@ def test_each_part_is_its_source_sample_for_sample(tmp_path: Path) -> None:
         assert frame[0].shape == (48, 3 * 64)
         for place, source in enumerate(sources):
             assert _is(frame, source[index], slice(64 * place, 64 * place + 64))
-    assert not _is(frames[0], sources[1][0], slice(0, 64))  # the pictures differ, so that this shows something
+    assert not _is(frames[0], sources[1][0], slice(0, 64))  # the images differ, so that this shows something
 
 
 def test_frames_are_aligned_by_their_time(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_odd_sides_keep_every_column(tmp_path: Path) -> None:
 
 
 def test_colour_is_converted_by_each_source_s_own_matrix_and_range(tmp_path: Path) -> None:
-    """One picture, coded in three ways, looks the same three times; the output is tagged as the first."""
+    """One image, coded in three ways, looks the same three times; the output is tagged as the first."""
     paths = [
         _write(tmp_path / f"{i}.mp4", smooth=True, pix_fmt="yuv444p", color=color)
         for i, color in enumerate(((1, 1), (6, 1), (1, 2)))
@@ -226,7 +226,7 @@ def test_what_the_output_cannot_hold_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_what_is_stored_on_its_side_is_shown_upright(degrees: int, tmp_path: Path) -> None:
-    """By FFmpeg's rule, the angle of a display matrix turns the picture counter-clockwise."""
+    """By FFmpeg's rule, the angle of a display matrix turns the image counter-clockwise."""
     upright = _smooth(5, SIZE)
     stored = _write(tmp_path / "b.mp4", seed=5, smooth=True, pix_fmt="yuv444p", rotation=degrees)
     with av.open(str(stored)) as container:
@@ -318,24 +318,24 @@ def test_split_labels_both(tmp_path: Path) -> None:
     assert columns.min() < 4 and columns.max() > 316 and not ((columns > 100) & (columns < 220)).any()
 
 
-# -- pictures ------------------------------------------------------------------------------------------
+# -- images ------------------------------------------------------------------------------------------
 
 
-def test_pictures(tmp_path: Path) -> None:
-    pictures = {"a.png": _noise(0, 0, (24, 16)), "b.png": _noise(1, 0, (40, 16)), "c.png": _noise(2, 0, (24, 16))}
-    for name, picture in pictures.items():
-        cv2.imwrite(str(tmp_path / name), picture)
-    paths = [tmp_path / name for name in pictures]
+def test_images(tmp_path: Path) -> None:
+    images = {"a.png": _noise(0, 0, (24, 16)), "b.png": _noise(1, 0, (40, 16)), "c.png": _noise(2, 0, (24, 16))}
+    for name, image in images.items():
+        cv2.imwrite(str(tmp_path / name), image)
+    paths = [tmp_path / name for name in images]
     done = write_comparison(paths, tmp_path / "out.png", labels=["", "", ""])
     assert (done.width, done.height, done.num_frames) == (88, 16, 1)
-    assert np.array_equal(cv2.imread(str(tmp_path / "out.png")), np.hstack(list(pictures.values())))
+    assert np.array_equal(cv2.imread(str(tmp_path / "out.png")), np.hstack(list(images.values())))
     write_comparison([paths[0], paths[2]], tmp_path / "split.png", labels=["", ""], layout="split")
     found = cv2.imread(str(tmp_path / "split.png"))
-    assert np.array_equal(found[:, :11], pictures["a.png"][:, :11]) and (found[:, 11:13] == 255).all()
-    assert np.array_equal(found[:, 13:], pictures["c.png"][:, 13:])
+    assert np.array_equal(found[:, :11], images["a.png"][:, :11]) and (found[:, 11:13] == 255).all()
+    assert np.array_equal(found[:, 13:], images["c.png"][:, 13:])
 
 
-def test_pictures_of_16_bit_stay_so(tmp_path: Path) -> None:
+def test_images_of_16_bit_stay_so(tmp_path: Path) -> None:
     deep = np.random.default_rng(0).integers(0, 65536, (16, 24, 3)).astype(np.uint16)
     flat = np.full((8, 12), 200, np.uint8)  # gray, and smaller
     cv2.imwrite(str(tmp_path / "a.png"), deep)
@@ -360,8 +360,8 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
         (OptionError, "two files or more", [a], out, {}),
         (OptionError, "a line parts two files, not 3", [a, b, a], out, {"layout": "split"}),
         (OptionError, "one for each of the 2 files", [a, b], out, {"labels": ["x"]}),
-        (OptionError, "videos in a video, or pictures in a picture", [a, tmp_path / "p.png"], out, {}),
-        (OptionError, "videos in a video, or pictures in a picture", [a, b], tmp_path / "out.png", {}),
+        (OptionError, "videos in a video, or images in an image", [a, tmp_path / "p.png"], out, {}),
+        (OptionError, "videos in a video, or images in an image", [a, b], tmp_path / "out.png", {}),
         (OptionError, r"wide\.mp4: is 96x48 beside 64x48", [a, wide], out, {"layout": "split"}),
         (OptionError, "no such encoder", [a, b], out, {"encoding": EncodingOptions(codec="nonsense")}),
         (InputError, "no such file", [a, tmp_path / "none.mp4"], out, {}),

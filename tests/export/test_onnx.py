@@ -77,14 +77,14 @@ def test_a_size_that_is_none_is_a_usage_error(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A folder of three small pictures."""
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    """A folder of three small images."""
+    folder = tmp_path / "images"
     folder.mkdir()
     rng = np.random.default_rng(1)
     for index in range(3):
-        picture = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (64, 48), interpolation=cv2.INTER_CUBIC)
-        cv2.imwrite(str(folder / f"{index}.png"), picture)
+        image = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (64, 48), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f"{index}.png"), image)
     return folder
 
 
@@ -105,7 +105,7 @@ def test_a_model_that_has_weights_for_int8_needs_nothing_else(tmp_path: Path, mo
     assert difference.max() < 1 / 255 and difference.mean() < 0.1 / 255
 
 
-def test_others_are_calibrated_on_pictures(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_others_are_calibrated_on_images(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judged: list[Any] = []
 
     def measure(card: Any, plain: Any, integers: Any, validation: Any) -> float:
@@ -113,18 +113,18 @@ def test_others_are_calibrated_on_pictures(pictures: Path, tmp_path: Path, monke
         return 0.02
 
     monkeypatch.setattr(exporting, "measure_drop", measure)
-    options = {"calibrate": pictures, "validation": tmp_path}
+    options = {"calibrate": images, "validation": tmp_path}
     export_model("nano", tmp_path / "nano.onnx", precision="int8", **options)  # type: ignore[arg-type]
     assert judged == [("nano", False, True, tmp_path)]
     assert _integer_weights(tmp_path / "nano.onnx") == sorted(quantized_layers(load_net(*resolve("nano"))))
 
 
 def test_what_costs_too_much_is_refused_and_not_written(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporting, "measure_drop", lambda *arguments: 0.131)
     with pytest.raises(EngineError, match=r"'fast' loses 0.13 dB on Set5.*vsr train"):
-        export_model("fast", tmp_path / "fast.onnx", precision="int8", calibrate=pictures)
+        export_model("fast", tmp_path / "fast.onnx", precision="int8", calibrate=images)
     assert not (tmp_path / "fast.onnx").exists()
     check_drop(find_card("fast"), 0.1)
     for drop_db in (0.101, float("nan")):
@@ -137,18 +137,18 @@ def test_a_model_without_weights_for_int8_names_the_way(tmp_path: Path) -> None:
         export_model("srgan", tmp_path / "srgan.onnx", precision="int8")
 
 
-def test_without_set5_int8_is_not_judged(pictures: Path, tmp_path: Path) -> None:
+def test_without_set5_int8_is_not_judged(images: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="`validation`"):
-        export_model("nano", tmp_path / "a.onnx", precision="int8", calibrate=pictures, validation=tmp_path)
+        export_model("nano", tmp_path / "a.onnx", precision="int8", calibrate=images, validation=tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no pictures"):
+    with pytest.raises(InputError, match="no images"):
         export_model("nano", tmp_path / "a.onnx", precision="int8", calibrate=tmp_path / "empty")
 
 
-def test_a_network_too_small_for_int8_is_a_model_error(pictures: Path) -> None:
+def test_a_network_too_small_for_int8_is_a_model_error(images: Path) -> None:
     net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Conv2d(4, 1, 3))
     with pytest.raises(ModelError, match="'fast' cannot run in int8"):
-        calibrated(find_card("fast"), net, pictures)
+        calibrated(find_card("fast"), net, images)
 
 
 def test_shipped_integers_lose_at_most_a_tenth_of_a_decibel_on_set5(data_folder: Path) -> None:

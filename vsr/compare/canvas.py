@@ -1,4 +1,4 @@
-"""Where the pictures of a comparison lie, side by side or on both sides of a line that moves, and their labels."""
+"""Lay out the images of a comparison, side by side or parted by a moving line, and label them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Planes = tuple[Tensor, ...]  # as in `FrameBatch`, of one frame and without alph
 
 _PERIOD_SECONDS = 8.0  # of the line's way there and back
 _REACH = 0.45  # of the width, from the middle
-_LABEL_LINES = 360  # of a picture in which a label has its own size; it doubles as they do
+_LABEL_LINES = 360  # of an image in which a label has its own size; it doubles as they do
 _LABEL_ROOM = 40  # lines that the label's text fits in
 
 
 class Canvas:
-    """Composes frames out of pictures in the samples of the output; untouched, where they are so already."""
+    """Compose frames out of images in the samples of the output."""
 
     def __init__(
         self,
@@ -39,9 +39,14 @@ class Canvas:
         format_: PixelFormat,
         color: Color,
     ) -> None:
-        """sizes: (width, height) of each picture in pixels; two equal ones for "split".
+        """Prepare frames and labels.
 
-        labels: drawn into the upper corner of each picture; nothing for "".
+        Args:
+            sizes: (width, height) of each image in pixels; two equal ones for "split".
+            labels: text for the upper corner of each image; "" for none.
+            layout: "side" or "split".
+            format_: pixel format of the output.
+            color: meaning of the output's samples.
         """
         self._format, self.color, self._layout = format_, color, layout
         self._step = (1 << format_.chroma_shift[0], 1 << format_.chroma_shift[1])
@@ -62,18 +67,20 @@ class Canvas:
             left = (self.width - planes[0].shape[-1]) // self._step[0] * self._step[0]
             self._labels[-1] = (planes, left)
 
-    def compose(self, pictures: Sequence[Planes | None], seconds: float = 0.0) -> Planes:
-        """One frame. pictures: in the canvas's samples, each of its size; None for black.
+    def compose(self, images: Sequence[Planes | None], seconds: float = 0.0) -> Planes:
+        """Compose one frame.
 
-        seconds: since the start, by which the line of "split" moves; it begins in the middle.
+        Args:
+            images: planes in the canvas's samples, each of its size; None for black.
+            seconds: time since the start, by which the line of "split" moves; it begins in the middle.
         """
         frame = tuple(plane.clone() for plane in self._black)
-        cuts = [0] * len(pictures)
+        cuts = [0] * len(images)
         if self._layout == "split":
             cuts[1] = self._line_left(seconds)
-            pictures = [self._black if picture is None else picture for picture in pictures]
-        for picture, left, cut in zip(pictures, self._lefts, cuts, strict=True):
-            self._paste(frame, picture, left, cut)
+            images = [self._black if image is None else image for image in images]
+        for image, left, cut in zip(images, self._lefts, cuts, strict=True):
+            self._paste(frame, image, left, cut)
         if self._layout == "split":
             self._paste(frame, self._line, cuts[1])
         for planes, left in self._labels:
@@ -85,9 +92,9 @@ class Canvas:
         left = round(self.width * share) - self._line_width // 2
         return max(0, min(self.width - self._line_width, left)) // self._step[0] * self._step[0]
 
-    def _paste(self, frame: Planes, picture: Planes | None, left: int, cut: int = 0) -> None:
-        """Put a picture into a frame, `left` columns from its edge, less the picture's first `cut` columns."""
-        for target, plane in zip(frame, picture or (), strict=False):
+    def _paste(self, frame: Planes, image: Planes | None, left: int, cut: int = 0) -> None:
+        """Put an image into a frame, `left` columns from its edge, without the image's first `cut` columns."""
+        for target, plane in zip(frame, image or (), strict=False):
             shift = self._format.chroma_shift[0] if plane.shape[1] == 2 else 0
             part = plane[..., cut >> shift :]
             start = (left + cut) >> shift
@@ -100,14 +107,14 @@ class Canvas:
         return planes_of_rgb(rgb, self._format, self.color)
 
     def _label(self, text: str, left: int, width: int) -> tuple[Planes, int]:
-        """The planes of a label for a picture of that width, and where they go."""
+        """Draw a label for an image of that width; return its planes and its left column."""
         times = max(1, self.height // _LABEL_LINES)
-        picture = labelled(np.zeros((_LABEL_ROOM, width // times, 3), np.uint8), text)
-        box = np.asarray(picture.max(2) > 0)  # its ground is not quite black
-        picture = picture[: int(box.any(1).sum()), : int(box.any(0).sum())]
-        picture = cv2.resize(picture, None, fx=times, fy=times, interpolation=cv2.INTER_LINEAR)
-        height, width = (side // step * step for side, step in zip(picture.shape[:2], self._step[::-1], strict=True))
-        rgb = torch.from_numpy(picture[: min(height, self.height), :width]).permute(2, 0, 1)[None].float() / 255
+        image = labelled(np.zeros((_LABEL_ROOM, width // times, 3), np.uint8), text)
+        box = np.asarray(image.max(2) > 0)  # its ground is not quite black
+        image = image[: int(box.any(1).sum()), : int(box.any(0).sum())]
+        image = cv2.resize(image, None, fx=times, fy=times, interpolation=cv2.INTER_LINEAR)
+        height, width = (side // step * step for side, step in zip(image.shape[:2], self._step[::-1], strict=True))
+        rgb = torch.from_numpy(image[: min(height, self.height), :width]).permute(2, 0, 1)[None].float() / 255
         return self._planes(rgb), left
 
 

@@ -1,4 +1,4 @@
-"""Videos or pictures beside each other in one, every frame at its time, to be looked at."""
+"""Show videos or images beside each other in one file, every frame at its time."""
 
 from __future__ import annotations
 
@@ -46,17 +46,23 @@ def write_comparison(
     note: OnNote = lambda line: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Comparison:
-    """Two or more videos in one, or as many pictures in one.
+    """Write two or more videos into one, or as many images into one.
 
-    Frames belong together by their time in seconds. The output has a frame wherever a source has one; a source
-    that has none then shows its last, and before its first nothing. Samples, colour, and sound and other streams
-    are those of the first source; what is in its samples already goes through untouched.
+    Frames belong together by their time in seconds. The output has a frame wherever a source has one; a source that has
+    none then shows its last, and black before its first. Samples, colour, and sound and other streams are those of the
+    first source; frames already in its samples go through untouched.
 
-    layout: "side", or for two sources "split": the first left of a moving line, the second right of it.
-    labels: one for each source, "" for none; the files' names unless given.
-    encoding: how the output is encoded; its container and audio are those of the output's name and of `sources[0]`.
-    note: called with one line for what is scaled, converted or lost.  on_progress: called after each frame.
-    Raises OptionError and InputError for what cannot be compared, OutputError where nothing can be written.
+    Args:
+        sources: the files to show.
+        output: the file to write.
+        layout: "side", or for two sources "split": the first left of a moving line, the second right of it.
+        labels: one for each source, "" for none; the files' names unless given.
+        encoding: options of the encoder; its container and audio are those of the output's name and of `sources[0]`.
+        overwrite: replaces the output where it exists.
+        note: called with one line for everything that is scaled, converted or left out.
+        on_progress: called after each frame.
+
+    Raises OptionError and InputError for sources that cannot be compared, OutputError where nothing can be written.
     """
     _check(sources, output, layout, labels, overwrite)
     labels = list(labels) or _names(sources)
@@ -74,12 +80,12 @@ def _check(sources: Sequence[Path], output: Path, layout: Layout, labels: Sequen
         raise OptionError(f"`labels`: give one for each of the {len(sources)} files ('' for none), not {len(labels)}")
     for source in sources:
         if is_image(source) != is_image(output):
-            raise OptionError(f"{source} and {output}: compare videos in a video, or pictures in a picture")
+            raise OptionError(f"{source} and {output}: compare videos in a video, or images in an image")
         check_target(output, overwrite, source)
 
 
 def _names(sources: Sequence[Path]) -> list[str]:
-    """The files' names, with their folders where those alone tell them apart."""
+    """Return the files' names, with their folders where only these tell them apart."""
     names = [source.name for source in sources]
     return names if len(set(names)) == len(names) else [f"{s.absolute().parent.name}/{s.name}" for s in sources]
 
@@ -88,7 +94,7 @@ def _names(sources: Sequence[Path]) -> list[str]:
 
 
 class _Source:
-    """One of the videos: the frame that it shows, and the one to come."""
+    """Follow one of the videos: the frame it shows, and the next one."""
 
     def __init__(self, reader: VideoReader, view: View, format_: PixelFormat, color: Color) -> None:
         self.reader, self._view, self._format, self._color = reader, view, format_, color
@@ -100,7 +106,7 @@ class _Source:
 
     @property
     def upcoming_seconds(self) -> Fraction | None:
-        """When its next frame is to be shown; None after the last."""
+        """Return the time of its next frame; None after the last."""
         return None if self._upcoming is None else self._upcoming.pts[0] * self._upcoming.time_base
 
     def advance(self) -> None:
@@ -164,7 +170,7 @@ def _write_video(
 
 
 def _composed(sources: Sequence[_Source], canvas: Canvas, tick: Fraction) -> Iterator[Chunk]:
-    """The frames of the output, each with the first source's packets up to it."""
+    """Yield the frames of the output, each with the first source's packets up to it."""
     moments = _moments(sources)
     start = seconds = next(moments)
     pts: int | None = None
@@ -183,7 +189,7 @@ def _composed(sources: Sequence[_Source], canvas: Canvas, tick: Fraction) -> Ite
 
 
 def _moments(sources: Sequence[_Source]) -> Iterator[Fraction]:
-    """Times in seconds at which any source has a frame; when one is given, all show what they should then."""
+    """Yield the times in seconds at which any source has a frame, after all have moved to their frames of that time."""
     while True:
         times = [source.upcoming_seconds for source in sources]
         first = min((seconds for seconds in times if seconds is not None), default=None)
@@ -207,7 +213,7 @@ def _encode(
     on_progress: Callable[[Progress], None],
     begun: float,
 ) -> list[int]:
-    """Write all chunks, the next one composed meanwhile. Returns the PTS of the frames, in ticks of the output."""
+    """Write all chunks while a thread composes the next. Returns the PTS of the frames, in ticks of the output."""
     counts = [reader.info.num_frames_from_header for reader in readers]
     expected = max((count for count in counts if count), default=None)
     pts: list[int] = []
@@ -225,7 +231,7 @@ def _encode(
 
 @contextmanager
 def _partial_file(output: Path, reader: VideoReader, spec: OutputSpec) -> Iterator[VideoWriter]:
-    """A writer whose partial file is gone when the block is left, unless it was put in place."""
+    """Open a writer; its partial file is removed at the end of the block, unless it was put in place."""
     writer = VideoWriter(output, reader, spec)
     try:
         yield writer

@@ -35,10 +35,10 @@ def write_images(
             note(Note(NoteCode.OMISSION, f"{source}: alpha is left out"))
         batch = _batch_of_image(image)
         planes.append(View(_rgb_format(batch.color.bit_depth), 0, size).fitted(batch, format_, color))
-    picture = canvas.compose(planes)[0][0].permute(1, 2, 0).contiguous().numpy()
-    for line in lost_in(output, picture):
+    image = canvas.compose(planes)[0][0].permute(1, 2, 0).contiguous().numpy()
+    for line in lost_in(output, image):
         note(Note(NoteCode.OMISSION, line))
-    write_image(output, picture)
+    write_image(output, image)
     return Comparison(output, 1, canvas.width, canvas.height)
 
 

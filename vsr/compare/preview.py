@@ -1,4 +1,4 @@
-"""A few seconds of a video before and after, parted by a moving line: a look at a model before the long job."""
+"""Write a few seconds of a video before and after, parted by a moving line: a trial of a model before a long job."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _BATCH = 4  # frames
 
 
 def preview_path(source: Path) -> Path:
-    """Where a preview of a video goes unless it is said: into the current folder, under its name or its folder's."""
+    """Name the preview of a video: in the current folder, after the video or its folder."""
     is_pattern = not source.is_dir() and find_images_of(source) is not None
     name = source.absolute().parent.name if is_pattern else source.stem
     return Path(f"{name}_preview.mp4")
@@ -48,15 +48,23 @@ def write_preview(
     note: OnNote = lambda line: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Comparison:
-    """Write a part of `source` as it is, enlarged bicubically, left of a moving line, and upscaled right of it.
+    """Write a part of `source`, enlarged bicubically left of a moving line, and upscaled right of it.
 
-    options: model and size, and how the preview is encoded; its start and duration are not looked at.
-    Sound and clock are the source's. Both parts lie in lossless temporary files until then, which are removed
-    whatever happens. Raises the errors of `vsr.errors`.
+    Sound and clock are the source's. Both parts lie in lossless temporary files until then, which are always removed.
+    Raises the errors of `vsr.errors`.
+
+    Args:
+        source: the video.
+        output: the preview to write.
+        options: model and size, and encoding of the preview; its start and duration are not used.
+        at_seconds: start of the part.
+        duration_seconds: length of the part.
+        note: called with one line for each note of the job.
+        on_progress: called after each frame.
     """
     begin = parse_source(source)
     if isinstance(begin, File) and begin.is_image:
-        raise OptionError(f'{source}: is a picture; use vsr enhance, and vsr compare `layout="split"`')
+        raise OptionError(f'{source}: is an image; use vsr enhance, and vsr compare `layout="split"`')
     if isinstance(begin, Pipe):
         raise OptionError(f"{source}: a preview reads its input twice; name a file")
     if is_image(output):

@@ -24,12 +24,12 @@ __all__ = ["Comparison", "View", "common_sizes", "info_of_output", "note_scaling
 
 _FINEST_TICK = Fraction(1, 10_000_000)  # seconds; containers hold the denominator in 32 bits
 _USUAL_TICK = Fraction(1, 90_000)
-_SAME_SHAPE = 0.01  # part of the width by which pictures may differ that lie over each other
+_SAME_SHAPE = 0.01  # part of the width by which images may differ that lie over each other
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What was written; num_frames is 1 for a picture."""
+    """What was written; num_frames is 1 for an image."""
 
     output: Path
     num_frames: int
@@ -67,7 +67,7 @@ def _is_stored_alike(a: PixelFormat, b: PixelFormat) -> bool:
 
 
 def common_sizes(names: Sequence[Path], shown: Sequence[tuple[float, int]], layout: Layout) -> list[tuple[int, int]]:
-    """(width, height) of every picture at the height of the tallest. shown: as they are, upright, of square pixels."""
+    """(width, height) of every image at the height of the tallest. shown: as they are, upright, of square pixels."""
     tallest = max(height for _, height in shown)
     sizes = [(max(1, round(width * tallest / height)), tallest) for width, height in shown]
     if layout == "side":
@@ -76,7 +76,7 @@ def common_sizes(names: Sequence[Path], shown: Sequence[tuple[float, int]], layo
     for name, size in zip(names, sizes, strict=True):
         if abs(size[0] - largest[0]) > max(2, _SAME_SHAPE * largest[0]):
             raise OptionError(
-                f"{name}: is {size[0]}x{size[1]} beside {largest[0]}x{largest[1]}; pictures of different shape "
+                f"{name}: is {size[0]}x{size[1]} beside {largest[0]}x{largest[1]}; images of different shape "
                 'do not lie over each other; use `layout="side"`'
             )
     return [largest] * len(sizes)

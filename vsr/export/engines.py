@@ -1,4 +1,4 @@
-"""What `vsr engine` does: build engines ahead of a job, list them, remove those that serve no more."""
+"""Run `vsr engine`: build engines ahead of a job, list them, remove those of no more use."""
 
 from __future__ import annotations
 
@@ -29,10 +29,18 @@ def build_engine(
     device: str = "auto",
     note: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Build the TensorRT engine that a job on frames of `size`, "WIDTHxHEIGHT", will load.
+    """Build the TensorRT engine that a job on frames of `size` will load.
 
-    batch: frames per batch; None for what a job would take. Raises MissingExtraError where TensorRT is not
-    installed, EngineError where it cannot be used, ModelError and OptionError.
+    Args:
+        model: name or file of the model.
+        size: "WIDTHxHEIGHT" of the input in pixels.
+        batch: frames per batch; None for a job's own choice.
+        precision: as of a job.
+        device: as of a job.
+        note: called with a line for each engine.
+
+    Raises MissingExtraError where TensorRT is not installed, EngineError where it cannot be used, ModelError and
+    OptionError.
     """
     match = re.fullmatch(r"([1-9]\d*)[x×:]([1-9]\d*)", size)
     if match is None:
@@ -60,7 +68,7 @@ def build_engine(
 
 
 def describe_engines() -> str:
-    """The folder, and a line for each engine in it."""
+    """List the folder, and a line for each engine in it."""
     store = EngineStore()
     entries = store.entries()
     if not entries:
@@ -82,7 +90,7 @@ def _line(entry: EngineEntry) -> str:
 
 
 def prune_engines(*, everything: bool = False) -> str:
-    """Remove damaged engines, those of another TensorRT or GPU, or all; says what went. Raises OutputError."""
+    """Remove damaged engines and those of another TensorRT or GPU, or all; list them in a line. Raises OutputError."""
     store = EngineStore()
     here = None if everything else _targets_here()
 
@@ -100,7 +108,7 @@ def prune_engines(*, everything: bool = False) -> str:
 
 
 def _targets_here() -> set[Target] | None:
-    """What engines can run on here, or None where that cannot be known."""
+    """Return the targets whose engines run on this machine, or None where that cannot be known."""
     try:
         version = str(load_tensorrt().__version__)
     except (MissingExtraError, EngineError):

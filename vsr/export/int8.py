@@ -1,4 +1,4 @@
-"""A model in int8 without training: calibrated on pictures, and accepted if it costs little."""
+"""Convert a model to int8 without training: calibrate it on images, and check its loss of quality."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ __all__ = ["GATE_SET", "MAX_DROP_DB", "calibrated", "check_drop", "measure_drop"
 
 MAX_DROP_DB = 0.1  # on Set5, that int8 may cost
 GATE_SET = "Set5"
-_NUM_PICTURES = 32
+_NUM_IMAGES = 32
 _SIDE = 256  # input pixels of their middles that are looked at
 
 
 def calibrated(card: ModelCard, net: nn.Module, folder: Path) -> nn.Module:
-    """The network for int8, its scales set by pictures such as the model is to enlarge.
+    """Make the int8 network, its scales set by sample images.
 
-    folder: of the pictures; at most 32, spread evenly over all below it, are looked at.
-    Raises InputError for a folder without pictures, ModelError for a network that int8 does not fit.
+    Args:
+        card: the model's card.
+        net: the network in float32.
+        folder: images like those to be enlarged; at most 32, spread evenly over all below it, are used.
+
+    Raises InputError for a folder without images, ModelError for a network that int8 does not fit.
     """
     try:
         result = quantized(without_quantization(net))
@@ -39,21 +43,26 @@ def calibrated(card: ModelCard, net: nn.Module, folder: Path) -> nn.Module:
 
 
 def _inputs(card: ModelCard, paths: list[Path]) -> Iterator[Tensor]:
-    """(1, C, H, W) float32 as the network takes them."""
-    for path in paths[:: -(-len(paths) // _NUM_PICTURES)]:
-        picture = read_rgb(path)
-        height, width = (min(side, _SIDE) // card.multiple_of * card.multiple_of for side in picture.shape[-2:])
-        top, left = (picture.shape[-2] - height) // 2, (picture.shape[-1] - width) // 2
-        middle = picture[None, :, top : top + height, left : left + width]
+    """Yield the network's input of each image, (1, C, H, W) float32."""
+    for path in paths[:: -(-len(paths) // _NUM_IMAGES)]:
+        image = read_rgb(path)
+        height, width = (min(side, _SIDE) // card.multiple_of * card.multiple_of for side in image.shape[-2:])
+        top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
+        middle = image[None, :, top : top + height, left : left + width]
         if middle.numel() > 0:
             yield (luma_bt601(middle) if card.color == "y" else middle).float() / 255
 
 
 def measure_drop(card: ModelCard, plain: nn.Module, integers: nn.Module, validation: Path | None = None) -> float:
-    """What int8 costs on Set5, in dB, by the numbers of the integers.
+    """Measure the loss of PSNR by int8 on Set5, in dB, on integer arithmetic.
 
-    validation: the folder that holds Set5; $VSR_DATA/test unless given.
-    Raises OptionError where Set5 is not there, or is not Set5, and where neither folder is named.
+    Args:
+        card: the model's card.
+        plain: the network in float32.
+        integers: the network in int8.
+        validation: the folder that holds Set5; $VSR_DATA/test unless given.
+
+    Raises OptionError where Set5 is missing or is not Set5, and where neither folder is named.
     """
     folder = evaluation_sets(validation, "`validation`")
     stills = StillsBenchmark(folder, card.scale, (GATE_SET,))
@@ -66,9 +75,9 @@ def measure_drop(card: ModelCard, plain: nn.Module, integers: nn.Module, validat
 
 
 def check_drop(card: ModelCard, drop_db: float) -> None:
-    """Raises EngineError where int8 costs more than it may, with what helps."""
+    """Raise EngineError, with remedies, where int8 loses more than is allowed."""
     if not drop_db <= MAX_DROP_DB:  # nor for NaN
         raise EngineError(
             f"'{card.name}' loses {drop_db:.2f} dB on {GATE_SET} in int8, and {MAX_DROP_DB} dB are allowed: calibrate "
-            "it on other pictures, train it for int8 as 'vsr train fast-int8' does, or take bf16 or fp16"
+            "it on other images, train it for int8 as 'vsr train fast-int8' does, or take bf16 or fp16"
         )

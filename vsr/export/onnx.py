@@ -1,4 +1,4 @@
-"""What `vsr export` does: a model as an ONNX file."""
+"""Run `vsr export`: write a model as an ONNX file."""
 
 from __future__ import annotations
 
@@ -29,13 +29,21 @@ def export_model(
     validation: Path | None = None,
     overwrite: bool = False,
 ) -> str:
-    """Write a model as ONNX, input "x" and output "y", float32 (N, C, H, W); returns what was written, in a line.
+    """Write a model as ONNX, input "x" and output "y", float32 (N, C, H, W); return a line that describes the file.
 
-    size: (width, height) in pixels and, with it, batch (1 unless given) for fixed sizes; else all are open.
-    calibrate: a folder of pictures to be enlarged, by which int8 is set up; by default the weights that the
-        model has for int8 are taken.  validation: the folder that holds Set5, on which int8 must not lose
-        more than 0.1 dB; test/ of the data folder unless given.
-    Raises ModelError, OptionError, OutputError, MissingExtraError, and EngineError where it cannot be exported
+    Args:
+        model: name or file of the model.
+        output: the file to write.
+        precision: "fp32", or a lower one.
+        size: (width, height) in pixels, for fixed sizes; all are open unless given.
+        batch: images per batch, with `size`; 1 unless given.
+        calibrate: a folder of images like those to be enlarged, by which int8 is set up; the model's own weights for
+            int8 unless given.
+        validation: the folder that holds Set5, on which int8 must not lose more than 0.1 dB; $VSR_DATA/test unless
+            given.
+        overwrite: replaces the output where it exists.
+
+    Raises ModelError, OptionError, OutputError, MissingExtraError, and EngineError where the model cannot be exported
     or loses more.
     """
     if precision not in PRECISIONS:
@@ -62,7 +70,7 @@ def export_model(
 
 
 def _integers(card: ModelCard, net: nn.Module, folder: Path | None, validation: Path | None) -> nn.Module:
-    """The network for int8, if it costs no more than it may."""
+    """Make the int8 network, and check its loss of quality."""
     if folder is None and not card.quantized and {GATE_SET, f"{GATE_SET} int8"} <= card.figures.keys():
         integers = load_int8_net(card)
         drop_db = card.figures[GATE_SET] - card.figures[f"{GATE_SET} int8"]
