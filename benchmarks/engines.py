@@ -1,9 +1,9 @@
-"""What the backends make of a CPU, beside OpenCV's dnn_superres.
+"""Measure the backends on a CPU, beside OpenCV's dnn_superres.
 
     python benchmarks/engines.py [--rounds 5]
 
 Times `fast` on PyTorch in bf16, on OpenVINO in bf16 and int8, and `nano`, on frames of 640x360; FSRCNN x4 by OpenCV on
-frames of that size; and `edsr` on a picture of 320x180. Engines run in processes of their own and take turns, round
+frames of that size; and `edsr` on an image of 320x180. Engines run in processes of their own and take turns, round
 after round; OpenCV's turns come right after them, in this process, on as many threads. Medians of all rounds; the
 PSNR of each is that of Set5. Writes benchmarks/engines.json.
 """
@@ -30,13 +30,13 @@ from vsr.quality.data_folder import data_folder
 from vsr.quality.protocols import StillsBenchmark, luma_psnr_db
 
 HERE = Path(__file__).parent
-FRAME, PICTURE = (640, 360), (320, 180)
+FRAME, IMAGE = (640, 360), (320, 180)
 CASES = {
     "fast, PyTorch, bf16": Case("fast", "pytorch", "bf16", *FRAME),
     "fast, OpenVINO, bf16": Case("fast", "openvino", "bf16", *FRAME),
     "fast, OpenVINO, int8": Case("fast", "openvino", "int8", *FRAME),
     "nano, OpenVINO, bf16": Case("nano", "openvino", "bf16", *FRAME),
-    "edsr, OpenVINO, bf16": Case("edsr", "openvino", "bf16", *PICTURE),
+    "edsr, OpenVINO, bf16": Case("edsr", "openvino", "bf16", *IMAGE),
 }
 GOALS = {  # at least; by (faster, slower)
     ("fast, OpenVINO, bf16", "fast, PyTorch, bf16"): 1.5,
@@ -48,7 +48,7 @@ GOALS = {  # at least; by (faster, slower)
 
 
 def fsrcnn_seconds(rounds: int) -> list[float]:
-    """Of one frame, colour and all, as dnn_superres does it."""
+    """Time FSRCNN on one frame, colour included, as dnn_superres does it."""
     upscale, _ = load_opencv_peer(data_folder() / "peers" / "FSRCNN_x4.pb")
     frame = torch.randint(0, 256, (3, FRAME[1], FRAME[0]), dtype=torch.uint8)
     upscale(frame)
@@ -61,7 +61,7 @@ def fsrcnn_seconds(rounds: int) -> list[float]:
 
 
 def psnr_db() -> dict[str, float]:
-    """On Set5: of the cards' networks, and FSRCNN measured."""
+    """Return the PSNR on Set5: the cards' figures, and FSRCNN's measured."""
     upscale, scale = load_opencv_peer(data_folder() / "peers" / "FSRCNN_x4.pb")
     stills = StillsBenchmark(data_folder() / "test", scale, ("Set5",))
     cards = {name: shipped_cards()[name].figures["Set5"] for name in ("fast", "nano", "edsr")}

@@ -1,13 +1,13 @@
-"""Spoilt files through vsr: each must give a video, or end with one line that says what is wrong.
+"""Run vsr on damaged files: each must give a video, or end with one line that says what is wrong.
 
     python benchmarks/fuzz.py [--count 2000] [--seed 0] [--only NUMBER]... [--keep FOLDER] [--out FILE]
 
-Every file follows from the seed and its number: a sound one of some container and codec, spoilt in one to three
-ways, is given to `vsr.enhance` (or, one in ten, to what `vsr info` does) with options drawn as well. A child
-process does that for one file after another, watched by its parent. A finding, which makes the exit code 1, is:
-a process that dies or takes longer than --seconds; more memory than --mebibytes; an exception that is none of
-vsr's; a message of several lines; anything said to stderr besides, except by libpng and libjpeg, which have no
-other way; a file, a thread or a file handle left behind.
+Every file follows from the seed and its number: a sound file of some container and codec, damaged by one to three
+mutations, is given to `vsr.enhance` (or, one in ten, to the code of `vsr info`) with random options. A child process
+does that for one file after another, watched by its parent. A finding, which makes the exit code 1, is: a process that
+dies or takes longer than --seconds; more memory than --mebibytes; an exception that is none of vsr's; a message of
+several lines; any other output on stderr, except by libpng and libjpeg, which cannot be kept from it; a file, a thread
+or a file handle left behind.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ os.environ.setdefault("SVT_LOG", "0")
 
 import click
 import torch
-from fuzz_inputs import Source, Spoilt, make_sources, spoil
+from fuzz_inputs import DamagedFile, Source, damage, make_sources
 from machine import describe_run
 
 import vsr
@@ -52,17 +52,21 @@ OF_LIBRARIES = ("libpng ", "Corrupt JPEG data", "Premature end of JPEG", "Invali
 
 @dataclass(frozen=True)
 class Case:
-    """What is tried: a spoilt file, and what is asked of it. options is None for `vsr info`."""
+    """Describe a trial: a damaged file and the options for it; None for `vsr info`."""
 
     number: int
-    spoilt: Spoilt
+    damaged: DamagedFile
     target: str
     options: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How it ended, and the line that vsr ended with. findings: what must not be, a line each."""
+    """Describe the end of a trial and vsr's last line.
+
+    Args:
+        findings: things that must not happen, a line each.
+    """
 
     number: int
     source: str
@@ -75,8 +79,8 @@ class Outcome:
 
 def make_case(seed: int, number: int, sources: list[Source]) -> Case:
     rng = random.Random(f"{seed}/{number}")
-    spoilt = spoil(rng, sources)
-    if is_image(Path(f"in{spoilt.source.suffix}")):
+    damaged = damage(rng, sources)
+    if is_image(Path(f"in{damaged.source.suffix}")):
         target, options = rng.choice((".png", ".jpg")), {}
     else:
         target = rng.choice((".mkv", ".mkv", ".mp4", ".ts", ".avi", ".mov"))
@@ -88,17 +92,17 @@ def make_case(seed: int, number: int, sources: list[Source]) -> Case:
         options["deinterlace"] = rng.choice(("auto", "auto", "on", "off"))
         options["audio"] = rng.choice(("copy", "copy", "copy", "aac", "none"))
     options["strict"] = rng.random() < 0.1
-    return Case(number, spoilt, target, None if rng.random() < 0.1 else options)
+    return Case(number, damaged, target, None if rng.random() < 0.1 else options)
 
 
 # -- the child -----------------------------------------------------------------------------------------
 
 
 def run_case(case: Case, model: Path, folder: Path) -> Outcome:
-    """One file, in a folder of its own, which is gone afterwards."""
+    """Try one file, in a folder of its own, which is removed afterwards."""
     folder.mkdir()
-    path, target = folder / f"in{case.spoilt.source.suffix}", folder / f"out{case.target}"
-    path.write_bytes(case.spoilt.data)
+    path, target = folder / f"in{case.damaged.source.suffix}", folder / f"out{case.target}"
+    path.write_bytes(case.damaged.data)
     started, findings, notes, said = time.monotonic(), list[str](), list[str](), ""
     try:
         end = _end_of(case, path, target, model, notes)
@@ -116,8 +120,8 @@ def run_case(case: Case, model: Path, folder: Path) -> Outcome:
     shutil.rmtree(folder)
     if end == "done" and any("damaged" in line for line in notes):
         end = "done, with damage named"
-    source = case.spoilt.source.name
-    return Outcome(case.number, source, case.spoilt.mutations, end, said, tuple(findings), round(seconds, 2))
+    source = case.damaged.source.name
+    return Outcome(case.number, source, case.damaged.mutations, end, said, tuple(findings), round(seconds, 2))
 
 
 def _end_of(case: Case, path: Path, target: Path, model: Path, notes: list[str]) -> str:
@@ -150,7 +154,7 @@ def _left_behind(folder: Path, expected: set[str]) -> Iterator[str]:
 
 
 def child(pipe: Connection, seed: int, sources: list[Source], model: Path, folder: Path) -> None:
-    """Runs the cases whose numbers come through the pipe, and sends back how they ended."""
+    """Run the cases whose numbers come through the pipe, and send back their outcomes."""
     torch.set_num_threads(1)
     said = folder / f"stderr.{os.getpid()}"
     handle = os.open(said, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
@@ -163,7 +167,7 @@ def child(pipe: Connection, seed: int, sources: list[Source], model: Path, folde
 
 
 def _taken(handle: int) -> str:
-    """What was said to stderr since the last time, less what libraries for pictures write there by themselves."""
+    """Take the new output on stderr, without the lines that image libraries write there by themselves."""
     text = os.pread(handle, os.fstat(handle).st_size, 0).decode(errors="replace")
     os.ftruncate(handle, 0)
     os.lseek(handle, 0, os.SEEK_SET)
@@ -174,8 +178,8 @@ def _taken(handle: int) -> str:
 
 
 @dataclass
-class Workplace:
-    """A child process at work, replaced when it dies."""
+class Worker:
+    """Run a child process, and replace it when it dies."""
 
     start: Callable[[Connection], Any]
     most_seconds: float
@@ -184,7 +188,7 @@ class Workplace:
     pipe: Any = None
 
     def run(self, case: Case) -> Outcome:
-        """One case in the child; what the child cannot say itself is said here."""
+        """Run one case in the child; report here if the child cannot."""
         if self.process is None:
             self.pipe, other = multiprocessing.Pipe()
             self.process = self.start(other)
@@ -209,7 +213,7 @@ class Workplace:
     def _lost(self, case: Case, finding: str, seconds: float) -> Outcome:
         self.close()
         end = finding.partition(":")[0]
-        names = (case.spoilt.source.name, case.spoilt.mutations)
+        names = (case.damaged.source.name, case.damaged.mutations)
         return Outcome(case.number, *names, end, findings=(finding,), seconds=round(seconds, 2))
 
     def close(self) -> None:
@@ -233,7 +237,7 @@ def _resident_mebibytes(pid: int) -> int:
 
 
 def save_model(path: Path) -> Path:
-    """A ×1 luma network of random weights, as small as can be."""
+    """Save a ×1 luma network of random weights, as small as can be."""
     card = ModelCard("tiny", "luma", {"features": 4, "depth": 0, "scale": 1}, 1, "y", 2)
     torch.manual_seed(0)
     save_model_file(path, card, build_net(card).state_dict())
@@ -241,8 +245,8 @@ def save_model(path: Path) -> Path:
 
 
 @dataclass
-class Tally:
-    """Counts of what was tried and how it ended."""
+class Counts:
+    """Count the trials and their outcomes."""
 
     ends: Counter[str] = field(default_factory=Counter)
     by_source: dict[str, Counter[str]] = field(default_factory=dict)
@@ -290,7 +294,7 @@ def main(
     verbose: bool,
     out: Path | None,
 ) -> None:
-    started, tally = time.monotonic(), Tally()
+    started, counts = time.monotonic(), Counts()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model, sources = save_model(folder / "tiny.safetensors"), _sources(folder)
@@ -301,28 +305,28 @@ def main(
             process.start()
             return process
 
-        workplace = Workplace(start, seconds, mebibytes)
+        worker = Worker(start, seconds, mebibytes)
         for number in numbers or range(count):
             case = make_case(seed, number, sources)
             if keep is not None and numbers:
                 keep.mkdir(parents=True, exist_ok=True)
-                (keep / f"{seed}-{number}{case.spoilt.source.suffix}").write_bytes(case.spoilt.data)
+                (keep / f"{seed}-{number}{case.damaged.source.suffix}").write_bytes(case.damaged.data)
                 click.echo(f"{number}: {case.options} to {case.target}")
-            outcome = workplace.run(case)
-            tally.add(outcome)
+            outcome = worker.run(case)
+            counts.add(outcome)
             if outcome.findings or numbers or verbose:
                 click.echo(f"{number}: {outcome}")
-        workplace.close()
-    result = {**describe_run(), "seed": seed, "wall_seconds": round(time.monotonic() - started), **tally.as_json()}
+        worker.close()
+    result = {**describe_run(), "seed": seed, "wall_seconds": round(time.monotonic() - started), **counts.as_json()}
     if out is not None:
         out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     click.echo(json.dumps({key: result[key] for key in ("inputs", "ends", "slowest_seconds", "wall_seconds")}))
-    click.echo(f"{len(tally.findings)} findings")
-    sys.exit(1 if tally.findings else 0)
+    click.echo(f"{len(counts.findings)} findings")
+    sys.exit(1 if counts.findings else 0)
 
 
 def _sources(folder: Path) -> list[Source]:
-    """Made in a process of its own: encoders start threads, and a process that has some must not fork."""
+    """Make the sources in a process of their own: encoders start threads, and a process with threads must not fork."""
     context = multiprocessing.get_context("fork")
     with context.Pool(1) as pool:
         return pool.apply(make_sources, (folder,))

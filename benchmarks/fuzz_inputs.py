@@ -1,4 +1,4 @@
-"""Small files of many containers and codecs, and ways to spoil them; all of it follows from a number."""
+"""Make small files of many containers and codecs, and damage them; all of it follows from a number."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ import av
 import cv2
 import numpy as np
 
-__all__ = ["MUTATIONS", "Source", "Spoilt", "make_sources", "spoil"]
+__all__ = ["MUTATIONS", "Source", "DamagedFile", "make_sources", "damage"]
 
 SAMPLE_RATE = 48000
 HEADER_BYTES = 600  # where most containers keep what matters most
-MOST_BYTES = 400_000  # of a spoilt file
+MOST_BYTES = 400_000  # of a damaged file
 
 
 @dataclass(frozen=True)
 class Source:
-    """A sound file. name: container and codec.  suffix: of its file name."""
+    """Hold a sound file.
+
+    Args:
+        name: container and codec.
+        suffix: of its file name.
+    """
 
     name: str
     suffix: str
@@ -29,8 +34,12 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Spoilt:
-    """What became of a source. mutations: their names, in order."""
+class DamagedFile:
+    """Hold a damaged file.
+
+    Args:
+        mutations: their names, in order.
+    """
 
     source: Source
     mutations: tuple[str, ...]
@@ -60,25 +69,25 @@ _VIDEOS: tuple[tuple[str, str, str, str, str, dict[str, str]], ...] = (
     ("apng", ".apng", "apng", "rgba", "", {}),
     ("gif", ".gif", "gif", "rgb8", "", {}),
 )
-_PICTURES = {".png": "uint16", ".jpg": "uint8", ".webp": "uint8", ".bmp": "uint8", ".tif": "uint16"}
+_IMAGES = {".png": "uint16", ".jpg": "uint8", ".webp": "uint8", ".bmp": "uint8", ".tif": "uint16"}
 
 
 def make_sources(folder: Path) -> list[Source]:
-    """Every kind of file that this FFmpeg can write."""
+    """Make every kind of file that this FFmpeg can write."""
     sources = []
     for name, suffix, codec, pixel_format, audio, options in _VIDEOS:
         if codec in av.codecs_available and (not audio or audio in av.codecs_available):
             path = folder / f"source{suffix}"
             _write_video(path, codec, pixel_format, audio, options)
             sources.append(Source(name, suffix, path.read_bytes()))
-    for suffix, dtype in _PICTURES.items():
-        picture = _picture(3).astype(dtype) * (257 if dtype == "uint16" else 1)
-        sources.append(Source(suffix[1:], suffix, cv2.imencode(suffix, picture)[1].tobytes()))
+    for suffix, dtype in _IMAGES.items():
+        image = _image(3).astype(dtype) * (257 if dtype == "uint16" else 1)
+        sources.append(Source(suffix[1:], suffix, cv2.imencode(suffix, image)[1].tobytes()))
     return sources
 
 
-def _picture(index: int) -> np.ndarray:
-    """(48, 64, 3) uint8: a slope that moves, with some noise."""
+def _image(index: int) -> np.ndarray:
+    """Draw (48, 64, 3) uint8: a slope that moves, with some noise."""
     y, x = np.mgrid[0:48, 0:64]
     noise = np.random.default_rng(index).integers(0, 12, (48, 64))
     return np.stack([(3 * x + 7 * index) % 200, (4 * y + noise) % 250, (x + y + noise)], -1).astype(np.uint8)
@@ -95,7 +104,7 @@ def _write_video(path: Path, codec: str, pixel_format: str, audio: str, options:
         if path.suffix in (".mkv", ".mp4"):
             output.set_chapters([_chapter()])  # type: ignore[list-item]
         for index in range(12):
-            frame = av.VideoFrame.from_ndarray(_picture(index), "rgb24").reformat(format=pixel_format, threads=1)
+            frame = av.VideoFrame.from_ndarray(_image(index), "rgb24").reformat(format=pixel_format, threads=1)
             frame.pts, frame.time_base = index, Fraction(1, 25)
             output.mux(video.encode(frame))
         output.mux(video.encode(None))
@@ -117,7 +126,7 @@ Mutation = Callable[[random.Random, bytearray, list[Source]], bytearray]
 
 
 def _place(rng: random.Random, data: bytearray) -> int:
-    """A position; in a third of the cases near the start, in a sixth near the end, where indices lie."""
+    """Choose a position; in a third of the cases near the start, in a sixth near the end, where indices lie."""
     where, length = rng.random(), len(data)
     if where < 1 / 3:
         return rng.randrange(min(length, HEADER_BYTES))
@@ -144,7 +153,7 @@ def _overwrite(rng: random.Random, data: bytearray, sources: list[Source]) -> by
 
 
 def _field(rng: random.Random, data: bytearray, sources: list[Source]) -> bytearray:
-    """A number of 2, 4 or 8 bytes becomes an extreme one, or one more or less than it was."""
+    """Change a number of 2, 4 or 8 bytes to an extreme one, or by one."""
     for _ in range(rng.randint(1, 3)):
         size, order = rng.choice((2, 4, 4, 8)), rng.choice(("big", "little"))
         start = min(_place(rng, data), max(0, len(data) - size))
@@ -198,7 +207,7 @@ def _swap(rng: random.Random, data: bytearray, sources: list[Source]) -> bytearr
 
 
 def _splice(rng: random.Random, data: bytearray, sources: list[Source]) -> bytearray:
-    """A part of another file, in the place of as much, between, or behind."""
+    """Put a part of another file in the place of as much, between, or behind."""
     other = bytearray(rng.choice(sources).data)
     start, end = _span(rng, other)
     place = rng.choice((_place(rng, data), len(data)))
@@ -221,8 +230,8 @@ MUTATIONS: dict[str, Mutation] = {
 }
 
 
-def spoil(rng: random.Random, sources: list[Source]) -> Spoilt:
-    """One of the files after one mutation, or up to three."""
+def damage(rng: random.Random, sources: list[Source]) -> DamagedFile:
+    """Damage one of the files by one to three mutations."""
     source = rng.choice(sources)
     data, names = bytearray(source.data), []
     for _ in range(rng.choice((1, 1, 2, 3))):
@@ -230,4 +239,4 @@ def spoil(rng: random.Random, sources: list[Source]) -> Spoilt:
         names.append(name)
         if data:
             data = MUTATIONS[name](rng, data, sources)[:MOST_BYTES]
-    return Spoilt(source, tuple(names), bytes(data))
+    return DamagedFile(source, tuple(names), bytes(data))

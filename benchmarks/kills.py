@@ -1,4 +1,4 @@
-"""A job killed at random moments, and gone on with: does it end as an unbroken one does?
+"""Kill a job at random moments and resume it: does it end as an unbroken one does?
 
     python benchmarks/kills.py [--kills 100] [--seed 0]
 
@@ -39,7 +39,7 @@ FRAMES_PER_SEGMENT = 12
 
 
 def start(output: Path) -> int:
-    """The job in a process of its own; its number."""
+    """Start the job in a process of its own; return its number."""
     process = os.fork()
     if process:
         return process
@@ -54,7 +54,7 @@ def start(output: Path) -> int:
 
 
 def contents(path: Path) -> list[str]:
-    """A line for every decoded frame, with its PTS, and for every packet of sound."""
+    """List a line for every decoded frame, with its PTS, and for every packet of sound."""
     lines = []
     with av.open(str(path)) as container:
         for packet in container.demux():
@@ -67,7 +67,7 @@ def contents(path: Path) -> list[str]:
 
 
 def stage(output: Path) -> str:
-    """How far a killed job was."""
+    """Tell the progress of a killed job."""
     folder = work_folder(output)
     if not folder.exists():
         return "output in place" if output.exists() else "before its first frame"
@@ -79,7 +79,7 @@ def stage(output: Path) -> str:
 
 
 def killed_and_finished(output: Path, longest_seconds: float, num_kills: int, moments: random.Random) -> list[str]:
-    """Where the job was each time it was killed."""
+    """Kill a job, let it finish, and list its progress at each kill."""
     stages = []
     for _ in range(num_kills):
         if output.exists() and not work_folder(output).exists():

@@ -1,4 +1,4 @@
-"""What a benchmark's figures were measured with."""
+"""Describe the circumstances of a benchmark."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vsr.quality.provenance import cpu_name, versions
 
 
 def describe_run() -> dict[str, object]:
-    """Command, date, machine and versions, for the head of a result."""
+    """Return command, date, machine and versions, for the head of a result."""
     return {
         "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

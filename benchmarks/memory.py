@@ -1,8 +1,8 @@
-"""Peak memory of a long job against a short one: it must not grow with the length of the video.
+"""Compare the peak memory of a long job with that of a short one: it must not grow with the length of the video.
 
     python benchmarks/memory.py [--short 300] [--long 3000] [--rounds 3]
 
-Makes two clips of the same picture size from the sample, runs `vsr enhance` on them in turn, and compares
+Makes two clips of the same image size from the sample, runs `vsr enhance` on them in turn, and compares
 the peak resident memory of the processes, as the operating system counts it. Goal: within 5 %.
 """
 
@@ -25,7 +25,7 @@ WIDTH, HEIGHT = 160, 90
 
 
 def make_clip(path: Path, num_frames: int) -> None:
-    """The sample's frames, reduced and repeated, with a stereo track beside them."""
+    """Make a clip of the sample's frames, reduced and repeated, with a stereo track."""
     with av.open(str(HERE.parent / "samples" / "sample.mp4")) as source:
         frames = [f.reformat(WIDTH, HEIGHT, "yuv420p") for f in source.decode(video=0)]
     with av.open(str(path), "w") as target:
@@ -47,7 +47,7 @@ def make_clip(path: Path, num_frames: int) -> None:
 
 
 def peak_mib(clip: Path, output: Path) -> float:
-    """Peak resident memory in MiB of a process that enhances the clip."""
+    """Measure the peak resident memory in MiB of a process that enhances the clip."""
     command = [sys.executable, "-m", "vsr.cli", "enhance", str(clip), str(output), "-y", "--quiet"]
     process = subprocess.Popen([*command, "--preset", "ultrafast"])
     _, status, usage = os.wait4(process.pid, 0)

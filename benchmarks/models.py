@@ -1,4 +1,4 @@
-"""The table of all shipped networks: how close to the truth, how close to the eye, how sharp.
+"""Make the table of all shipped networks: PSNR, perceptual distance and sharpness.
 
     python benchmarks/models.py [--models NAME]... [--lpips FILE] [--fresh] [--table]
 
@@ -46,7 +46,7 @@ from vsr.quality.protocols import (
 
 HERE = Path(__file__).parent
 SETS = ("Set5", "Set14", "BSD100")
-LOOKED_AT = ("Set14", "BSD100")  # the sets of LPIPS and detail; the five pictures of Set5 are too few
+LOOKED_AT = ("Set14", "BSD100")  # the sets of LPIPS and detail; the five images of Set5 are too few
 PROTOCOL = 1  # to be raised when the measuring changes, so that nothing old is reused
 CARD_TOLERANCE_DB = 0.01  # what the precision of one CPU may differ from that of another
 
@@ -73,7 +73,7 @@ the sharpness of the truth, less is blur, more is noise or ringing; it does not 
 
 
 class Measuring:
-    """The pictures, the measures, and what was measured before."""
+    """Hold the images, the measures and earlier results."""
 
     def __init__(self, data: Path, lpips: Path | None, before: Mapping[str, Result], fresh: bool) -> None:
         self.data, self.before, self.fresh = data, before, fresh
@@ -83,7 +83,7 @@ class Measuring:
             self.measures["lpips"] = _lpips_measure(load_lpips(lpips))
 
     def bicubic(self, scale: int) -> Result:
-        """Bicubic upscaling. Raises OptionError where it does not give the published figures."""
+        """Measure bicubic upscaling. Raises OptionError where it does not give the published figures."""
         click.echo(f"bicubic ×{scale}: {StillsBenchmark(self.data, scale, SETS).bicubic_gate()}")
         result = self.known(f"bicubic-x{scale}", "")
         if result is None or self.fresh:
@@ -93,7 +93,7 @@ class Measuring:
         return result
 
     def model(self, card: ModelCard) -> Result:
-        """A shipped model on the CPU, in the precision that "auto" takes there, as users get it."""
+        """Measure a shipped model on the CPU, in the precision that "auto" takes there, as users get it."""
         result = self.known(card.name, card.sha256)
         if result is None or self.fresh:
             upscaler = load_model(card.name, device="cpu")
@@ -105,7 +105,7 @@ class Measuring:
         return result
 
     def known(self, key: str, sha256: str) -> Result | None:
-        """What was measured before, if it was with the same weights and by the same measures."""
+        """Return an earlier result, if it is of the same weights and measures."""
         result = self.before.get(key)
         if result is None or result["protocol"] != PROTOCOL or result["weights_sha256"] != sha256:
             return None
@@ -137,7 +137,7 @@ class Measuring:
 
 
 def check_card(card: ModelCard, result: Result) -> None:
-    """Raise ClickException where a card says something else than what is measured."""
+    """Raise ClickException where a card's figures are not those measured."""
     for name, figure in card.figures.items():
         measured = result["psnr_db"].get(name, figure)
         if abs(measured - figure) > CARD_TOLERANCE_DB:
@@ -150,8 +150,8 @@ def _sha256(path: Path) -> str:
 
 def _lpips_measure(lpips: LPIPS) -> Measure:
     @torch.inference_mode()
-    def measure(picture: torch.Tensor, truth: torch.Tensor) -> float:
-        return float(lpips(picture / 255, truth / 255))
+    def measure(image: torch.Tensor, truth: torch.Tensor) -> float:
+        return float(lpips(image / 255, truth / 255))
 
     return measure
 
@@ -160,7 +160,7 @@ def _lpips_measure(lpips: LPIPS) -> Measure:
 
 
 def table(results: Mapping[str, Result]) -> str:
-    """Markdown: by scale, bicubic, this project's models from light to heavy, the published ones."""
+    """Format Markdown: by scale, bicubic, this project's models from light to heavy, the published ones."""
     lines = [f"| {' | '.join(HEADER)} |", "|" + "---|" * len(HEADER)]
     for scale in sorted({result["scale"] for result in results.values()}, reverse=True):
         rows = [item for item in results.items() if item[1]["scale"] == scale]

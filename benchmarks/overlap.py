@@ -1,4 +1,4 @@
-"""How well decode, network and encode overlap, and how little the tool adds to them.
+"""Measure the overlap of decode, network and encode, and the tool's overhead.
 
     python benchmarks/overlap.py [--clip samples/sample.mp4] [--model fast] [--rounds 5]
 
@@ -66,7 +66,7 @@ def luma_batches(clip: Path, batch_size: int) -> list[Tensor]:
 
 
 def timed(action: Callable[[], object]) -> tuple[float, float]:
-    """(CPU seconds of all threads, wall seconds)."""
+    """Run an action; return (CPU seconds of all threads, wall seconds)."""
     cpu, wall = time.process_time(), time.perf_counter()
     action()
     return time.process_time() - cpu, time.perf_counter() - wall

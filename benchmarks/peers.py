@@ -1,4 +1,4 @@
-"""`vsr enhance` beside what else there is: ffmpeg's Lanczos, a plain PyTorch script, FSRCNN by OpenCV.
+"""Compare `vsr enhance` with other tools: ffmpeg's Lanczos, a plain PyTorch script, FSRCNN by OpenCV.
 
     python benchmarks/peers.py [--loops 4] [--rounds 5] [--cores N] [--fsrcnn FSRCNN_x4.pb]
 
@@ -56,7 +56,13 @@ SAMPLING_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is the same for all contenders. graph: FSRCNN for cv2.dnn. x264's threads are as many as `vsr` takes."""
+    """Hold the conditions that are the same for all contenders.
+
+    Args:
+        graph: FSRCNN for cv2.dnn.
+
+    x264's threads are as many as `vsr` takes.
+    """
 
     clip: Path
     output: Path
@@ -64,7 +70,7 @@ class Job:
     num_cores: int
 
     def contenders(self) -> dict[str, list[str]]:
-        """The command lines; each writes the output."""
+        """Return the command lines by name; each writes the output."""
         return {
             "ffmpeg, Lanczos": self._ffmpeg(),
             "vsr, nano": self._vsr("--model", "nano"),
@@ -95,7 +101,7 @@ class Job:
 
 
 def make_clip(path: Path, loops: int) -> int:
-    """The sample's video, over and over, packet for packet; returns the number of frames."""
+    """Repeat the sample's video, packet for packet; return the number of frames."""
     source = ["-stream_loop", str(loops - 1), "-i", str(SAMPLE), "-map", "0:v", "-c", "copy"]
     subprocess.run(["ffmpeg", "-v", "error", *source, str(path)], check=True)
     with av.open(str(path)) as container:
@@ -107,7 +113,11 @@ def make_clip(path: Path, loops: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One contender, once. said: the end of what it wrote to stderr."""
+    """Hold the measures of one run of a contender.
+
+    Args:
+        said: the end of its output on stderr.
+    """
 
     wall_seconds: float
     cpu_seconds: float
@@ -118,7 +128,7 @@ class Run:
 
 
 def run(name: str, command: list[str], num_cores: int) -> Run:
-    """Raises ClickException where the contender fails."""
+    """Run a contender and measure it. Raises ClickException where it fails."""
     environment = os.environ | {"OMP_NUM_THREADS": str(num_cores), "OMP_WAIT_POLICY": "PASSIVE"}
     with tempfile.TemporaryFile() as log:
         begun = time.perf_counter()
@@ -139,9 +149,9 @@ def run(name: str, command: list[str], num_cores: int) -> Run:
 
 
 class PeakMemory:
-    """The peak resident memory of each process of a session, as long as the block lasts.
+    """Watch the peak resident memory of each process of a session, as long as the block lasts.
 
-    Not what wait4 tells, which is the largest process alone, and counts what the parent held when it forked.
+    wait4 would give the largest process alone, and count the memory that the parent held when it forked.
     """
 
     def __init__(self, session: int) -> None:
@@ -177,7 +187,7 @@ class PeakMemory:
 
 
 def draw_truths(num_frames: int) -> dict[int, np.ndarray]:
-    """Luma (720, 1280) uint8 of the frames that are measured, by index."""
+    """Draw the luma (720, 1280) uint8 of the frames that are measured, by index."""
     sys.path.append(str(HERE.parent / "scripts"))
     from make_sample import NUM_FRAMES, render, to_yuv420
 
@@ -185,7 +195,7 @@ def draw_truths(num_frames: int) -> dict[int, np.ndarray]:
 
 
 def checked_psnr_db(name: str, output: Path, num_frames: int, truths: Mapping[int, np.ndarray]) -> float:
-    """Mean luma PSNR of the measured frames. Raises ClickException where a frame is missing or of another form."""
+    """Compute the mean luma PSNR of the measured frames. Raises ClickException for a missing or unfit frame."""
     psnrs_db, count = [], 0
     with av.open(str(output)) as container:
         for index, frame in enumerate(container.decode(video=0)):
@@ -202,7 +212,7 @@ def checked_psnr_db(name: str, output: Path, num_frames: int, truths: Mapping[in
 
 
 def measure(job: Job, num_frames: int, rounds: int) -> dict[str, list[Run]]:
-    """All runs of every contender; those of the first round are not kept."""
+    """Run every contender in turn; the runs of the first round are not kept."""
     truths = draw_truths(num_frames)
     runs: dict[str, list[Run]] = {name: [] for name in job.contenders()}
     for turn in range(rounds + 1):
@@ -221,7 +231,7 @@ def measure(job: Job, num_frames: int, rounds: int) -> dict[str, list[Run]]:
 
 
 def summary(runs: list[Run], num_frames: int) -> dict[str, Any]:
-    """Medians, and the wall seconds of each round. engine: what `vsr` says it ran on."""
+    """Compute medians, and the wall seconds of each round. engine: as `vsr` names it."""
     engine = re.search(r"; \S+ on (.*)$", runs[-1].said)
     return {
         "fps": round(num_frames / median(run.wall_seconds for run in runs), 2),
@@ -235,7 +245,7 @@ def summary(runs: list[Run], num_frames: int) -> dict[str, Any]:
 
 
 def described(num_cores: int, num_frames: int, rounds: int) -> dict[str, Any]:
-    """The head of the result."""
+    """Describe the conditions, for the head of the result."""
     version = subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True, check=True).stdout.split()[2]
     head: dict[str, Any] = describe_run()
     return {
@@ -249,7 +259,7 @@ def described(num_cores: int, num_frames: int, rounds: int) -> dict[str, Any]:
 
 
 def table(values: Mapping[str, Any]) -> str:
-    """Markdown, with what it was measured with."""
+    """Format the results and their conditions as Markdown."""
     lines = [
         "| | fps | CPU seconds | peak memory (MiB) | luma PSNR (dB) | output (KiB) |",
         "|---|---|---|---|---|---|",
@@ -276,7 +286,7 @@ def table(values: Mapping[str, Any]) -> str:
 
 
 def plot(values: Mapping[str, Any], path: Path) -> None:
-    """Three panels of bars, a bar per contender, as PNG."""
+    """Plot three panels of bars, a bar per contender, as PNG."""
     contenders = values["contenders"]
     panels = {
         "fps": "frames per second\nhigher is better",

@@ -1,10 +1,10 @@
-"""FSRCNN as OpenCV's dnn_superres runs it, on a video, for peers.py: frame by frame, from cv2.VideoCapture to ffmpeg.
+"""Upscale a video by FSRCNN as OpenCV's dnn_superres does, for peers.py: from cv2.VideoCapture to ffmpeg.
 
     python benchmarks/peers_opencv_script.py CLIP OUTPUT GRAPH NUM_THREADS [OPTION OF X264]...
 
-GRAPH is a network of dnn_superres as `vsr.bench.opencv_peer.with_block_sizes` makes it readable for cv2.dnn; the usual
-OpenCV packages lack the module, and what it does with a frame is done here. cv2.VideoWriter would encode, but takes
-neither a quality nor a preset. The clip's matrix, BT.709, is kept on the way to BGR and back.
+GRAPH is a network of dnn_superres that `vsr.bench.opencv_peer.with_block_sizes` made readable for cv2.dnn; the usual
+OpenCV packages lack the module, and its work on a frame is done here. cv2.VideoWriter would encode, but takes neither a
+quality nor a preset. The clip's matrix, BT.709, is kept in the conversion to BGR and back.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SCALE = 4
 
 
 def upscaled(net: cv2.dnn.Net, frame: np.ndarray) -> np.ndarray:
-    """(H, W, 3) BGR uint8 to (H·4, W·4, 3): luma by the network, the colour differences bilinearly."""
+    """Upscale (H, W, 3) BGR uint8 to (H·4, W·4, 3): luma by the network, the colour differences bilinearly."""
     height, width = frame.shape[:2]
     ycrcb = cv2.cvtColor(frame, cv2.COLOR_BGR2YCrCb)
     net.setInput(cv2.dnn.blobFromImage(ycrcb[:, :, 0], 1 / 255))

@@ -1,10 +1,10 @@
-"""An upscaling script as READMEs have them, for peers.py: PyTorch in fp32, RGB frames one by one through pipes.
+"""Upscale a video as scripts in READMEs do, for peers.py: PyTorch in fp32, RGB frames one by one through pipes.
 
     python benchmarks/peers_pytorch_script.py CLIP OUTPUT WEIGHTS NUM_THREADS [OPTION OF X264]...
 
-One ffmpeg decodes, another one encodes. The network is `fast`, with its own weights, so that what differs from
-`vsr enhance --model fast` is the way of the frames alone. Unlike most such scripts it keeps the matrix of the
-clip, BT.709, on the way to RGB and back.
+One ffmpeg decodes, another one encodes. The network is `fast`, with its own weights, so that the handling of frames is
+the only difference to `vsr enhance --model fast`. Unlike most such scripts it keeps the matrix of the clip, BT.709, in
+the conversion to RGB and back.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WIDTH, HEIGHT, SCALE, FPS = 320, 180, 4, 30
 
 
 def upscaled(net: LumaNet, frame: np.ndarray) -> np.ndarray:
-    """(H, W, 3) RGB uint8 to (H·4, W·4, 3): luma by the network, the colour differences bicubically."""
+    """Upscale (H, W, 3) RGB uint8 to (H·4, W·4, 3): luma by the network, the colour differences bicubically."""
     ycrcb = cv2.cvtColor(frame, cv2.COLOR_RGB2YCrCb)
     luma = torch.from_numpy(ycrcb[:, :, 0]).float().div(255)[None, None]
     with torch.no_grad():

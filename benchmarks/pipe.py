@@ -1,4 +1,4 @@
-"""Many small frames through `ffmpeg | vsr | ffmpeg`: all must arrive, in their order, in memory that does not grow.
+"""Send many small frames through `ffmpeg | vsr | ffmpeg`: all must arrive, in order, in memory that does not grow.
 
     python benchmarks/pipe.py [--short 1000] [--long 10000]
 
@@ -28,7 +28,7 @@ OPTIONS = ["--model", "nano", "--backend", "pytorch", "--quiet"]  # of itself it
 
 
 def make_frames(num_frames: int, output: str) -> list[str]:
-    """The command that writes y4m, of frames that all differ, to a file or to stdout."""
+    """Build the command that writes y4m, of frames that all differ, to a file or to stdout."""
     source = f"testsrc2=s={SIZE}x{SIZE}:r=25"
     numbered = "noise=alls=20:allf=t:all_seed=1"  # so that no two frames are alike
     end = ["-frames:v", str(num_frames), "-pix_fmt", "yuv420p", "-f", "yuv4mpegpipe", output]
@@ -36,12 +36,12 @@ def make_frames(num_frames: int, output: str) -> list[str]:
 
 
 def checksums(source: str) -> list[str]:
-    """The command that writes a checksum of every frame of a y4m to stdout."""
+    """Build the command that writes a checksum of every frame of a y4m to stdout."""
     return ["ffmpeg", "-v", "error", "-i", source, "-f", "framemd5", "-"]
 
 
 def through_pipes(num_frames: int) -> tuple[list[str], float, float]:
-    """The checksums of the frames that arrive, vsr's peak memory in MiB, and the seconds that it takes."""
+    """Return the checksums of the frames that arrive, vsr's peak memory in MiB, and the wall seconds."""
     started = time.perf_counter()
     first = subprocess.Popen(make_frames(num_frames, "-"), stdout=subprocess.PIPE)
     vsr = subprocess.Popen([*VSR, "-", "-", *OPTIONS], stdin=first.stdout, stdout=subprocess.PIPE)
@@ -57,7 +57,7 @@ def through_pipes(num_frames: int) -> tuple[list[str], float, float]:
 
 
 def through_files(num_frames: int) -> list[str]:
-    """The checksums of the frames that vsr writes to a file, reading from a file."""
+    """Return the checksums of the frames that vsr writes to a file, reading from a file."""
     with tempfile.TemporaryDirectory() as folder:
         source, output = f"{folder}/in.y4m", f"{folder}/out.y4m"
         subprocess.run(make_frames(num_frames, source), check=True)

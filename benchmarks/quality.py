@@ -1,4 +1,4 @@
-"""`vsr benchmark` of all shipped networks on all sets: what lies in benchmarks/quality, and the Vid4 table.
+"""Run `vsr benchmark` for all shipped networks on all sets: the results in benchmarks/quality, and the Vid4 table.
 
     python benchmarks/quality.py [--only vid4]... [--table]
 
@@ -44,7 +44,7 @@ FIGURES = (("luma_psnr_db", 2), ("ssim", 4), ("lpips", 3), ("tof_pixels", 3), ("
 
 
 def run(folder: str) -> None:
-    """`vsr benchmark`, with the folder of the data by its name in the results."""
+    """Run `vsr benchmark`, and name the data folder in its results by its variable."""
     dataset, scale, degradation = RUNS[folder]
     command = [sys.executable, "-m", "vsr.cli", "benchmark", dataset, "--degradation", degradation, "--overwrite"]
     for card in shipped_cards().values():
@@ -59,7 +59,7 @@ def run(folder: str) -> None:
 
 
 def name_paths(folder: Path) -> None:
-    """Say $VSR_DATA and benchmarks/ where a result says what they stand for on this machine."""
+    """Replace this machine's paths in a result by $VSR_DATA and benchmarks/."""
     names = ((str(data_folder()), "$VSR_DATA"), (str(QUALITY), "benchmarks/quality"), ("cli.py ", "vsr "))
     for path in (folder / "results.json", folder / "index.html"):
         text = path.read_text("utf-8")
@@ -69,7 +69,7 @@ def name_paths(folder: Path) -> None:
 
 
 def table(bi: Mapping[str, Any], bd: Mapping[str, Any]) -> list[str]:
-    """Markdown, a row for all that was measured in `bi`, and for what papers say."""
+    """Format Markdown, a row for every model of `bi`, and for the papers' figures."""
     rows = [
         (f"`{name}`" if name in shipped_cards() else name.removesuffix("_x4"), overall, bd["overall"].get(name, {}))
         for name, overall in bi["overall"].items()
@@ -99,7 +99,7 @@ def _cells(overall: Mapping[str, float], figures: tuple[tuple[str, int], ...]) -
 
 
 def write_page() -> None:
-    """Put the table between its two marks; what was not measured is a dash in it."""
+    """Put the table between its two marks; a missing figure is a dash in it."""
     bi, bd = (_results(name) for name in ("vid4", "vid4-bd"))
     before, _, rest = PAGE.read_text("utf-8").partition(MARKS[0])
     _, _, after = rest.partition(MARKS[1])

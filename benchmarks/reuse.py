@@ -1,4 +1,4 @@
-"""What reuse saves on a screen recording and on slides, of which 80 % of the frames are still.
+"""Measure the time that reuse saves on a screen recording and on slides, of which 80 % of the frames are still.
 
     python benchmarks/reuse.py [--model fast] [--backend auto] [--frames 100] [--rounds 5]
 
@@ -38,7 +38,7 @@ GOAL = 3.0
 
 
 def page(seed: int) -> np.ndarray:
-    """Gray (H, W) uint8 that looks like a page: a gradient, a picture of noise, and lines of letters of 5x7."""
+    """Draw gray (H, W) uint8 that looks like a page: a gradient, an image of noise, and lines of letters of 5x7."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
     luma = (200 + rows * 40 // HEIGHT).astype(np.uint8)
@@ -54,7 +54,7 @@ def type_letter(luma: np.ndarray, rng: np.random.Generator, top: int, left: int)
 
 
 def slides(num_frames: int) -> list[np.ndarray]:
-    """Pages that follow one another; a fade of new frames between them makes up the frames that are not still."""
+    """Draw pages that follow one another; a fade of new frames between them makes up the frames that are not still."""
     shown = 5 * FPS
     fading = round(shown * (1 - STILL_SHARE))
     frames = []
@@ -66,7 +66,7 @@ def slides(num_frames: int) -> list[np.ndarray]:
 
 
 def recording(num_frames: int) -> list[np.ndarray]:
-    """One page; every fifth frame is new, with a letter more and the cursor elsewhere."""
+    """Draw one page; every fifth frame is new, with a letter more and the cursor elsewhere."""
     rng, desk, frames = np.random.default_rng(9), page(1), []
     every = round(1 / (1 - STILL_SHARE))
     for index in range(num_frames):
@@ -81,7 +81,7 @@ def recording(num_frames: int) -> list[np.ndarray]:
 
 
 def write_clip(path: Path, frames: list[np.ndarray]) -> None:
-    """By x264 without loss, as screen recorders do, so that as many frames are still in the file as were drawn."""
+    """Encode losslessly by x264, as screen recorders do, so that still frames stay equal."""
     chroma = np.full((HEIGHT // 2, WIDTH), 128, np.uint8)
     with av.open(str(path), "w") as output:
         stream = output.add_stream("libx264", rate=FPS, options={"qp": "0", "preset": "veryfast"})
@@ -94,7 +94,7 @@ def write_clip(path: Path, frames: list[np.ndarray]) -> None:
 
 
 def still_share(path: Path) -> float:
-    """The part of the decoded frames that equal the one before."""
+    """Return the share of the decoded frames that equal the one before."""
     with av.open(str(path)) as container:
         frames = [frame.to_ndarray() for frame in container.decode(video=0)]
     return sum(np.array_equal(a, b) for a, b in pairwise(frames)) / len(frames)

@@ -48,7 +48,11 @@ EXCEPTIONS: Mapping[Kind, Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A function or class that is too large. name: path and qualified name, as the exceptions have it."""
+    """Describe a function or class that is too large.
+
+    Args:
+        name: path and qualified name, as the exceptions have it.
+    """
 
     name: str
     line: int
@@ -61,7 +65,7 @@ class Finding:
 
 
 def findings(path: Path, name: str) -> Iterator[Finding]:
-    """Yield what is too large in a file of Python, from top to bottom.
+    """Yield the functions and classes of a Python file that are too large, from top to bottom.
 
     Args:
         path: the file to read.
@@ -105,7 +109,7 @@ def _num_parameters(node: ast.FunctionDef | ast.AsyncFunctionDef, is_method: boo
 
 
 def main() -> int:
-    """Print what is too large and what is excepted for nothing; return the exit code."""
+    """Print oversized functions and classes, and needless exceptions; return the exit code."""
     paths = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
     found = [each for path in paths for each in findings(path, path.relative_to(ROOT).as_posix())]
     wrong = [

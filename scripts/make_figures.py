@@ -38,11 +38,11 @@ def frame_at(path: Path, index: int, size: tuple[int, int] | None = None) -> np.
     raise click.ClickException(f"{path} has no frame {index}")
 
 
-def row(pictures: dict[str, np.ndarray], crop: tuple[int, int, int, int]) -> np.ndarray:
+def row(images: dict[str, np.ndarray], crop: tuple[int, int, int, int]) -> np.ndarray:
     x, y, width, height = crop
     parts = []
-    for name, picture in pictures.items():
-        part = picture[y : y + height, x : x + width]
+    for name, image in images.items():
+        part = image[y : y + height, x : x + width]
         scaled = cv2.resize(part, (round(width * ROW_HEIGHT / height), ROW_HEIGHT), interpolation=cv2.INTER_LANCZOS4)
         parts += [labelled(scaled, name), np.full((ROW_HEIGHT, GAP, 3), 255, np.uint8)]
     return np.hstack(parts[:-1])
@@ -53,7 +53,7 @@ def row(pictures: dict[str, np.ndarray], crop: tuple[int, int, int, int]) -> np.
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "samples" / "before_after.jpg")
 def main(frame: int, out: Path) -> None:
     sample = ROOT / "samples" / "sample.mp4"
-    pictures = {"bicubic": frame_at(sample, frame, (1280, 720))}
+    images = {"bicubic": frame_at(sample, frame, (1280, 720))}
     with tempfile.TemporaryDirectory() as folder:
         enhanced = Path(folder) / "enhanced.mp4"
         for model in MODELS:
@@ -61,12 +61,12 @@ def main(frame: int, out: Path) -> None:
             report = vsr.enhance(
                 sample, enhanced, model=model, crf=12, start_seconds=start, duration_seconds=0.1, overwrite=True
             )
-            pictures[f"vsr, {model}"] = frame_at(enhanced, 0)
+            images[f"vsr, {model}"] = frame_at(enhanced, 0)
             click.echo(f"{model} on {report.engine}")
-    rows = [row(pictures, crop) for crop in CROPS]
+    rows = [row(images, crop) for crop in CROPS]
     gap = np.full((GAP, rows[0].shape[1], 3), 255, np.uint8)
-    picture = np.vstack([part for r in rows for part in (r, gap)][:-1])
-    cv2.imwrite(str(out), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
+    image = np.vstack([part for r in rows for part in (r, gap)][:-1])
+    cv2.imwrite(str(out), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 The scene is rendered at 1280x720 (the ground truth) and reduced by 4 with the antialiased bicubic of
 `vsr.color.resample`, so that upscaling the clip by 4 can be compared with the truth. Nothing is read
-from disk: pictures and sound are computed here, and come out the same every time.
+from disk: images and sound are computed here, and come out the same every time.
 
 World units are centimetres: x to the right, y away from the viewer, z up, the desk at z = 0. Colours
 are BGR in 0..255, OpenCV's order. Textures are uint8, and lie in the world by a 3x3 `placement`.
@@ -42,7 +42,7 @@ SAMPLE_RATE = 48000
 
 DESK_SIZE = (40.0, 32.0)  # cm, x and y
 DESK_CENTER = (0.0, 4.0)
-DESK_DENSITY = 90  # texture pixels per cm: about one per pixel of the supersampled picture
+DESK_DENSITY = 90  # texture pixels per cm: about one per pixel of the supersampled image
 ITEM_DENSITY = 120
 SHADOW_DENSITY = 24
 LIGHT = np.array([-0.55, 0.40, 0.73]) / np.linalg.norm([-0.55, 0.40, 0.73])
@@ -60,7 +60,13 @@ FONT = "sans"  # the one inside OpenCV 5 (Rubik): no file of the system is read
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera. rotation: world to camera axes (right, down, forward); focal: pixels."""
+    """Project by a pinhole camera.
+
+    Args:
+        position: of the camera, in cm.
+        rotation: from the world to the camera's axes (right, down, forward).
+        focal: in pixels.
+    """
 
     position: Array
     rotation: Array
@@ -69,7 +75,7 @@ class Camera:
 
     @classmethod
     def at(cls, time: float) -> Camera:
-        """The camera `time` seconds into the clip: a slow drift, so that frames differ by subpixels."""
+        """Place the camera `time` seconds into the clip: a slow drift, so that frames differ by subpixels."""
         phase = 0.5 - 0.5 * math.cos(math.pi * time / DURATION)
         target = np.array([-0.5 + 0.9 * phase, 1.0, 0.0])
         position = target + np.array([0.9 - 1.8 * phase, -18.5 + 0.5 * phase, 25.0 - 0.9 * phase])
@@ -85,13 +91,13 @@ class Camera:
         return (np.array(self.size) - 1) / 2
 
     def project(self, points: Array) -> Array:
-        """Pixel coordinates (N, 2) of world points (N, 3); pixel centres are integers."""
+        """Project world points (N, 3) to pixel coordinates (N, 2); pixel centres are integers."""
         local = (points - self.position) @ self.rotation.T
         pixels: Array = local[:, :2] / local[:, 2:] * self.focal + self.center
         return pixels
 
     def view(self, place: Array, height: float = 0.0) -> Array:
-        """Homography to the picture from a texture placed `height` cm above the desk."""
+        """Make the homography to the image from a texture placed `height` cm above the desk."""
         k = np.array([[self.focal, 0, self.center[0]], [0, self.focal, self.center[1]], [0, 0, 1]])
         offset = self.rotation @ (np.array([0.0, 0.0, height]) - self.position)
         plane: Array = np.column_stack([self.rotation[:, 0], self.rotation[:, 1], offset])
@@ -100,9 +106,13 @@ class Camera:
 
 
 def placement(center: tuple[float, float], degrees: float, shape: tuple[int, ...], density: float) -> Array:
-    """3x3 matrix from the pixels of a texture to the desk: its middle at `center`, turned leftwards.
+    """Make the 3x3 matrix from a texture's pixels to the desk: its middle at `center`, turned leftwards.
 
-    shape: of the texture, (height, width, ...); density: its pixels per cm.
+    Args:
+        center: (x, y) in cm.
+        degrees: the turn.
+        shape: of the texture, (height, width, ...).
+        density: its pixels per cm.
     """
     c, s = math.cos(math.radians(degrees)) / density, math.sin(math.radians(degrees)) / density
     middle = np.array([[1, 0, (1 - shape[1]) / 2], [0, 1, (1 - shape[0]) / 2], [0, 0, 1]])
@@ -110,25 +120,25 @@ def placement(center: tuple[float, float], degrees: float, shape: tuple[int, ...
     return place
 
 
-def paste(picture: Image, color: Image, alpha: Image, homography: Array) -> None:
-    """Blend a texture into the picture, in place."""
+def paste(image: Image, color: Image, alpha: Image, homography: Array) -> None:
+    """Blend a texture into the image, in place."""
     h, w = alpha.shape
     corners = np.array([[[0, 0], [w, 0], [w, h], [0, h]]], np.float64)
     corners = cv2.perspectiveTransform(corners, homography)[0]
     low = np.maximum(np.floor(corners.min(0)).astype(int) - 1, 0)
-    high = np.minimum(np.ceil(corners.max(0)).astype(int) + 2, (picture.shape[1], picture.shape[0]))
+    high = np.minimum(np.ceil(corners.max(0)).astype(int) + 2, (image.shape[1], image.shape[0]))
     if (high <= low).any():
         return
     size = (int(high[0] - low[0]), int(high[1] - low[1]))
     shifted = np.array([[1, 0, -low[0]], [0, 1, -low[1]], [0, 0, 1]]) @ homography
     color = cv2.warpPerspective(color, shifted, size, borderMode=cv2.BORDER_REPLICATE)
     weight = cv2.warpPerspective(alpha, shifted, size)[..., None].astype(np.float32) / 255
-    region = picture[low[1] : high[1], low[0] : high[0]]
+    region = image[low[1] : high[1], low[0] : high[0]]
     region[:] = np.rint(region + (color - region.astype(np.float32)) * weight)
 
 
 def smoothstep(low: float, high: float, x: Array) -> Array:
-    """0 below `low`, 1 above `high` (or the reverse), smooth between."""
+    """Rise smoothly from 0 below `low` to 1 above `high` (or the reverse)."""
     x = np.clip((x - low) / (high - low), 0, 1)
     smooth: Array = x * x * (3 - 2 * x)
     return smooth
@@ -156,7 +166,7 @@ def write(
 
 
 def noise(rng: np.random.Generator, shape: tuple[int, int], cell: tuple[float, float]) -> Array:
-    """Smooth noise of about unit deviation. cell: (height, width) in pixels of its features."""
+    """Draw smooth noise of about unit deviation. cell: (height, width) of its features in pixels."""
     grid = rng.standard_normal([max(2, math.ceil(n / c) + 3) for n, c in zip(shape, cell, strict=True)])
     size = (round(grid.shape[1] * cell[1]), round(grid.shape[0] * cell[0]))
     big = cv2.resize(grid.astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
@@ -164,7 +174,7 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], cell: tuple[float, f
 
 
 def wood(rng: np.random.Generator, shape: tuple[int, int]) -> Image:
-    """Oak planks along x: growth rings, pores and joints."""
+    """Draw oak planks along x: growth rings, pores and joints."""
     d = DESK_DENSITY
     out = np.zeros((*shape, 3), np.float32)
     plank = round(5.6 * d)
@@ -184,7 +194,7 @@ def wood(rng: np.random.Generator, shape: tuple[int, int]) -> Image:
 
 
 def tartan(count: int) -> list[Bgr]:
-    """Colours of `count` threads of a blue tartan."""
+    """List the colours of `count` threads of a blue tartan."""
     navy, blue, sea, cream, rust = (86, 52, 34), (140, 94, 52), (142, 128, 70), (196, 220, 232), (58, 84, 190)
     half = [(navy, 5), (blue, 6), (sea, 3), (cream, 1), (sea, 3), (blue, 2), (rust, 1), (blue, 2), (navy, 4)]
     half.append((cream, 2))
@@ -193,7 +203,7 @@ def tartan(count: int) -> list[Bgr]:
 
 
 def cloth(rng: np.random.Generator, threads: tuple[int, int]) -> tuple[Image, Image]:
-    """A 2/2 twill of (across, down) threads with a fringe at its left and right ends: colour, alpha."""
+    """Weave a 2/2 twill of (across, down) threads, fringed at its left and right ends: colour, alpha."""
     across, down = threads
     step = THREAD * DESK_DENSITY
     fringe = round(1.1 * DESK_DENSITY)
@@ -220,7 +230,7 @@ def cloth(rng: np.random.Generator, threads: tuple[int, int]) -> tuple[Image, Im
 
 
 def draw_fringe(rng: np.random.Generator, alpha: Image, start: int, sign: int, y: float, length: int) -> None:
-    """One loose thread from column `start` outwards, `length` pixels at most, bent a little."""
+    """Draw one loose thread from column `start` outwards, `length` pixels at most, bent a little."""
     t = np.linspace(0, 1, 8)
     bend = rng.normal(0, 0.10) * DESK_DENSITY * t**2
     x = start + sign * t * length * rng.uniform(0.72, 0.95)
@@ -230,7 +240,7 @@ def draw_fringe(rng: np.random.Generator, alpha: Image, start: int, sign: int, y
 
 @functools.cache
 def desk() -> tuple[Image, Array]:
-    """The desk with all that never moves and is flat: texture and placement."""
+    """Draw the desk with all that never moves and is flat: texture and placement."""
     rng = np.random.default_rng(7)
     shape = (round(DESK_SIZE[1] * DESK_DENSITY), round(DESK_SIZE[0] * DESK_DENSITY))
     color = wood(rng, shape)
@@ -247,7 +257,7 @@ def desk() -> tuple[Image, Array]:
 
 
 def draw_chain(color: Image, to_texture: Array) -> None:
-    """The chain of the watch, from its bow to beyond the picture, in the texture of the desk."""
+    """Draw the chain of the watch, from its bow to beyond the image, in the texture of the desk."""
     t = np.linspace(0, 1, 40)
     x = WATCH_CENTER[0] + 1.2 + 5.2 * t - 2.0 * np.sin(2.4 * math.pi * t) * t
     y = WATCH_CENTER[1] + WATCH_RADIUS + 1.25 + 2.6 * t**1.5 + 0.9 * np.sin(2.2 * math.pi * t)
@@ -272,7 +282,12 @@ def draw_chain(color: Image, to_texture: Array) -> None:
 
 @dataclass
 class Item:
-    """A flat thing on the desk. height: cm of its face above it; blur: cm that its shadow is soft by."""
+    """Hold a flat thing on the desk.
+
+    Args:
+        height: cm of its face above the desk.
+        blur: softness of its shadow in cm.
+    """
 
     color: Image
     alpha: Image
@@ -282,7 +297,7 @@ class Item:
 
 
 def rounded_mask(width: float, height: float, radius: float) -> Image:
-    """Alpha of a rectangle with round corners, in cm, with a margin of 2 pixels."""
+    """Draw the alpha of a rectangle with round corners, in cm, with a margin of 2 pixels."""
     w, h, r = (round(side * ITEM_DENSITY) for side in (width, height, radius))
     y, x = np.mgrid[-2 : h + 2, -2 : w + 2].astype(np.float32)
     qx, qy = np.abs(x - (w - 1) / 2) - w / 2 + r, np.abs(y - (h - 1) / 2) - h / 2 + r
@@ -310,7 +325,7 @@ CARD_LINES = (  # text, then cm: left, baseline, size; weight, colour
 
 @functools.cache
 def card_texture() -> tuple[Image, Image]:
-    """A printed card, 9.6 by 6.2 cm: colour and alpha."""
+    """Draw a printed card, 9.6 by 6.2 cm: colour and alpha."""
     alpha = rounded_mask(9.6, 6.2, 0.35)
     rng = np.random.default_rng(11)
     paper = 238 + 2.0 * noise(rng, alpha.shape, (4, 4)) + 2.0 * noise(rng, alpha.shape, (60, 60))
@@ -329,7 +344,7 @@ def card_texture() -> tuple[Image, Image]:
 
 
 def draw_rings(color: Image, center: tuple[int, int], line: Bgr, fill: Bgr) -> None:
-    """The emblem of the card: a sun of thin rings and rays."""
+    """Draw the emblem of the card: a sun of thin rings and rays."""
     d = ITEM_DENSITY
     for radius in (0.40, 0.57, 0.74):
         cv2.circle(color, center, round(radius * d), line, round(0.05 * d), cv2.LINE_AA)
@@ -342,7 +357,7 @@ def draw_rings(color: Image, center: tuple[int, int], line: Bgr, fill: Bgr) -> N
 
 
 def card(time: float) -> Item:
-    """The card slides in from the right and comes to rest 2.6 s into the clip."""
+    """Slide the card in from the right; it comes to rest 2.6 s into the clip."""
     color, alpha = card_texture()
     left = (1 - min(time / 2.6, 1.0)) ** 2.2
     place = placement((4.9 + 5.2 * left, 5.6 + 0.9 * left), 5 - 13 * left, alpha.shape, ITEM_DENSITY)
@@ -350,14 +365,14 @@ def card(time: float) -> Item:
 
 
 def polar(size: int) -> tuple[Array, Array]:
-    """Radius in cm and angle in radians, clockwise from the top, of the pixels of a square texture."""
+    """Compute radius in cm and angle in radians, clockwise from the top, of a square texture's pixels."""
     y, x = (np.mgrid[0:size, 0:size] - (size - 1) / 2) / ITEM_DENSITY
     return np.hypot(x, y), np.arctan2(x, -y)
 
 
 @functools.cache
 def dial() -> tuple[Image, Image]:
-    """The watch from above, without hands: bezel, dial with numerals and minute track, crown and bow."""
+    """Draw the watch from above, without hands: bezel, dial with numerals and minute track, crown and bow."""
     size = round((2 * WATCH_RADIUS + 3.0) * ITEM_DENSITY)
     radius, angle = polar(size)
     brass = np.array([84, 158, 208], np.float32)
@@ -376,19 +391,19 @@ def dial() -> tuple[Image, Image]:
 
 
 def ray(center: float, angle: float, radius: float) -> tuple[float, float]:
-    """Texture pixel at `radius` cm from the centre of the watch; angle: radians clockwise from 12."""
+    """Find the texture pixel at `radius` cm from the centre of the watch; angle: radians clockwise from 12."""
     length = radius * ITEM_DENSITY
     return center + length * math.sin(angle), center - length * math.cos(angle)
 
 
 def stroke(image: Image, points: list[tuple[float, float]], color: Bgr, width: float) -> None:
-    """An antialiased line through pixels; width in cm."""
+    """Draw an antialiased line through pixels; width in cm."""
     path = np.rint(np.array(points) * 16).astype(np.int32)
     cv2.polylines(image, [path], False, color, max(1, round(width * ITEM_DENSITY)), cv2.LINE_AA, 4)
 
 
 def draw_track(color: Image, center: float) -> None:
-    """The minute track, the numerals and the lettering of the dial. center: pixel of its middle."""
+    """Draw the minute track, the numerals and the lettering of the dial. center: pixel of its middle."""
     ink = (56, 44, 36)
     for k in range(60):
         angle = 2 * math.pi * k / 60
@@ -404,7 +419,7 @@ def draw_track(color: Image, center: float) -> None:
 
 
 def draw_crown(color: Image, alpha: Image, center: float) -> None:
-    """The crown and the bow above the watch. center: pixel of the middle of the watch."""
+    """Draw the crown and the bow above the watch. center: pixel of the middle of the watch."""
     top = center - WATCH_RADIUS * ITEM_DENSITY
     d = ITEM_DENSITY
     middle = (round(center), round(top - 0.72 * d))
@@ -423,7 +438,7 @@ def draw_crown(color: Image, alpha: Image, center: float) -> None:
 
 
 def hand(image: Image, center: float, angle: float, length: float, width: float, color: Bgr) -> None:
-    """A tapered hand, in cm; angle: radians clockwise from 12."""
+    """Draw a tapered hand, in cm; angle: radians clockwise from 12."""
     side = angle + math.pi / 2
     across = np.array(ray(0, side, width / 2))
     tail, belly, tip = (np.array(ray(center, angle, r)) for r in (-0.45, 0.55 * length, length))
@@ -432,7 +447,7 @@ def hand(image: Image, center: float, angle: float, length: float, width: float,
 
 
 def watch(time: float) -> Item:
-    """The watch at ten past ten; time is sped up, so that its hands are seen to move."""
+    """Draw the watch at ten past ten; time is sped up, so that its hands are seen to move."""
     color, alpha = dial()
     color = color.copy()
     center = (color.shape[0] - 1) / 2
@@ -450,8 +465,8 @@ def watch(time: float) -> Item:
     return Item(color, alpha, place, WATCH_HEIGHT, blur=0.16)
 
 
-def draw_watch_body(picture: Image, camera: Camera) -> None:
-    """The side of the watch: discs of brass from the desk up to its face."""
+def draw_watch_body(image: Image, camera: Camera) -> None:
+    """Draw the side of the watch: discs of brass from the desk up to its face."""
     angle = np.linspace(0, 2 * math.pi, 180, endpoint=False)
     for z in np.linspace(0.02, WATCH_HEIGHT, 16):
         bulge = 1 - (2 * z / WATCH_HEIGHT - 1) ** 2
@@ -460,12 +475,12 @@ def draw_watch_body(picture: Image, camera: Camera) -> None:
         ring = camera.project(np.stack([x, y, np.full_like(x, z)], -1))
         tone = 0.35 + 0.75 * z / WATCH_HEIGHT - 0.25 * (z / WATCH_HEIGHT > 0.85)
         brass = tuple(tone * c for c in (70, 132, 178))
-        cv2.fillPoly(picture, [np.rint(ring * 16).astype(np.int32)], brass, cv2.LINE_AA, 4)
+        cv2.fillPoly(image, [np.rint(ring * 16).astype(np.int32)], brass, cv2.LINE_AA, 4)
 
 
 @functools.cache
 def pencil() -> Item:
-    """A hexagonal pencil, 15 cm, seen from above: three of its faces."""
+    """Draw a hexagonal pencil, 15 cm, seen from above: three of its faces."""
     d = ITEM_DENSITY
     w, h = round(15 * d), round(0.74 * d)
     x, y = np.meshgrid(np.arange(w) / d, (np.arange(h) + 0.5) / h)
@@ -495,13 +510,13 @@ def pencil() -> Item:
 
 
 def shadow_grid() -> tuple[tuple[int, int], Array]:
-    """Shape (height, width) and placement of the coarse maps of light that reaches the desk."""
+    """Return shape (height, width) and placement of the coarse maps of light that reaches the desk."""
     shape = (round(DESK_SIZE[1] * SHADOW_DENSITY), round(DESK_SIZE[0] * SHADOW_DENSITY))
     return shape, placement(DESK_CENTER, 0, shape, SHADOW_DENSITY)
 
 
 def item_light(items: list[Item]) -> Array:
-    """Share of the light, 0..1, that the items let through to the desk."""
+    """Compute the share of the light, 0..1, that the items let through to the desk."""
     shape, place = shadow_grid()
     light = np.ones(shape, np.float32)
     for item in items:
@@ -517,14 +532,14 @@ def item_light(items: list[Item]) -> Array:
     return light
 
 
-def apply_light(picture: Image, light: Array, camera: Camera) -> Image:
-    """The picture darkened where the desk is in shadow."""
+def apply_light(image: Image, light: Array, camera: Camera) -> Image:
+    """Darken the image where the desk is in shadow."""
     _, place = shadow_grid()
     tint = 1 - (1 - light)[..., None] * np.array(SHADOW_TINT, np.float32)
     warped = cv2.warpPerspective(
         np.rint(tint * 255).astype(np.uint8), camera.view(place), camera.size, borderValue=(255, 255, 255)
     )
-    return cv2.multiply(picture, warped, scale=1 / 255)
+    return cv2.multiply(image, warped, scale=1 / 255)
 
 
 # --------------------------------------------------------------------------------------------- dice
@@ -532,12 +547,17 @@ def apply_light(picture: Image, light: Array, camera: Camera) -> Image:
 
 @dataclass(frozen=True)
 class Die:
-    """A die that rolls edge over edge and comes to rest.
+    """Roll a die edge over edge until it comes to rest.
 
-    end: cm, (x, y) of its middle at rest; heading: degrees of the way it rolls, 0 along x.
-    turns: seconds of each quarter turn; hops: cm that it leaves the desk in each.
-    yaw: degrees that it also swerves on the way; base: degrees it is turned by at rest.
-    first: quarter turns it has made before the clip; body, pips: colours.
+    Args:
+        end: (x, y) of its middle at rest, in cm.
+        heading: direction of its roll in degrees, 0 along x.
+        turns: seconds of each quarter turn.
+        hops: height in cm that it leaves the desk by in each.
+        yaw: degrees by which it also swerves.
+        base: degrees by which it is turned at rest.
+        first: quarter turns it has made before the clip.
+        body, pips: colours.
     """
 
     end: tuple[float, float]
@@ -551,7 +571,7 @@ class Die:
     pips: Bgr
 
     def turn(self, time: float) -> tuple[float, float]:
-        """Quarter turns made at `time` seconds, and the height of the hop, cm."""
+        """Count the quarter turns made at `time` seconds; also return the height of the hop in cm."""
         for k, (length, hop) in enumerate(zip(self.turns, self.hops, strict=True)):
             if time < length:
                 s = time / length
@@ -563,7 +583,7 @@ class Die:
         return len(self.turns) - rock, 0.0
 
     def pose(self, time: float) -> tuple[Array, Array]:
-        """Middle (3,) in cm, and rotation (3, 3) from the die to the world."""
+        """Return the middle (3,) in cm, and the rotation (3, 3) from the die to the world."""
         turns, hop = self.turn(time)
         whole = math.floor(turns)
         phi = (turns - whole) * math.pi / 2
@@ -588,19 +608,19 @@ DICE = (
 
 
 def rotation_z(angle: float) -> Array:
-    """Rotation about the upward axis by `angle` radians."""
+    """Make the rotation about the upward axis by `angle` radians."""
     c, s = math.cos(angle), math.sin(angle)
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
 
 
 def rotation_y(angle: float) -> Array:
-    """Rotation by `angle` radians that tips up towards x: a roll along x."""
+    """Make the rotation by `angle` radians that tips up towards x: a roll along x."""
     c, s = math.cos(angle), math.sin(angle)
     return np.array([[c, 0, s], [0, 1.0, 0], [-s, 0, c]])
 
 
 def die_distance(points: Array) -> Array:
-    """Signed distance (...) in cm from points (..., 3) of the die's own axes to its surface."""
+    """Compute the signed distance (...) in cm from points (..., 3) of the die's own axes to its surface."""
     q = np.abs(points) - np.float32(DIE_EDGE / 2 - DIE_ROUNDING)
     outside = np.maximum(q, 0)
     distance: Array = np.sqrt((outside * outside).sum(-1)) + np.minimum(q.max(-1), 0) - np.float32(DIE_ROUNDING)
@@ -635,7 +655,7 @@ def die_light(die: Die, time: float, light: Array) -> None:
 
 
 def pip_offset(face_x: Array, face_y: Array, count: Array) -> tuple[Array, Array]:
-    """(x, y) in cm from the nearest pip of a face with `count` pips, at each point of that face."""
+    """Compute (x, y) in cm from the nearest pip of a face with `count` pips, at each point of that face."""
     pitch = np.float32(0.27 * DIE_EDGE)
     best_x, best_y = np.full_like(face_x, 9), np.full_like(face_y, 9)
     spots = [((0, 0), (1, 3, 5)), ((1, 1), (2, 3, 4, 5, 6)), ((-1, -1), (2, 3, 4, 5, 6))]
@@ -648,9 +668,10 @@ def pip_offset(face_x: Array, face_y: Array, count: Array) -> tuple[Array, Array
 
 
 def die_surface(die: Die, points: Array, pixel: Array) -> tuple[Array, Array]:
-    """Linear colour (N, 3) and normal (N, 3), both in the die's own axes, at surface points (N, 3).
+    """Compute linear colour (N, 3) and normal (N, 3), in the die's own axes, at surface points (N, 3).
 
-    pixel: (N,) cm that one pixel covers there.
+    Args:
+        pixel: (N,) cm that one pixel covers there.
     """
     inner = np.maximum(np.abs(points) - np.float32(DIE_EDGE / 2 - DIE_ROUNDING), 0)
     normal = np.sign(points) * inner
@@ -675,7 +696,7 @@ def die_surface(die: Die, points: Array, pixel: Array) -> tuple[Array, Array]:
 
 
 def shade_die(albedo: Array, normal: Array, view: Array, height: Array) -> Array:
-    """Colour (N, 3), 0..255, of glossy points. view: (N, 3) unit, to the viewer; height: cm."""
+    """Shade glossy points: colour (N, 3), 0..255. view: (N, 3) unit vectors to the viewer; height: cm."""
     lit = np.clip(normal @ LIGHT, 0, 1)[:, None]
     up = normal[:, 2:]
     sky = 0.5 + 0.5 * up
@@ -692,8 +713,8 @@ def shade_die(albedo: Array, normal: Array, view: Array, height: Array) -> Array
     return encoded
 
 
-def draw_die(picture: Image, camera: Camera, die: Die, time: float) -> None:
-    """Trace rays to the die by its distance function, and blend it into the picture, in place."""
+def draw_die(image: Image, camera: Camera, die: Die, time: float) -> None:
+    """Trace rays to the die by its distance function, and blend it into the image, in place."""
     center, rotation = die.pose(time)
     bound = math.sqrt(3) * (DIE_EDGE / 2 - DIE_ROUNDING) + DIE_ROUNDING + 0.05
     depth = float((camera.rotation @ (center - camera.position))[2])
@@ -723,7 +744,7 @@ def draw_die(picture: Image, camera: Camera, die: Die, time: float) -> None:
     albedo, normal = die_surface(die, local, np.full(len(local), pixel))
     world = local @ rotation.T.astype(np.float32) + center
     color = shade_die(albedo, normal @ rotation.T, -rays[hit], np.maximum(world[:, 2], 0))
-    region = picture[y0:y1, x0:x1]
+    region = image[y0:y1, x0:x1]
     under = region[hit].astype(np.float32)
     region[hit] = np.rint(under + (color - under) * cover[hit][:, None])
 
@@ -733,7 +754,7 @@ def draw_die(picture: Image, camera: Camera, die: Die, time: float) -> None:
 
 @functools.cache
 def vignette() -> Array:
-    """(H, W, 3) gain of the truth: the lamp stands at the upper left."""
+    """Compute the gain (H, W, 3) of the truth: the lamp stands at the upper left."""
     width, height = TRUTH_SIZE
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     far = np.hypot((x - 0.40 * width) / width, (y - 0.40 * height) / width)
@@ -742,39 +763,39 @@ def vignette() -> Array:
 
 
 def render(index: int) -> Image:
-    """Frame `index` of the ground truth: BGR (720, 1280, 3)."""
+    """Render frame `index` of the ground truth: BGR (720, 1280, 3)."""
     time = index / FPS
     camera = Camera.at(time)
     texture, place = desk()
-    picture = cv2.warpPerspective(texture, camera.view(place), camera.size)
+    image = cv2.warpPerspective(texture, camera.view(place), camera.size)
     items = [pencil(), watch(time), card(time)]
-    picture = apply_light(picture, item_light(items), camera)
-    draw_watch_body(picture, camera)
+    image = apply_light(image, item_light(items), camera)
+    draw_watch_body(image, camera)
     for item in items:
-        paste(picture, item.color, item.alpha, camera.view(item.place, item.height))
+        paste(image, item.color, item.alpha, camera.view(item.place, item.height))
     light = np.ones(shadow_grid()[0], np.float32)
     for die in DICE:
         die_light(die, time, light)
-    picture = apply_light(picture, light, camera)
+    image = apply_light(image, light, camera)
     for die in DICE:
-        draw_die(picture, camera, die, time)
-    small = cv2.resize(picture, TRUTH_SIZE, interpolation=cv2.INTER_AREA)
+        draw_die(image, camera, die, time)
+    small = cv2.resize(image, TRUTH_SIZE, interpolation=cv2.INTER_AREA)
     return np.clip(np.rint(small * vignette()), 0, 255).astype(np.uint8)
 
 
 def reduce(truth: Image) -> Image:
-    """The truth reduced by SCALE with MATLAB's bicubic, still BGR."""
+    """Reduce the truth by SCALE with MATLAB's bicubic, still BGR."""
     planes = torch.from_numpy(truth).permute(2, 0, 1)[None]
     size = (truth.shape[0] // SCALE, truth.shape[1] // SCALE)
     return imresize(planes, size)[0].permute(1, 2, 0).contiguous().numpy()
 
 
-def to_yuv420(picture: Image) -> list[Image]:
-    """Limited-range BT.709 planes Y, Cb, Cr of a BGR picture; chroma sited left, as H.264 assumes."""
-    b, g, r = torch.from_numpy(picture).to(torch.float64).div(255).unbind(-1)
+def to_yuv420(image: Image) -> list[Image]:
+    """Convert a BGR image to limited-range BT.709 planes Y, Cb, Cr; chroma sited left, as H.264 assumes."""
+    b, g, r = torch.from_numpy(image).to(torch.float64).div(255).unbind(-1)
     luma = 0.2126 * r + 0.7152 * g + 0.0722 * b
     chroma = torch.stack([(b - luma) / 1.8556, (r - luma) / 1.5748])[:, None]
-    size = (picture.shape[0] // 2, picture.shape[1] // 2)
+    size = (image.shape[0] // 2, image.shape[1] // 2)
     chroma = resample(chroma, size, target_offset=ChromaLocation.LEFT.offset)[:, 0]
     planes = [16 + 219 * luma, *(128 + 224 * chroma)]
     return [plane.round().clamp(16, 240 if k else 235).byte().numpy() for k, plane in enumerate(planes)]
@@ -784,7 +805,7 @@ def to_yuv420(picture: Image) -> list[Image]:
 
 
 def pluck(frequency: float, seconds: float) -> Array:
-    """A soft bell of `frequency` Hz: a few harmonics that fade, the higher the faster."""
+    """Play a soft bell of `frequency` Hz: a few harmonics that fade, the higher the faster."""
     t = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     partials = ((1, 1.0, 1.1), (2, 0.35, 0.6), (3, 0.16, 0.35), (4.01, 0.06, 0.2))
     tone = sum(a * np.sin(2 * math.pi * frequency * n * t) * np.exp(-t / fade) for n, a, fade in partials)
@@ -792,7 +813,7 @@ def pluck(frequency: float, seconds: float) -> Array:
 
 
 def sound() -> Array:
-    """An arpeggio over a quiet chord: float32 (2, samples), left and right, for the whole clip."""
+    """Play an arpeggio over a quiet chord: float32 (2, samples), left and right, for the whole clip."""
     total = round(DURATION * SAMPLE_RATE)
     out = np.zeros((2, total))
     notes = (0, 7, 12, 16, 19, 16, 12, 7, -3, 4, 12, 16, 24, 19, 16)  # semitones above C4
@@ -814,7 +835,7 @@ def sound() -> Array:
 
 
 def add_video(container: av.container.OutputContainer) -> av.VideoStream:
-    """An H.264 stream, every colour property written."""
+    """Add an H.264 stream with every colour property written."""
     # One thread, and no macroblock tree: with it the x264 of PyAV's wheels differs from run to run.
     options = {"crf": "16", "preset": "slow", "threads": "1", "mbtree": "0"}
     stream = container.add_stream("libx264", rate=FPS, options=options)
@@ -826,10 +847,10 @@ def add_video(container: av.container.OutputContainer) -> av.VideoStream:
     return stream
 
 
-def video_frame(picture: Image, index: int) -> av.VideoFrame:
-    """Frame `index` for the encoder, from a BGR picture."""
-    width = picture.shape[1]
-    planes = to_yuv420(picture)
+def video_frame(image: Image, index: int) -> av.VideoFrame:
+    """Make frame `index` for the encoder from a BGR image."""
+    width = image.shape[1]
+    planes = to_yuv420(image)
     frame = av.VideoFrame.from_ndarray(np.concatenate([p.reshape(-1, width) for p in planes]), "yuv420p")
     frame.pts, frame.time_base = index, Fraction(1, FPS)
     frame.colorspace, frame.color_primaries = Matrix.BT709, Primaries.BT709
@@ -838,7 +859,7 @@ def video_frame(picture: Image, index: int) -> av.VideoFrame:
 
 
 def audio_frames(samples: Array, length: int) -> Iterator[av.AudioFrame]:
-    """Stereo frames of `length` samples, the last one shorter."""
+    """Yield stereo frames of `length` samples, the last one shorter."""
     for start in range(0, samples.shape[1], length):
         part = np.ascontiguousarray(samples[:, start : start + length])
         frame = av.AudioFrame.from_ndarray(part, "fltp", "stereo")

@@ -1,4 +1,4 @@
-"""A look at every clip of Vid4: one crop, bicubic and by models, beside the truth.
+"""Draw a strip for every clip of Vid4: one crop, bicubic and by models, beside the truth.
 
     python scripts/make_strip.py [--models NAME]...
 
@@ -34,21 +34,21 @@ CLIPS = ("calendar", "city", "foliage", "walk")
 SCALE = 4
 
 
-def strip_of(clip: str, ways: dict[str, Upscale]) -> np.ndarray:
-    """The middle frame of a clip, a column for every way up and one for the truth."""
+def strip_of(clip: str, methods: dict[str, Upscale]) -> np.ndarray:
+    """Draw the middle frame of a clip: a column for every contender and one for the truth."""
     paths = find_images(data_folder() / "test" / "Vid4" / clip)
     truth = mod_crop(read_rgb(paths[len(paths) // 2]), SCALE)
     low = reduce_bicubic(truth, SCALE)
     corner = telling_corner(clip, truth, upscale_bicubic(SCALE)(low))
     columns = []
-    for name, upscale in ways.items():
-        picture = upscale(low)
-        columns.append((f"{name}  {luma_psnr_db(picture[None], truth[None]):.2f} dB", crop_of(picture, corner)))
+    for name, upscale in methods.items():
+        image = upscale(low)
+        columns.append((f"{name}  {luma_psnr_db(image[None], truth[None]):.2f} dB", crop_of(image, corner)))
     return strip([*columns, ("ground truth", crop_of(truth, corner))])
 
 
 def usable(models: tuple[str, ...]) -> list[str]:
-    """Those of the models that are shipped and upscale by 4; a line is said about each of the others."""
+    """List the models that are shipped and upscale by 4; print a line about each of the others."""
     cards = shipped_cards()
     for name in models:
         if name not in cards:
@@ -65,14 +65,14 @@ def usable(models: tuple[str, ...]) -> list[str]:
 @click.option("--models", multiple=True, default=("srresnet", "srgan"), show_default=True, help="Columns, in order.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=ROOT / "benchmarks")
 def main(models: tuple[str, ...], out: Path) -> None:
-    """Write a strip of pictures for each clip of Vid4."""
-    ways = {"bicubic": upscale_bicubic(SCALE)}
-    ways |= {name: upscale_with(load_model(name, precision="fp32")) for name in usable(models)}
+    """Write a strip of images for each clip of Vid4."""
+    methods = {"bicubic": upscale_bicubic(SCALE)}
+    methods |= {name: upscale_with(load_model(name, precision="fp32")) for name in usable(models)}
     for clip in CLIPS:
         path = out / f"strip_{clip}.png"
-        picture = strip_of(clip, ways)
-        path.write_bytes(png(picture))
-        click.echo(f"{path.name}: {picture.shape[1]}×{picture.shape[0]}")
+        image = strip_of(clip, methods)
+        path.write_bytes(png(image))
+        click.echo(f"{path.name}: {image.shape[1]}×{image.shape[0]}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Vid4 as it comes out of a video codec: PSNR of bicubic and of models on compressed low-resolution clips.
+"""Score models on Vid4 encoded by a video codec: PSNR on compressed low-resolution clips.
 
     python scripts/score_encoded.py --model fast [--model runs/fast-real/weights.safetensors] [--crf 23 --crf 25]
 
@@ -43,7 +43,7 @@ def frames_of(frames: FrameBatch, first: int, end: int) -> FrameBatch:
 
 
 def upscaled_luma(model: Upscaler | None, frames: FrameBatch, scale: int) -> Tensor:
-    """(N, 1, H, W) uint8 luma of the frames upscaled, bicubically without a model."""
+    """Upscale the luma of frames, bicubically without a model, to (N, 1, H, W) uint8."""
     height, width = frames.height * scale, frames.width * scale
     if model is None:
         return imresize(frames.planes[0], (height, width))
@@ -53,10 +53,10 @@ def upscaled_luma(model: Upscaler | None, frames: FrameBatch, scale: int) -> Ten
 def clip_scores(
     folder: Path, models: dict[str, Upscaler | None], scale: int, crfs: tuple[int, ...]
 ) -> dict[int, dict[str, float]]:
-    """Mean PSNR in dB of a clip, by CRF and by model."""
+    """Compute the mean PSNR in dB of a clip, by CRF and by model."""
     high = torch.stack([mod_crop(read_rgb(path), 2 * scale) for path in find_images(folder)])
-    low = yuv420_of_rgb(torch.stack([reduce_bicubic(picture, scale) for picture in high]) / 255)
-    targets = torch.cat([luma_bt601(picture[None]) for picture in high])
+    low = yuv420_of_rgb(torch.stack([reduce_bicubic(image, scale) for image in high]) / 255)
+    targets = torch.cat([luma_bt601(image[None]) for image in high])
     scores: dict[int, dict[str, float]] = {}
     for crf in crfs:
         coded = x264_round_trip(low, {"crf": str(crf), "preset": PRESET, "x264-params": REPEATABLE})
@@ -102,7 +102,7 @@ def main(names: tuple[str, ...], crfs: tuple[int, ...], device: str, out: Path) 
 
 
 def table(clips: dict[str, dict[int, dict[str, float]]], names: list[str], crfs: tuple[int, ...]) -> str:
-    """A Markdown table: one row per clip and CRF; after bicubic, each model with its gain over it."""
+    """Format a Markdown table: one row per clip and CRF; after bicubic, each model with its gain over it."""
     lines = ["| clip | CRF | " + " | ".join(names) + " |", "|---" * (2 + len(names)) + "|"]
     for clip, scores in clips.items():
         for crf in crfs:

@@ -1,7 +1,7 @@
 """Measure a shipped model in int8 and, if that costs little, put weights for it beside the others.
 
 python scripts/ship_int8.py fast --weights runs/fast-int8/weights.safetensors
-python scripts/ship_int8.py srresnet --calibrate PICTURES
+python scripts/ship_int8.py srresnet --calibrate IMAGES
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vsr.quality.protocols import StillsBenchmark
 @click.command()
 @click.argument("name")
 @click.option("--weights", type=click.Path(path_type=Path, exists=True), help="What 'vsr train NAME-int8' wrote.")
-@click.option("--calibrate", type=click.Path(path_type=Path, exists=True), help="Folder of pictures, instead.")
+@click.option("--calibrate", type=click.Path(path_type=Path, exists=True), help="Folder of images, instead.")
 def main(name: str, weights: Path | None, calibrate: Path | None) -> None:
     """Ship weights for int8 with the model NAME."""
     if (weights is None) is (calibrate is None):
@@ -60,7 +60,7 @@ def main(name: str, weights: Path | None, calibrate: Path | None) -> None:
 
 
 def score(card: ModelCard, path: Path) -> float:
-    """Luma PSNR on Set5 in dB, by OpenVINO, as users get it."""
+    """Measure luma PSNR on Set5 in dB, by OpenVINO, as users get it."""
     stills = StillsBenchmark(data_folder() / "test", card.scale, (GATE_SET,))
     click.echo(f"bicubic gate: {stills.bicubic_gate()}")
     options = ModelOptions(device="cpu", precision="int8", backend="openvino")
