@@ -266,7 +266,7 @@ def test_a_picture_on_stdin(pipe: Pipe, tiny_model: Path, tmp_path: Path, clean_
     data = cv2.imencode(".png", picture)[1].tobytes()
     pipe(lambda: vsr.enhance("-", tmp_path / "out.png", model=str(tiny_model)), data)
     assert np.abs(cv2.imread(str(tmp_path / "out.png")).astype(int) - picture).max() <= 1
-    with pytest.raises(InputError, match=r"stdin.*no picture"):
+    with pytest.raises(InputError, match=r"stdin.*no image"):
         pipe(lambda: vsr.enhance("-", tmp_path / "b.png", model=str(tiny_model)), _clip("nut"))
     clean_folder("out.png")
 

@@ -56,9 +56,7 @@ def _piped(pipe: PipeReader) -> bytes:
     while chunk := pipe.read(2**20):
         data += chunk
         if len(data) >= _NUM_MAGIC_BYTES and not data.startswith(IMAGE_MAGIC):
-            raise InputError(
-                f"{pipe.name}: is no picture; for a video name a video to come out, or pictures (%06d.png)"
-            )
+            raise InputError(f"{pipe.name}: is no image; for a video name a video to come out, or images (%06d.png)")
     if not data:
         raise InputError(f"{pipe.name}: nothing came from it (0 bytes); did the program before vsr fail?")
     return bytes(data)
@@ -68,15 +66,15 @@ def decode_image(data: np.ndarray, path: Path) -> np.ndarray:
     """Decode an image as `read_image` does, from the bytes of its file; path: its name in messages."""
     image = _decoded(data, cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise InputError(f"{path}: not a picture that OpenCV can read")
+        raise InputError(f"{path}: not an image that OpenCV can read")
     if image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2] == 3):
         # Only these modes turn the image as its EXIF tag asks.
         upright = _decoded(data, cv2.IMREAD_GRAYSCALE if image.ndim == 2 else cv2.IMREAD_COLOR)
         image = image if upright is None else upright
     if image.dtype not in (np.uint8, np.uint16):
-        raise InputError(f"{path}: {image.dtype} samples are not supported; convert the picture to 8 or 16 bit")
+        raise InputError(f"{path}: {image.dtype} samples are not supported; convert the image to 8 or 16 bit")
     if image.ndim == 3 and image.shape[2] == 2:
-        raise InputError(f"{path}: gray with alpha is not supported; convert the picture to RGBA")
+        raise InputError(f"{path}: gray with alpha is not supported; convert the image to RGBA")
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
     return np.ascontiguousarray(image)
@@ -89,7 +87,7 @@ def _decoded(data: np.ndarray, mode: int) -> np.ndarray | None:
     logging.setLogLevel(logging.LOG_LEVEL_SILENT)
     try:
         return cv2.imdecode(data, mode)
-    except cv2.error:  # a picture that claims to be larger than OpenCV allows
+    except cv2.error:  # an image that claims to be larger than OpenCV allows
         return None
     finally:
         logging.setLogLevel(before)
@@ -129,7 +127,7 @@ def encode_image(image: np.ndarray, path: Path) -> bytes:
     except cv2.error as error:
         raise OutputError(f"{path}: writing failed ({reason(error)})") from error
     if not done:
-        raise OutputError(f"{path}: OpenCV cannot write this picture as {suffix}")
+        raise OutputError(f"{path}: OpenCV cannot write this image as {suffix}")
     return bytes(data.data)
 
 
@@ -146,7 +144,7 @@ def find_images(folder: Path) -> list[Path]:
         raise InputError(f"{folder}: no such folder")
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
-        raise InputError(f"{folder}: no pictures found ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise InputError(f"{folder}: no images found ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return paths
 
 
@@ -154,7 +152,7 @@ def read_rgb(path: Path) -> Tensor:
     """Read an image as (3, H, W) uint8 RGB; gray becomes RGB, 16 bit becomes 8, alpha is left out."""
     bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if bgr is None:
-        raise InputError(f"{path}: cannot be read as a picture")
+        raise InputError(f"{path}: cannot be read as an image")
     return torch.from_numpy(np.ascontiguousarray(bgr[:, :, ::-1])).permute(2, 0, 1).contiguous()
 
 
@@ -170,5 +168,5 @@ def picture_size(path: Path) -> tuple[int, int]:
                 return video.height, video.width
     except (av.FFmpegError, OSError, IndexError):
         pass  # not a format that FFmpeg knows; OpenCV may, or says that it is none
-    picture = read_rgb(path)
-    return picture.shape[1], picture.shape[2]
+    image = read_rgb(path)
+    return image.shape[1], image.shape[2]
