@@ -40,11 +40,8 @@ def compare_files(
     """Measure every frame of `distorted` against that of `reference`: two videos, or two folders of images.
 
     Args:
-        reference, distorted: the files.
-        crop: pixels at each edge that are left out.
-        skip: frames at both ends that are left out.
+        crop, skip: pixels at each edge, and frames at both ends, that are left out.
         lpips: file of weights for LPIPS; not measured unless given.
-        on_progress: called after each frame.
         note: called with one line for each irregularity of a file.
 
     Raises InputError where a frame has no counterpart, or another size.

@@ -54,11 +54,9 @@ def write_preview(
     Raises the errors of `vsr.errors`.
 
     Args:
-        source: the video.
-        output: the preview to write.
+        source, output: the video, and the preview to write.
         options: model and size, and encoding of the preview; its start and duration are not used.
-        at_seconds: start of the part.
-        duration_seconds: length of the part.
+        at_seconds, duration_seconds: start and length of the part.
         note: called with one line for each note of the job.
         on_progress: called after each frame.
     """

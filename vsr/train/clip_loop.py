@@ -171,10 +171,7 @@ def train_on_clips(
 ) -> Path:
     """Train and return the path of the averaged weights; options as in `loop.train`.
 
-    best.safetensors is chosen by luma PSNR on clips held out of `data`.
-
-    Args:
-        data: folders of images, of folders of frames, and of videos (`footage.find_material`).
+    best.safetensors is chosen by luma PSNR on clips held out of `data` (`footage.find_material`).
     """
     check_folder(out, resume)
     chosen = device or torch.device("cpu")

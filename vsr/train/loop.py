@@ -161,27 +161,15 @@ def train(
     log: Callable[[str], None] = print,
     report_seconds: float | None = None,
 ) -> Path:
-    """Train and return the path of the averaged weights.
-
-    An interrupt (SIGINT, SIGTERM) lets the step end and saves before it takes effect.
+    """Train and return the path of the averaged weights; an interrupt (SIGINT, SIGTERM) lets the step end and saves.
 
     Args:
-        recipe: the network and its training.
         data: a folder of images, or several.
-        out: the run folder.
-        budget: length of the training.
-        resume: goes on with the run in `out`.
         init: a model to start from instead of the recipe's own; "none" for fresh weights.
-        device: the device to train on; chosen if None.
-        bf16: runs the network in bfloat16.
-        seed: of all randomness.
-        features: the networks behind the perceptual loss.
-        validate: called with the averaged network at the first and the last report, and between so often that it takes
-            a tenth of the time; its scores join the log. Test sets choose nothing: best.safetensors is chosen by PSNR
-            on images held out of `data`, and not kept if there is an adversary, which no PSNR can judge.
-        log: called with one line for each report.
-        report_seconds: time between reports, each of which saves; by default ten times the duration of a report,
-            without its validation, but 30 to 300.
+        device: the CPU unless given.
+        validate: scores the averaged network, in a tenth of the time; test sets choose nothing. best.safetensors is
+            chosen by PSNR on images held out of `data`, and not kept if there is an adversary, which no PSNR can judge.
+        report_seconds: time between reports, each of which saves; by default ten times a report's duration, 30 to 300.
     """
     check_folder(out, resume)
     chosen = device or torch.device("cpu")
