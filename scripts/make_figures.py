@@ -1,4 +1,4 @@
-"""The image of docs/models.md: the sample before and after, cut from the output of vsr.
+"""Draw the image of docs/models.md: the sample before and after, cut from the output of vsr.
 
     python scripts/make_figures.py
 
@@ -28,7 +28,7 @@ GAP = 8
 
 
 def frame_at(path: Path, index: int, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Frame `index` as (H, W, 3) uint8 RGB, resized by swscale's bicubic where a (width, height) is given."""
+    """Read frame `index` as (H, W, 3) uint8 RGB, resized by swscale's bicubic if a (width, height) is given."""
     with av.open(str(path)) as container:
         for position, frame in enumerate(container.decode(video=0)):
             if position == index:

@@ -29,7 +29,7 @@ _SAME_SHAPE = 0.01  # part of the width by which images may differ that lie over
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What was written; num_frames is 1 for an image."""
+    """Describe the file that was written; num_frames is 1 for an image."""
 
     output: Path
     num_frames: int
@@ -39,9 +39,12 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How the frames of one source are shown.
+    """Describe the form in which the frames of one source are shown.
 
-    quarter_turns: counter-clockwise, that make them upright.  size: (width, height) when they are.
+    Args:
+        format_: pixel format of the source.
+        quarter_turns: counter-clockwise turns that make the frames upright.
+        size: (width, height) in pixels when upright.
     """
 
     format_: PixelFormat
@@ -49,7 +52,7 @@ class View:
     size: tuple[int, int]
 
     def fitted(self, batch: FrameBatch, format_: PixelFormat, color: Color) -> Planes:
-        """A frame in the samples of the output; its own planes where they are that already."""
+        """Convert a frame to the samples of the output; return its own planes where they fit already."""
         is_whole = self.quarter_turns == 0 and (batch.width, batch.height) == self.size
         if is_whole and _means_the_same(batch.color, color) and _is_stored_alike(self.format_, format_):
             return batch.planes[:2] if format_.kind == "yuv" else batch.planes[:1]
@@ -67,7 +70,13 @@ def _is_stored_alike(a: PixelFormat, b: PixelFormat) -> bool:
 
 
 def common_sizes(names: Sequence[Path], shown: Sequence[tuple[float, int]], layout: Layout) -> list[tuple[int, int]]:
-    """(width, height) of every image at the height of the tallest. shown: as they are, upright, of square pixels."""
+    """Compute (width, height) of every image at the height of the tallest.
+
+    Args:
+        names: files, for messages.
+        shown: (width, height) of each, upright, of square pixels.
+        layout: "side" or "split".
+    """
     tallest = max(height for _, height in shown)
     sizes = [(max(1, round(width * tallest / height)), tallest) for width, height in shown]
     if layout == "side":
@@ -100,9 +109,9 @@ def views_of(readers: Sequence[VideoReader], layout: Layout, note: OnNote) -> li
 
 
 def info_of_output(infos: Sequence[VideoInfo], sizes: Sequence[tuple[int, int]]) -> VideoInfo:
-    """The first source's, as it holds of the frames to be written: upright, opaque, on a clock that suits all.
+    """Describe the frames to be written: the first source's, upright, opaque, on a clock that suits all.
 
-    A gray one must not take the colour from the others: samples are then those of the first that has colour.
+    A gray first source must not take the colour from the others: samples are then those of the first with colour.
     """
     rates = [info.average_rate for info in infos if info.average_rate]
     formats = [info.pixel_format for info in infos]
@@ -121,7 +130,7 @@ def info_of_output(infos: Sequence[VideoInfo], sizes: Sequence[tuple[int, int]])
 
 
 def _common_tick(ticks: Sequence[Fraction]) -> Fraction:
-    """Seconds of the longest tick of which all are multiples; a fine one where that would be too short."""
+    """Return the longest tick in seconds of which all are multiples; a fine one where that would be too short."""
     common = Fraction(math.gcd(*(t.numerator for t in ticks)), math.lcm(*(t.denominator for t in ticks)))
     return common if common >= _FINEST_TICK else _USUAL_TICK
 

@@ -1,4 +1,4 @@
-"""Model cards: what can be run, with what weights, and how good it was measured to be."""
+"""Read model cards and find the shipped ones by name."""
 
 from __future__ import annotations
 
@@ -18,20 +18,28 @@ CARD_KEY = "vsr_card"  # of a safetensors file's metadata
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """One model.
+    """Describe one model: its network, weights, needs and measured figures.
 
-    net, options: a key of `nets.NETS`, and the arguments of its constructor.
-    scale: output pixels per input pixel in each direction.
-    color: "rgb" networks take and give (N, 3, H, W); "y" networks luma alone, (N, 1, H, W); "yuv" networks are
-        recurrent, with the tensors of `nets.recurrent`.
-    halo: input pixels around an output pixel that it can depend on; tiles overlap by so much.
-    multiple_of: input sides the network needs, which the pipeline pads to.
-    window: frames that go into one output frame.  recurrent: whether a state goes from frame to frame.
-    restart_interval: frames of the source after which a recurrent network's state is made anew, from `warm_up` frames
-        before.
-    weights: file name beside the card, sha256 its checksum.  int8_weights, int8_sha256: those for int8, if any.
-    quantized: whether the weights are for the network as `quantized.quantized` makes it.
-    figures: luma PSNR in dB by dataset, by the protocols of docs/models.md; "Set5 int8" that of the int8 weights.
+    Args:
+        name: the name by which users choose it.
+        net: key of `nets.NETS`.
+        options: keyword arguments of the network's constructor.
+        scale: output pixels per input pixel in each direction.
+        color: "rgb" networks take and give (N, 3, H, W); "y" networks luma alone, (N, 1, H, W); "yuv" networks are
+            recurrent, with the tensors of `nets.recurrent`.
+        halo: distance in input pixels within which an output pixel depends on the input; tiles overlap by as much.
+        multiple_of: input sides must be multiples of it; the pipeline pads to them.
+        window: number of input frames that one output frame is computed from.
+        recurrent: True where a state goes from frame to frame.
+        restart_interval: frames of the source after which a recurrent network's state is made anew.
+        warm_up: frames before a restart from which the new state is computed.
+        weights: file name beside the card.
+        sha256: checksum of that file.
+        int8_weights: file name of the weights for int8, "" for none.
+        int8_sha256: checksum of that file.
+        quantized: True where the weights belong to the network as `quantization.quantized` makes it.
+        figures: luma PSNR in dB by dataset, by the protocols of docs/models.md; "Set5 int8" is that of the int8
+            weights.
     """
 
     name: str
@@ -62,7 +70,14 @@ class ModelCard:
 
 
 def card_from_json(text: str, origin: str) -> ModelCard:
-    """Read a card. Raises ModelError, which names `origin`, for anything that is not one."""
+    """Read a model card from JSON text.
+
+    Args:
+        text: the JSON object; unknown keys are passed over.
+        origin: file name for the message.
+
+    Raises ModelError where the text is not a card.
+    """
     try:
         values = json.loads(text)
         known = {f.name for f in fields(ModelCard)}
@@ -73,13 +88,13 @@ def card_from_json(text: str, origin: str) -> ModelCard:
 
 @functools.cache
 def shipped_cards() -> dict[str, ModelCard]:
-    """The cards that come with the package, by name."""
+    """Read the cards that come with the package; return them by name."""
     cards = [card_from_json(path.read_text("utf-8"), path.name) for path in sorted(SHIPPED.glob("*.json"))]
     return {card.name: card for card in cards}
 
 
 def find_card(name: str) -> ModelCard:
-    """A shipped card by name. Raises ModelError with the names there are."""
+    """Return the shipped card of that name. Raises ModelError, which lists the names, for any other."""
     cards = shipped_cards()
     if name not in cards:
         raise ModelError(f"unknown model '{name}'; there are {', '.join(cards)}, or give a weights file")

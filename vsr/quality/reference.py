@@ -1,4 +1,4 @@
-"""The quality of frames against a reference, measured while a job runs."""
+"""Measure the quality of frames against a reference while a job runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vsr.media.images import read_rgb
 from vsr.media.read.options import InputOptions
 from vsr.media.read.reader import VideoReader
 from vsr.media.write.encoder import VideoSettings
-from vsr.quality.frames import LUMA, Luma, Image, batch_luma_psnr_db, is_same_moment, undamaged_frames
+from vsr.quality.frames import LUMA, Image, Luma, batch_luma_psnr_db, is_same_moment, undamaged_frames
 from vsr.quality.metrics import pooled_psnr_db, psnr_db
 
 __all__ = ["FrameQuality", "ReferenceMeter", "image_quality", "read_reference"]
@@ -30,7 +30,7 @@ _DIGITS = 6  # kept of a figure in dB
 
 
 class FrameQuality:
-    """What was measured: times in seconds on the output's clock and luma PSNR in dB, frame by frame."""
+    """Collect luma PSNR in dB frame by frame, with times in seconds on the output's clock."""
 
     def __init__(self, reference: Path) -> None:
         self._reference = reference
@@ -45,7 +45,7 @@ class FrameQuality:
 
     @property
     def mean_psnr_db(self) -> float:
-        """The mean of the frames' PSNR, as papers give it; infinite where one frame equals the reference."""
+        """Return the mean of the frames' PSNR, as papers give it; infinite where one frame equals the reference."""
         return fmean(self._psnrs_db)
 
     def as_json(self) -> dict[str, object]:
@@ -61,9 +61,9 @@ class FrameQuality:
 
 
 class ReferenceMeter:
-    """Compares upscaled frames with those of a reference video, as they come. Use as a context manager.
+    """Compare upscaled frames with those of a reference video as they come. Use as a context manager.
 
-    Of the reference the same part is read as of the input (`start_seconds`, `duration_seconds`), on the same clock.
+    The same part of the reference is read as of the input (--start, --duration), on the same clock.
     """
 
     def __init__(
@@ -76,9 +76,14 @@ class ReferenceMeter:
         start_seconds: Fraction | None = None,
         duration_seconds: Fraction | None = None,
     ) -> None:
-        """note: called with one line for what is odd about the reference.
+        """Open the reference and compare its header with the job's.
 
-        start_seconds, duration_seconds: the part of the source that is enhanced; None for its start, and its end.
+        Args:
+            reference: the reference video.
+            source: the input of the job.
+            settings: size and samples of the output.
+            note: called with one line for each irregularity of the reference.
+            start_seconds, duration_seconds: the part of the source that is enhanced; None for its start, and its end.
 
         Raises InputError where the headers show already that the two cannot belong together.
         """
@@ -106,7 +111,7 @@ class ReferenceMeter:
         self._reader.close()
 
     def measure(self, batch: FrameBatch) -> None:
-        """Upscaled frames, in the output's planes. Raises InputError where one has no counterpart."""
+        """Measure upscaled frames, in the output's planes. Raises InputError where one has no counterpart."""
         for output in batch.split(1):
             truth = next(self._frames, None)
             seconds = output.pts[0] * output.time_base
@@ -118,7 +123,7 @@ class ReferenceMeter:
             self._num_frames += 1
 
     def finish(self) -> None:
-        """After the last frame. Raises InputError where the reference has more."""
+        """Check, after the last frame, that the reference has no more. Raises InputError where it has."""
         if next(self._frames, None) is not None:
             raise InputError(f"{self._path}: goes on after the {self._num_frames} frames of {self._source}")
 
@@ -132,7 +137,7 @@ class ReferenceMeter:
 
 
 def read_reference(reference: Path, size: tuple[int, int]) -> Tensor:
-    """(3, H, W) uint8 RGB of an image. Raises InputError where it is not of the (width, height) of the output."""
+    """Read a reference image as (3, H, W) uint8 RGB. Raises InputError if its size is not the output's."""
     truth = read_rgb(reference)
     _check_size(reference, (truth.shape[2], truth.shape[1]), size)
     return truth
@@ -158,7 +163,10 @@ def _check_size(reference: Path, size: tuple[int, int], expected: tuple[int, int
 
 
 def _check_lengths(reference: VideoReader, source: VideoReader) -> None:
-    """By the headers, which may err: only where the number of frames and the time they take both say so."""
+    """Raise InputError where the headers tell that frames are missing.
+
+    Headers may err, so both the number of frames and their duration must say so.
+    """
     first, second = reference.info.num_frames_from_header, source.info.num_frames_from_header
     time, source_time = _seconds_from_header(reference), _seconds_from_header(source)
     if first is None or second is None or first == second or time is None or source_time is None:
@@ -176,5 +184,5 @@ def _seconds_from_header(reader: VideoReader) -> Fraction | None:
 
 
 def _number(value_db: float) -> float | str:
-    """As JSON, which has no infinity."""
+    """Format a PSNR for JSON, which has no infinity."""
     return round(value_db, _DIGITS) if math.isfinite(value_db) else str(value_db)

@@ -1,4 +1,4 @@
-"""Images in one flat block of memory: cut out of it in one go, and made in a thread of their own."""
+"""Keep images in one flat block of memory: cut patches out in one go, fill the next block in a thread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ComingShard", "Patches", "Shard", "ShardMaker", "divide"]
 
 @dataclass(frozen=True, slots=True)
 class Patches:
-    """Where B patches lie in a block of images, as (B,) int64 in bytes: their first pixel and the steps from it.
+    """Locate B patches in a block of images, as (B,) int64 in bytes: their first pixel and the steps from it.
 
     The steps carry flips and rotations: `down` is to the next row of the patch, `right` to its next
     pixel, and `plane` from red to green and from green to blue.
@@ -34,25 +34,25 @@ class Patches:
 
     @classmethod
     def turned(cls, corner: np.ndarray, plane: np.ndarray, row: np.ndarray, side: int, turn: np.ndarray) -> Patches:
-        """Patches from their top left corners, in one of the 8 orientations `turn` of a square (0 to 7)."""
+        """Make patches from their top left corners, in one of the 8 orientations `turn` of a square (0 to 7)."""
         upside_down, mirrored, transposed = (turn & bit != 0 for bit in (1, 2, 4))
         first = corner + (side - 1) * (row * upside_down + mirrored)
         down, right = np.where(upside_down, -row, row), np.where(mirrored, -1, 1)
         return cls(first, plane, np.where(transposed, right, down), np.where(transposed, down, right))
 
     def cut(self, block: Tensor, side: int) -> Tensor:
-        """(B, 3, side, side) out of a flat uint8 block, on the block's device."""
+        """Cut (B, 3, side, side) out of a flat uint8 block, on the block's device."""
         return self._sliced(block.numpy(), side) if block.device.type == "cpu" else self.gathered(block, side)
 
     def _sliced(self, block: np.ndarray, side: int) -> Tensor:
-        """Patch by patch, which is several times faster than a gather on the CPU."""
+        """Cut patch by patch, which is several times faster than a gather on the CPU."""
         out = np.empty((len(self.first), 3, side, side), np.uint8)
         for patch, first, *steps in zip(out, self.first, self.plane, self.down, self.right, strict=True):
             patch[:] = np.ndarray((3, side, side), np.uint8, block, int(first), [int(step) for step in steps])
         return torch.from_numpy(out)
 
     def gathered(self, block: Tensor, side: int) -> Tensor:
-        """All patches at once: what `cut` does where a small operation costs as much as a large one."""
+        """Cut all patches at once, for devices on which a small operation costs as much as a large one."""
         table = torch.from_numpy(np.stack((self.first, self.plane, self.down, self.right))).to(block.device)
         first, plane, down, right = table.view(4, -1, 1, 1, 1)
         channel = torch.arange(3, device=block.device).view(3, 1, 1)
@@ -61,11 +61,12 @@ class Patches:
 
 
 class Shard:
-    """Sharp images and their low-resolution frames in one flat uint8 block.
+    """Hold sharp images and their low-resolution frames in one flat uint8 block.
 
-    sizes: (frames, 2) height and width of the low-resolution frames.
-    low_layout, high_layout: (frames, 3) int64: first byte, bytes from plane to plane and from row to row;
-        those of the sharp image begin where the frame does.
+    Args:
+        sizes: (frames, 2) height and width of the low-resolution frames.
+        low_layout, high_layout: (frames, 3) int64: first byte, bytes from plane to plane and from row to row; those of
+            the sharp image begin at the target's first pixel.
     """
 
     def __init__(self, num_bytes: int) -> None:
@@ -74,7 +75,7 @@ class Shard:
         self._rows: list[tuple[int, ...]] = []
 
     def add(self, high: Tensor, frames: list[LowFrame]) -> None:
-        """Take in a sharp (3, H, W) image and the frames made of it."""
+        """Add a sharp (3, H, W) image and the frames made of it."""
         height, width = high.shape[1:]
         start = self._store(high)
         for frame in frames:
@@ -90,7 +91,7 @@ class Shard:
         return start
 
     def finish(self, device: torch.device) -> None:
-        """Ready for `sample`, with the block on `device`."""
+        """Make the shard ready for `sample`, with the block on `device`."""
         table = np.array(self._rows, np.int64)
         self.sizes, self.low_layout, self.high_layout = table[:, :2], table[:, 2:5], table[:, 5:8]
         # A frame is drawn in proportion to its area, so that every pixel is seen equally often.
@@ -99,7 +100,7 @@ class Shard:
         self.block = self.block.to(device)
 
     def sample(self, batch: int, patch: int, scale: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """As `PatchBank.sample`."""
+        """Cut out patches as `PatchBank.sample` does."""
         frame = np.searchsorted(self._cumulative, rng.random(batch), side="right")
         y, x = rng.integers(self.sizes[frame] - patch, endpoint=True).T
         turn = rng.integers(8, size=batch)
@@ -113,7 +114,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class ShardMaker:
-    """Reads and degrades the images of a shard. `paths` and `num_bytes` are by shard."""
+    """Read and degrade the images of a shard. `paths` and `num_bytes` are by shard."""
 
     paths: list[list[Path]]
     num_bytes: list[int]
@@ -132,7 +133,7 @@ class ShardMaker:
 
 
 class ComingShard:
-    """A shard that is being made in a thread. `close` stops that after the image in hand."""
+    """Make a shard in a thread. `close` stops it after the current image."""
 
     def __init__(self, maker: ShardMaker, period: int) -> None:
         number = period % len(maker.paths)
@@ -142,7 +143,7 @@ class ComingShard:
         self._producer = Producer(maker.fill(self._shard, period), "vsr-train-images", depth)
 
     def wait(self) -> Shard:
-        """The shard, on the CPU and not yet finished. Raises what the making of it raised."""
+        """Wait for the shard; it is on the CPU and not yet finished. Raises the maker's errors."""
         for _ in self._producer:
             pass
         return self._shard
@@ -152,9 +153,9 @@ class ComingShard:
 
 
 def divide(num_bytes: list[int], max_shard_bytes: int, rng: np.random.Generator) -> list[list[int]]:
-    """Indices of images, in random order, in as few shards of about equal size as fit.
+    """Divide indices of images, in random order, among as few shards of about equal size as fit.
 
-    Raises OptionError where one image alone is larger than a shard may be.
+    Raises OptionError if one image alone is larger than a shard may be.
     """
     if max(num_bytes) > max_shard_bytes:
         raise OptionError(f"an image takes {max(num_bytes)} bytes and a shard may take {max_shard_bytes}: allow more")

@@ -1,4 +1,4 @@
-"""A recurrent network for video: small, at low resolution, with what it saw before as explicit input and output."""
+"""Define a small recurrent network for video, whose state is explicit input and output."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class RecurrentNet(nn.Module):
         self.halo = 2 * blocks + 2
 
     def initial_state(self, planes: Tensor) -> tuple[Tensor, Tensor]:
-        """`hidden` and `detail` of a start: zeros as large as the (N, 3, H, W) planes."""
+        """Make the state of a start: `hidden` and `detail` of zeros for planes (N, 3, H, W)."""
         num, _, height, width = planes.shape
         return (
             planes.new_zeros(num, self.features, height, width),
@@ -79,7 +79,7 @@ class RecurrentNet(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two convolutions around a PReLU, added to their input; begins close to the identity."""
+    """Add two convolutions around a PReLU to their input; begins close to the identity."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
