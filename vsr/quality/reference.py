@@ -63,7 +63,7 @@ class FrameQuality:
 class ReferenceMeter:
     """Compare upscaled frames with those of a reference video as they come. Use as a context manager.
 
-    The same part of the reference is read as of the input (--start, --duration), on the same clock.
+    The same part of the reference is read as of the input (`start_seconds`, `duration_seconds`), on the same clock.
     """
 
     def __init__(
