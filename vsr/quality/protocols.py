@@ -1,8 +1,8 @@
-"""How good finished images are, on the protocols of stills and of Vid4: for training, shipping and benchmarks.
+"""Measure models by the protocols of stills and of Vid4: for training, shipping and benchmarks.
 
-Everything is measured on 8 bit RGB images as a user would get them. Low resolution is MATLAB's antialiased
-bicubic reduction in 8 bit (BI), or for clips a Gaussian and every scale-th pixel (BD). Images are read one by
-one, so memory does not grow with a set.
+Everything is measured on 8 bit RGB images as a user would get them. Low resolution is MATLAB's antialiased bicubic
+reduction in 8 bit (BI), or for clips a Gaussian and every scale-th pixel (BD). Images are read one by one, so memory
+does not grow with a set.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ _GATES: dict[tuple[Degradation, int], dict[str, tuple[float, float]]] = {
 
 
 def upscale_bicubic(scale: int) -> Upscale:
-    """Bicubic upscaling, against which the measuring itself is checked."""
+    """Make a function that upscales bicubically; its published figures check the measuring itself."""
     return lambda low: imresize(low[None], (low.shape[-2] * scale, low.shape[-1] * scale))[0]
 
 
 def upscale_with(upscaler: Upscaler) -> Upscale:
-    """A model as it upscales a user's image."""
+    """Make a function that upscales images by a model, as a user would."""
     return lambda low: torch.from_numpy(upscaler.upscale_image(low.permute(1, 2, 0).numpy())).permute(2, 0, 1)
 
 
@@ -113,12 +113,12 @@ _SRGB = Color(Matrix.RGB, Primaries.BT709, Transfer.SRGB, Range.FULL, ChromaLoca
 
 
 def luma_psnr_db(image: Tensor, truth: Tensor) -> float:
-    """PSNR of the BT.601 luma in dB; a `Measure`."""
+    """Compute the PSNR of the BT.601 luma in dB; a `Measure`."""
     return psnr_db(luma_bt601(image), luma_bt601(truth))
 
 
 def luma_detail(image: Tensor, truth: Tensor) -> float:
-    """`detail_ratio` of the BT.601 luma; a `Measure`."""
+    """Compute the `detail_ratio` of the BT.601 luma; a `Measure`."""
     return detail_ratio(luma_bt601(image), luma_bt601(truth))
 
 
@@ -127,9 +127,12 @@ def luma_detail(image: Tensor, truth: Tensor) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """How images are made small, and what of the upscaled ones counts.
+    """Describe the reduction of images and the part of the upscaled ones that counts.
 
-    crop: pixels at each edge of the upscaled image that are left out.
+    Args:
+        scale: truth pixels per low-resolution pixel in each direction.
+        degradation: "bi" or "bd".
+        crop: pixels at each edge of the upscaled image that are left out.
     """
 
     scale: int
@@ -137,29 +140,29 @@ class Protocol:
     crop: int
 
     def reduce(self, truth: Tensor) -> Tensor:
-        """(3, H, W) uint8 RGB, sides multiples of the scale, to (3, H / scale, W / scale) uint8."""
+        """Reduce (3, H, W) uint8 RGB, sides multiples of the scale, to (3, H / scale, W / scale) uint8."""
         return (reduce_bicubic if self.degradation == "bi" else reduce_gaussian)(truth, self.scale)
 
 
 def stills_protocol(scale: int) -> Protocol:
-    """That of Set5, Set14 and BSD100: BI, `scale` pixels left out at each edge."""
+    """Return the protocol of Set5, Set14 and BSD100: BI, `scale` pixels left out at each edge."""
     return Protocol(scale, "bi", crop=scale)
 
 
 def clip_protocol(scale: int, degradation: Degradation) -> Protocol:
-    """That of Vid4: all frames, whole under BI and without 8 pixels at each edge under BD."""
+    """Return the protocol of Vid4: whole frames under BI, without 8 pixels at each edge under BD."""
     return Protocol(scale, degradation, crop=0 if degradation == "bi" else 8)
 
 
 def without_edge(image: Tensor, crop: int) -> Tensor:
-    """(..., H, W) without `crop` pixels at each edge, as a view."""
+    """Crop `crop` pixels at each edge of (..., H, W), as a view."""
     return image[..., crop : image.shape[-2] - crop, crop : image.shape[-1] - crop]
 
 
 def measure_images(
     paths: list[Path], protocol: Protocol, upscale: Upscale, measures: Mapping[str, Measure]
 ) -> dict[str, float]:
-    """The mean of each measure over images that are reduced and upscaled again."""
+    """Reduce images and upscale them again; return the mean of each measure over them."""
     values: dict[str, list[float]] = {name: [] for name in measures}
     for path in paths:
         high = mod_crop(read_rgb(path), protocol.scale)
@@ -173,7 +176,7 @@ def measure_images(
 def measure_clip(
     paths: list[Path], protocol: Protocol, upscale: UpscaleFrames, measures: Mapping[str, Measure]
 ) -> dict[str, float]:
-    """The mean of each measure over the frames of a clip, in order, that are reduced and upscaled again."""
+    """Reduce the frames of a clip and upscale them again, in order; return the mean of each measure over them."""
     values: dict[str, list[float]] = {name: [] for name in measures}
     sharp = (mod_crop(read_rgb(path), protocol.scale) for path in paths)
     reduced = (protocol.reduce(mod_crop(read_rgb(path), protocol.scale)) for path in paths)
@@ -185,9 +188,9 @@ def measure_clip(
 
 
 class StillsBenchmark:
-    """Luma PSNR on sets of images (folders below one), `scale` pixels left out at each edge.
+    """Measure luma PSNR on sets of images, folders below `folder`; `scale` pixels are left out at each edge.
 
-    Names of sets that are not there are passed over.
+    Sets that are missing are passed over.
     """
 
     def __init__(self, folder: Path, scale: int, names: tuple[str, ...] = ("Set5", "Set14")) -> None:
@@ -195,15 +198,15 @@ class StillsBenchmark:
         self.sets = {name: find_images(folder / name) for name in names if (folder / name).is_dir()}
 
     def measure(self, name: str, upscale: Upscale, measures: Mapping[str, Measure]) -> dict[str, float]:
-        """Means over one of the sets, by measure."""
+        """Compute the means over one of the sets, by measure."""
         return measure_images(self.sets[name], self.protocol, upscale, measures)
 
     def score(self, upscaler: Upscaler) -> dict[str, float]:
-        """Mean PSNR of a model in dB, by set."""
+        """Compute the mean PSNR of a model in dB, by set."""
         return self._psnr(upscale_with(upscaler))
 
     def bicubic_gate(self) -> str:
-        """The figures of bicubic upscaling. Raises OptionError where they are not the published ones."""
+        """Measure bicubic upscaling and format its figures. Raises OptionError if they are not the published ones."""
         means = self._psnr(upscale_bicubic(self.protocol.scale))
         for name, mean in means.items():
             check_gate(name, mean, self.protocol)
@@ -214,7 +217,10 @@ class StillsBenchmark:
 
 
 def vid4_bi(folder: Path, scale: int, upscale: UpscaleFrames) -> dict[str, float]:
-    """Vid4 BI: luma PSNR in dB by clip, the mean over all frames, no crop. Vid4's figure is the mean of the clips'."""
+    """Compute the luma PSNR in dB by clip of Vid4 under BI: the mean over all frames, no crop.
+
+    Vid4's figure is the mean of the clips' means.
+    """
     clips = sorted(path for path in folder.iterdir() if path.is_dir())
     protocol, measures = clip_protocol(scale, "bi"), {"psnr": luma_psnr_db}
     return {clip.name: measure_clip(find_images(clip), protocol, upscale, measures)["psnr"] for clip in clips}
@@ -227,9 +233,13 @@ def check_vid4_gate(means: Mapping[str, float], scale: int) -> None:
 
 
 def check_gate(name: str, mean: float, protocol: Protocol) -> float | None:
-    """Compare the mean luma PSNR in dB of bicubic upscaling with the one on record, which is returned if there is one.
+    """Compare the mean luma PSNR in dB of bicubic upscaling with the one on record; return that one, if there is one.
 
-    name: a set ("Set5"), a clip of a set ("Vid4/walk"), or a set of clips ("Vid4"), by the mean of its clips.
+    Args:
+        name: a set ("Set5"), a clip of a set ("Vid4/walk"), or a set of clips ("Vid4"), by the mean of its clips.
+        mean: the measured PSNR in dB.
+        protocol: the protocol it was measured by.
+
     Raises OptionError where the two differ by more than the protocol's tolerance.
     """
     gate, tolerance = _GATES.get((protocol.degradation, protocol.scale), {}).get(name, (None, 0.0))

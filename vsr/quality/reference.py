@@ -144,7 +144,13 @@ def read_reference(reference: Path, size: tuple[int, int]) -> Tensor:
 
 
 def image_quality(reference: Path, truth: Tensor, upscaled: np.ndarray) -> FrameQuality:
-    """BT.601 luma PSNR of an image as `Upscaler.upscale_image` gives it, alpha aside, against `read_reference`."""
+    """Measure the BT.601 luma PSNR of an upscaled image against a reference.
+
+    Args:
+        reference: path of the reference, for the result.
+        truth: the reference, as `read_reference` returns it.
+        upscaled: the image, as `Upscaler.upscale_image` returns it; alpha does not count.
+    """
     pixels = torch.from_numpy(np.atleast_3d(upscaled).astype(np.float32)).permute(2, 0, 1)[:3].expand(3, -1, -1)
     if upscaled.dtype == np.uint16:
         pixels = pixels / 257
