@@ -160,7 +160,7 @@ def test_a_precision_that_the_device_lacks_is_an_engine_error(monkeypatch: pytes
 
 
 def test_the_wrong_number_of_channels_is_an_engine_error() -> None:
-    with pytest.raises(EngineError, match="1 channels, not 3"):
+    with pytest.raises(EngineError, match="1 channels as x, not 3"):
         make_openvino_engine(_net(), image_signature(1), precision="fp32")(_frames(1, 3))
 
 
