@@ -14,7 +14,7 @@ from command_line import Run, is_refused
 
 import vsr.jobs.model_cache
 import vsr.jobs.run
-import vsr.pipeline.upscaler
+import vsr.pipeline.checked_network
 
 INPUT, OPTION, MODEL, INTERRUPTED = 2, 4, 5, 130
 
@@ -131,7 +131,7 @@ def test_the_model_stays_loaded_and_is_checked_for_every_file(
     sizes = {"a": (64, 48), "b": (64, 48), "c": (48, 32), "d": (64, 48), "e": (64, 48)}
     clips = [make_clip(tmp_path / f"{name}.mkv", pts=range(3), size=size) for name, size in sizes.items()]
     loaded, checked = [], []
-    load, gate = vsr.jobs.model_cache.upscaler_of_net, vsr.pipeline.upscaler.PrecisionGate
+    load, gate = vsr.jobs.model_cache.upscaler_of_net, vsr.pipeline.checked_network.PrecisionGate
 
     def counted_load(card: Any, *more: Any, **others: Any) -> Any:
         loaded.append(card.name)
@@ -142,7 +142,7 @@ def test_the_model_stays_loaded_and_is_checked_for_every_file(
         return gate(*arguments)
 
     monkeypatch.setattr(vsr.jobs.model_cache, "upscaler_of_net", counted_load)
-    monkeypatch.setattr(vsr.pipeline.upscaler, "PrecisionGate", counted_gate)
+    monkeypatch.setattr(vsr.pipeline.checked_network, "PrecisionGate", counted_gate)
     options = ["--model", "nano", "--precision", "bf16", "-crf", "0", "--quiet"]
     assert run("enhance", *clips, "--output-dir", out, *options).code == 0
     assert loaded == ["nano"]

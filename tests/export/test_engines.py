@@ -63,7 +63,7 @@ def test_build_without_memory_is_an_engine_error_that_names_the_batch(monkeypatc
         raise torch.OutOfMemoryError
 
     install(monkeypatch, full)
-    with pytest.raises(EngineError, match=r"out of memory.*--batch"):
+    with pytest.raises(EngineError, match=r"out of memory.*`batch`"):
         build_engine("fast", "64x64")
 
 
