@@ -21,7 +21,7 @@ import click
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run left: the exit code, and a checksum for each stream of the output, by index and kind."""
+    """Hold the result of a run: the exit code, and a checksum for each stream of the output, by index and kind."""
 
     exit_code: int
     streams: dict[str, str]

@@ -66,7 +66,7 @@ def name_outputs(
     taken: dict[Path, Path] = {}
     for file, output in named:
         if output.resolve() in inputs:
-            raise OptionError(f"{output}: is one of the inputs; add a `suffix`, or choose another folder for the outputs")
+            raise OptionError(f"{output}: is one of the inputs; add a `suffix`, or choose another folder for outputs")
         first = taken.setdefault(output.resolve(), file)
         if first is not file:
             raise OptionError(f"{first} and {file} would both become {output}; rename one, or do them one by one")
