@@ -63,22 +63,22 @@ class Frame:
 
     @property
     def pts_seconds(self) -> float | None:
-        """When it is shown, in seconds; None for a frame without a time."""
+        """Return the time at which it is shown, in seconds; None for a frame without one."""
         return None if self.pts is None else float(self.pts * self.time_base)
 
     @property
     def duration_seconds(self) -> float:
-        """How long it is shown, in seconds; 0 where that is unknown."""
+        """Return how long it is shown, in seconds; 0 where that is unknown."""
         return float(self.duration * self.time_base)
 
     @property
     def height(self) -> int:
-        """In pixels."""
+        """Return the height in pixels."""
         return int(self.data.shape[0])
 
     @property
     def width(self) -> int:
-        """In pixels."""
+        """Return the width in pixels."""
         return int(self.data.shape[1])
 
 

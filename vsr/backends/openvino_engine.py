@@ -357,7 +357,7 @@ def _path(net: nn.Module, signature: Signature) -> Path:
 
 
 def _read_checked(path: Path) -> bytes | None:
-    """What `_write_checked` wrote; None for a file that is not there or fails its checksum, which comes first."""
+    """Read a file of `_write_checked`; None for one that is not there or fails its checksum, which comes first."""
     try:
         data = path.read_bytes()
     except OSError:

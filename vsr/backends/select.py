@@ -30,7 +30,10 @@ _PYTORCH_SPEED: dict[str, float] = {"fp32": 50e9, "bf16": 100e9, "fp16": 50e9}
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a network runs. device: of its tensors.  accelerator: OpenVINO's name of the processor that computes."""
+    """Name what runs a network.
+
+    device: of its tensors.  accelerator: OpenVINO's name of the processor that computes.
+    """
 
     device: torch.device
     backend: Backend

@@ -36,7 +36,7 @@ def make_transfers(device: torch.device) -> Transfers:
 
 
 class DirectTransfers:
-    """For devices without streams: copies at once, and none at all on the CPU."""
+    """Copy at once, for devices without streams; on the CPU, copy nothing."""
 
     num_in_flight = 0
 
@@ -52,7 +52,7 @@ class DirectTransfers:
 
 
 class PinnedTransfers:
-    """For CUDA: through page-locked memory, on a stream each way, so that copies run beside kernels.
+    """Copy through page-locked memory on CUDA, on a stream each way, so that copies run beside kernels.
 
     With one batch in flight, a batch's upload overlaps the computing of the one before, and its download
     that of the one after. torch's allocators keep page-locked blocks and reuse one only when its copy is

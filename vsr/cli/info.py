@@ -1,4 +1,4 @@
-"""What `vsr info` and `vsr doctor` say."""
+"""Describe files and the machine for `vsr info` and `vsr doctor`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _EXTRAS = {"test": ("pytest", "the test suite")}
 
 
 def describe_file(path: Path) -> str:
-    """What the tool sees in a video or a picture, a line each. Raises InputError."""
+    """Describe a video or an image, in lines. Raises InputError."""
     if is_one_picture(path):
         image = read_image(path)
         channels = 1 if image.ndim == 2 else image.shape[2]

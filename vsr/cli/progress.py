@@ -1,4 +1,4 @@
-"""What a person, or a script, sees of a running job; everything goes to stderr."""
+"""Show a running job to a person or a script; everything goes to stderr."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class ProgressPrinter:
             self._is_open = False
 
     def summary(self, outcome: Outcome) -> None:
-        """What became of several files; also where only errors are wanted, if there are any."""
+        """Count what was done, skipped and failed of several files; with `quiet`, only if some failed."""
         if self._style == "json":
             self.close()
             self._print_json({"event": "summary", **outcome.by_name()})

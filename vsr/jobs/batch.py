@@ -18,7 +18,7 @@ __all__ = ["Outcome", "enhance_each", "make_folder", "name_outputs"]
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of the files, each in its order.
+    """List the files that were done, skipped and failed, each in its order.
 
     failed: with the error of each.
     """

@@ -1,4 +1,4 @@
-"""What a job would do and about how long it would take, without doing it."""
+"""Tell what a job would do and about how long it would take, without doing it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _KEY_FRAME_INTERVAL = 250  # frames, of encoders by themselves
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What the first frames of a job took, from which the rest is guessed.
+    """Estimate a job from the time and size of its first frames.
 
     seconds_per_frame: of the stages "decode", "network" and "encode", each alone.
     is_shared: whether the stages share the CPU, so that their times add up; else the slowest sets the pace.
@@ -54,7 +54,7 @@ class Estimate:
     frame_bytes: float | None
 
     def seconds(self, num_frames: int) -> float:
-        """For a job of so many frames."""
+        """Estimate the seconds of a job of so many frames."""
         stages = self.seconds_per_frame.values()
         return num_frames * (sum(stages) if self.is_shared else max(stages))
 
@@ -128,7 +128,7 @@ def _fate(stream: StreamPlan) -> str:
 
 
 def _is_of_stream(line: str, plan: VideoPlan) -> bool:
-    """Whether a note says what the line of a stream says already."""
+    """Tell whether a note says what the line of a stream says already."""
     return any(line == f"{stream.title}: {stream.note}" for stream in plan.streams)
 
 
@@ -184,7 +184,7 @@ class _TrialEncoder:
             self._sizes[packet.is_keyframe].append(packet.size)
 
     def mean_bytes(self) -> tuple[float | None, float | None]:
-        """Of key frames and of others, as `Estimate` has them."""
+        """Return the mean size of key frames and of others, as `Estimate` has them."""
         means = {is_key: sum(sizes) / len(sizes) for is_key, sizes in self._sizes.items() if sizes}
         return means.get(True), means.get(False, means.get(True))
 

@@ -139,7 +139,7 @@ class Journal:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the output is there, made of these segments."""
+        """Tell whether the output is there, made of these segments."""
         return self._inode is not None and self.output.exists() and self.output.stat().st_ino == self._inode
 
     def forget(self) -> None:

@@ -48,7 +48,7 @@ class ModelChoice:
 
     @property
     def place(self) -> Place:
-        """Where the network runs."""
+        """The device and backend that run the network."""
         return Place(torch.device(self.device), self.backend, self.accelerator)
 
 

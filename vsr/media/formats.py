@@ -1,4 +1,4 @@
-"""What containers, encoders and image files can hold: one table, a row each.
+"""List what containers, encoders and image files can hold: one table, a row each.
 
 A new container or encoder is a row here: planning, dry run, warnings, writers and the check of the output ask the row.
 A name without a row is that of a container or encoder with the default of every field.
@@ -51,7 +51,7 @@ Y4M = "yuv4mpegpipe"
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """What a container can hold, and how FFmpeg reads and writes it.
+    """Describe a container: what it can hold, and how FFmpeg reads and writes it.
 
     Args:
         name: FFmpeg's name of the muxer, and of the demuxer where that has one name or several beside it.
@@ -295,7 +295,7 @@ def container_named(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class HdrParameters:
-    """How an encoder is given HDR10 side data, to write it into the bitstream.
+    """Name the parameters by which an encoder takes HDR10 side data into its bitstream.
 
     Args:
         option: The encoder's option that takes parameters in its own words.
@@ -313,7 +313,7 @@ class HdrParameters:
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """How a video encoder is used, and what its bitstream holds.
+    """Describe a video encoder: its options, and what its bitstream holds.
 
     Args:
         name: FFmpeg's name.
@@ -438,7 +438,7 @@ def find_encoder(name: str) -> Encoder:
 
 @dataclass(frozen=True, slots=True)
 class AudioEncoder:
-    """How an audio encoder is used.
+    """Describe an audio encoder.
 
     Args:
         name: FFmpeg's name.
@@ -476,7 +476,7 @@ def find_audio_encoder(name: str) -> AudioEncoder:
 
 @dataclass(frozen=True, slots=True)
 class ImageFormat:
-    """What a kind of image file holds, and how OpenCV writes it.
+    """Describe a kind of image file: what it holds, and how OpenCV writes it.
 
     Args:
         name: In messages.

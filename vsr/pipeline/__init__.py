@@ -1,1 +1,1 @@
-"""The way of a frame, from the reader through the network to the writer."""
+"""Take frames from the reader through the network to the writer."""

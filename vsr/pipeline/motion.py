@@ -42,7 +42,7 @@ _per_thread = threading.local()
 
 
 def optical_flow(frame: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """For each pixel of `frame`, find where it lies in `other`.
+    """Find for each pixel of `frame` where it lies in `other`.
 
     frame, other: (H, W) uint8 luma of one size. Returns (H, W, 2) float32: pixels to the right and down. Frames
     with a side below 16 pixels get zeros. May be called from many threads.

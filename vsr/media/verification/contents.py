@@ -33,7 +33,7 @@ _LANGUAGE = re.compile(r"-[a-z]{3}$")
 
 @dataclass
 class Times:
-    """When frames or packets are shown.
+    """Hold the times at which frames or packets are shown.
 
     pts, durations: in ticks of `time_base` (seconds); a duration of 0 is unknown.
     num_untimed: those without a PTS, which are not listed.

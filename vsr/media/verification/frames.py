@@ -17,7 +17,7 @@ SECONDS_OF_ROUNDING = 1e-7  # of float64 on any clock of media files
 
 @dataclass(frozen=True, slots=True)
 class FrameMatch:
-    """Which frames of a source and an output belong together.
+    """Pair the frames of a source and an output that belong together.
 
     offset_seconds: by which the output's frames are shown later.  missing, added: positions in the source, and in the
     output, of frames without a counterpart.

@@ -37,7 +37,7 @@ class Verification:
 
     @property
     def is_same(self) -> bool:
-        """Whether the output keeps everything of the source."""
+        """Tell whether the output keeps everything of the source."""
         return not self.differences
 
     def raise_for_differences(self) -> None:

@@ -38,7 +38,7 @@ _CHROMA_LOCATION_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class VideoSettings:
-    """How the upscaled frames are encoded.
+    """Set how the upscaled frames are encoded.
 
     Args:
         codec: FFmpeg's name of the encoder.

@@ -20,7 +20,7 @@ __all__ = ["ExpectedOutput", "verify_output"]
 
 @dataclass(frozen=True, slots=True)
 class ExpectedOutput:
-    """What a finished file must hold.
+    """Name what a finished file must hold.
 
     Args:
         pts: The PTS of every frame, in ticks of `time_base`.
@@ -69,7 +69,7 @@ def verify_output(path: Path, name: Path, expected: ExpectedOutput) -> None:
 
 @dataclass
 class _Found:
-    """What a file holds.
+    """Count what a file holds.
 
     Args:
         containers: Those that its demuxer reads.
