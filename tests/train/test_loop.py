@@ -161,7 +161,7 @@ def test_weights_of_a_run_are_a_model_that_can_be_used(images: Path, tmp_path: P
 
 def test_a_run_is_not_overwritten_by_accident(images: Path, tmp_path: Path) -> None:
     run(images, tmp_path, 1)
-    with pytest.raises(OptionError, match="--resume"):
+    with pytest.raises(OptionError, match="`resume=True`"):
         run(images, tmp_path, 1)
 
 

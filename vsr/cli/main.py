@@ -33,7 +33,7 @@ def cli() -> None:
     """Video super-resolution that loses nothing on the way.
 
     Exit codes: 0 done, 2 bad input or usage, 3 output cannot be written, 4 wrong option, 5 model,
-    6 engine, 7 the output differs from its source, 8 loss under --strict, 9 missing extra, 130 interrupted,
+    6 engine, 7 the output differs from its source, 8 an omission under --strict, 9 missing extra, 130 interrupted,
     143 terminated, 141 nobody reads stdout any more.
     Of several inputs, the code of the first that failed.
     """

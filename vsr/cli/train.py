@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from vsr.cli.options import FILE
-from vsr.cli.spelling import Command
+from vsr.cli.spelling import Command, as_typed
 
 __all__ = ["train"]
 
@@ -47,4 +47,4 @@ def train(recipe: str, data: tuple[Path, ...], out: Path, **values: Any) -> None
     """
     from vsr.train.command import run_training
 
-    run_training(recipe, data, out, log=click.echo, **values)
+    run_training(recipe, data, out, log=lambda line: click.echo(as_typed(line)), **values)

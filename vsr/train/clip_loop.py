@@ -82,7 +82,8 @@ class ClipTrainer(Learner):
         if self._num_bad >= MOST_BAD_STEPS:
             raise EngineError(
                 f"step {self.num_steps}: the gradients of {self._num_bad} steps in a row are not finite; the last "
-                "checkpoint is from before; go on from it with --resume, or begin again with a lower --learning-rate"
+                "checkpoint is from before; go on from it with `resume=True`, or begin again with a lower "
+                "`learning_rate`"
             )
 
     def fitted(self, source: nn.Module, own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

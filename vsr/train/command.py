@@ -50,7 +50,7 @@ def run_training(
     threads: int | None = None,
     seed: int = 0,
 ) -> Path:
-    """Train a recipe; return the path of the weights, a .safetensors file that `--model` takes.
+    """Train a recipe; return the path of the weights, a .safetensors file that `model` takes.
 
     Args:
         data: Folders of images; for video networks also folders of clips.
@@ -72,7 +72,7 @@ def run_training(
     else:
         features = load_features(vgg, squeezenet, where)
         if features is None and any("perceptual" in stage.losses for stage in chosen.stages):
-            log("perceptual loss: the discriminator's own features (--vgg or --squeezenet name a network's file)")
+            log("perceptual loss: the discriminator's own features (`vgg` or `squeezenet` name a network's file)")
         validate = _validation(chosen, validation, log)
         path = train(chosen, data, out, budget, features=features, validate=validate, log=log, **options)
     log(f"weights: {path}")
@@ -86,14 +86,14 @@ def _chosen_recipe(name: str, **changes: Any) -> Recipe | VideoRecipe:
         raise OptionError(f"unknown recipe '{name}'; there are {', '.join(known)}")
     chosen = replace(known[name], **{key: value for key, value in changes.items() if value is not None})
     if isinstance(chosen, VideoRecipe) and chosen.patch % 2:
-        raise OptionError(f"--patch {chosen.patch}: clips need an even number, as chroma has half the samples")
+        raise OptionError(f"`patch={chosen.patch}`: clips need an even number, as chroma has half the samples")
     return chosen
 
 
 def _test_sets(folder: Path | None, log: Callable[[str], None]) -> Path | None:
     """Find the folder of the test sets, or log the reason why there is none."""
     try:
-        return evaluation_sets(folder, "--validation")
+        return evaluation_sets(folder, "`validation`")
     except OptionError as error:
         log(f"training without validation: {error}")
         return None
@@ -115,7 +115,7 @@ def _validation(recipe: Recipe, folder: Path | None, log: Callable[[str], None])
     stills = StillsBenchmark(found, recipe.scale)
     card = card_of(recipe)
     if not stills.sets:
-        log(f"no Set5 or Set14 in {found}: training without validation (--validation names another folder)")
+        log(f"no Set5 or Set14 in {found}: training without validation (`validation` names another folder)")
         return lambda net: {}
     log(f"bicubic ×{recipe.scale}:  {stills.bicubic_gate()}")
 

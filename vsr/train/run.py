@@ -117,7 +117,7 @@ class Learner:
         state = self.fitted(source, own)
         taken = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
         if 2 * sum(v.numel() for v in taken.values()) < sum(v.numel() for v in own.values()):
-            raise ModelError(f"--init {model}: does not fit the recipe '{self.card.name}'")
+            raise ModelError(f"`init={model}`: does not fit the recipe '{self.card.name}'")
         for net in (self.net, self.ema):
             net.load_state_dict({**own, **taken})
         return f"starts from {model}: {len(taken)} of {len(own)} tensors"
@@ -157,7 +157,7 @@ class Learner:
             raise InputError(f"{path}: no checkpoint to resume from")
         state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
         if state["recipe"] != self.identity:
-            raise OptionError(f"{folder}: was trained by another recipe; --resume takes the one in recipe.json")
+            raise OptionError(f"{folder}: was trained by another recipe; `resume=True` takes the one in recipe.json")
         self.load_state_dict(state)
 
 
@@ -258,7 +258,7 @@ def run(learner: Learner, budget: Budget, reporter: Reporter, out: Path, log: Ca
             learner.seconds += min(learner.clock() - started, LONGEST_STEP_SECONDS)
             if interrupted:
                 learner.save(out)
-                log(f"saved at step {learner.num_steps}; go on with --resume")
+                log(f"saved at step {learner.num_steps}; go on with `resume=True`")
                 break
             if reporter.is_due():
                 reporter.report(progress)
@@ -269,7 +269,7 @@ def run(learner: Learner, budget: Budget, reporter: Reporter, out: Path, log: Ca
 def check_folder(out: Path, resume: bool) -> None:
     """Raise OptionError where a new run would overwrite another."""
     if (out / CHECKPOINT).exists() and not resume:
-        raise OptionError(f"{out}: holds a run already; go on with --resume or name another folder")
+        raise OptionError(f"{out}: holds a run already; go on with `resume=True` or name another folder")
 
 
 def identity(recipe: AnyRecipe) -> str:

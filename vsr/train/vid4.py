@@ -32,7 +32,7 @@ def vid4_validation(
     protocol = clip_protocol(recipe.scale, "bd" if name == "gaussian" else "bi")
     folders = sorted(path for path in (folder / "Vid4").glob("*") if path.is_dir())
     if not folders:
-        log(f"no Vid4 in {folder}: training without its figures (--validation names another folder)")
+        log(f"no Vid4 in {folder}: training without its figures (`validation` names another folder)")
         return lambda net: {}
     clips: list[Clip] = []
 
