@@ -49,7 +49,7 @@ class Note(str):
         return self.code, str(self)
 
 
-OnNote = Callable[[str], None]  # called with each note of a job
+OnNote = Callable[[Note], None]  # called with each note of a job
 
 
 class Canceller:

@@ -135,7 +135,7 @@ def test_pictures_that_make_a_video(
         (["in.mp4", "there.mp4"], OUTPUT, "there.mp4: exists"),
         (["in.mp4", "in.mp4", "-y"], OUTPUT, "is the input itself"),
         (["in.mp4", "out.png"], OPTION, "a preview is a video"),
-        (["photo.png"], OPTION, "is a picture"),
+        (["photo.png"], OPTION, "is an image"),
         (["-"], OPTION, "reads its input twice"),
         (["in.mp4", "--codec", "libnothing"], OPTION, "libnothing"),
         (["in.mp4", "out.mp4", "-vf", "scale=2"], OPTION, "--size"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from vsr.backends.compiled import CompiledNet, Compiler
 from vsr.backends.engine import PRECISIONS, Precision, converted
+from vsr.events import OnNote
 
 __all__ = ["TorchEngine"]
 
@@ -29,7 +29,7 @@ class TorchEngine:
         precision: Precision,
         *,
         compiler: Compiler | None = None,
-        note: Callable[[str], None] = lambda line: None,
+        note: OnNote = lambda line: None,
     ) -> None:
         """compiler: `compile_for_gpu` where the job is long enough for it; None runs the network as it is.
 

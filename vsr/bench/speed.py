@@ -37,7 +37,6 @@ from vsr.backends.engine import PRECISIONS, choose_precision, image_signature
 from vsr.backends.installed import describe_backends
 from vsr.backends.select import EngineMaker, choose_place
 from vsr.errors import EngineError, OptionError, VsrError
-from vsr.events import OnNote
 from vsr.jobs.options import JobOptions
 from vsr.jobs.plan import choose_batch
 from vsr.jobs.run import enhance_file
@@ -121,7 +120,11 @@ def cases(
 
 
 def measure(
-    wanted: list[Case], *, rounds: int = ROUNDS, round_seconds: float = ROUND_SECONDS, note: OnNote = lambda line: None
+    wanted: list[Case],
+    *,
+    rounds: int = ROUNDS,
+    round_seconds: float = ROUND_SECONDS,
+    note: Callable[[str], None] = lambda line: None,
 ) -> list[Speed]:
     """Measure the cases of one model and size side by side, so that few engines are in memory at once.
 

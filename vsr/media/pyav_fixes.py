@@ -27,6 +27,7 @@ __all__ = [
     "flush_decoder",
     "has_chroma",
     "keep_timestamps",
+    "mend_dts",
     "read_chroma_location",
     "resize_frame",
 ]
@@ -133,6 +134,27 @@ def _description(container: InputContainer) -> str:
     finally:
         av.logging.set_libav_level(av.logging.INFO)  # FFmpeg's own default
         av.logging.set_level(before)
+
+
+_MOST_DELAY_TICKS = 2**40
+_SHORTEST_DELAY_TICKS = 8
+
+
+def mend_dts(packet: Packet[VideoStream], last_dts: int | None) -> None:
+    """Give a DTS to a packet of an encoder that left it to chance: just after the last one, and before all PTS.
+
+    libx265 in FFmpeg 8.1 reads the DTS of a video that is shorter than its run of B-frames from memory that nobody
+    wrote. Muxers refuse one that lies after the PTS, and take others for hundreds of thousands of years.
+
+    Args:
+        packet: Of the encoder, in the order of decoding.
+        last_dts: Of the packet before, in the same ticks; None for the first.
+    """
+    if packet.pts is None or packet.dts is None:
+        return
+    if packet.pts - _MOST_DELAY_TICKS < packet.dts <= packet.pts and (last_dts is None or packet.dts > last_dts):
+        return
+    packet.dts = packet.pts - _SHORTEST_DELAY_TICKS if last_dts is None else last_dts + 1
 
 
 def accept_unknown_side_data() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from vsr.errors import InputError, reason
-from vsr.events import Note, NoteCode
+from vsr.events import Note, NoteCode, OnNote
 from vsr.media.endpoints import Images, Pipe, Source
 from vsr.media.formats import find_containers_of_demuxer
 from vsr.media.packet_times import PacketClock
@@ -42,9 +42,7 @@ class Demuxer:
     container: InputContainer
     stream: VideoStream
 
-    def __init__(
-        self, source: Source, format_: InputFormat, maps: tuple[str, ...], warn: Callable[[str], None]
-    ) -> None:
+    def __init__(self, source: Source, format_: InputFormat, maps: tuple[str, ...], warn: OnNote) -> None:
         """Find the input; `open` opens it.
 
         Args:

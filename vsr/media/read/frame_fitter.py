@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import av
 
-from vsr.events import Note, NoteCode
+from vsr.events import Note, NoteCode, OnNote
 from vsr.media.pyav_fixes import resize_frame
 from vsr.media.read.video_info import VideoInfo
 
@@ -17,7 +16,7 @@ __all__ = ["FrameFitter"]
 class FrameFitter:
     """Resize and convert frames that differ from the first one, by one pass of swscale, and say so."""
 
-    def __init__(self, path: Path, info: VideoInfo, warn: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, info: VideoInfo, warn: OnNote) -> None:
         """Set the size and format to keep.
 
         Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,7 @@ from typing import Any, Self
 import av
 from av.packet import Packet
 
-from vsr.events import Note, NoteCode, Waking
+from vsr.events import Note, NoteCode, OnNote, Waking
 from vsr.frames import FrameBatch
 from vsr.media.av_frames import load_batch, pts_of
 from vsr.media.endpoints import Source, parse_source
@@ -76,7 +76,7 @@ class VideoReader:
         options: InputOptions | None = None,
         *,
         gpu: int | None = None,
-        warn: Callable[[str], None] = lambda line: None,
+        warn: OnNote = lambda line: None,
         waking: Waking = contextlib.nullcontext,
     ) -> None:
         """Open an input and decode its first frame. Use as a context manager.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import av
 from av.packet import Packet
 
 from vsr.errors import InputError, reason
-from vsr.events import Note, NoteCode, Waking
+from vsr.events import Note, NoteCode, OnNote, Waking
 from vsr.media.endpoints import Source
 from vsr.media.pipe import run_in_thread
 from vsr.media.pyav_fixes import read_chroma_location
@@ -41,7 +41,7 @@ class TrimmedInput:
         source: Source,
         options: InputOptions,
         gpu: int | None,
-        warn: Callable[[str], None],
+        warn: OnNote,
         waking: Waking = contextlib.nullcontext,
     ) -> None:
         """Open an input and decode its first frame. Arguments as `VideoReader` takes them."""

@@ -19,6 +19,7 @@ from vsr.errors import OptionError, OutputError, reason
 from vsr.frames import ChromaLocation, Color, FrameBatch
 from vsr.media.av_frames import store_planes
 from vsr.media.formats import HdrParameters, find_container, find_encoder
+from vsr.media.pyav_fixes import mend_dts
 from vsr.media.read.color_tags import HdrMetadata
 from vsr.media.read.video_info import VideoInfo
 
@@ -75,6 +76,7 @@ class VideoEncoder:
         """
         self.settings, self.time_base, self._info, self._name = settings, info.time_base, info, name
         self.num_frames = 0
+        self._last_dts: int | None = None
         self._durations: dict[int, int] = {}
         rate = info.average_rate or Fraction(25)
         try:
@@ -158,6 +160,8 @@ class VideoEncoder:
             duration = self._durations.pop(packet.pts, None) if packet.pts is not None else None
             if duration is not None:
                 packet.duration = duration
+            mend_dts(packet, self._last_dts)
+            self._last_dts = packet.dts
             yield packet
 
 
