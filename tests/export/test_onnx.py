@@ -163,3 +163,22 @@ def test_calibration_alone_serves_fast_as_well(data_folder: Path) -> None:
     card, path = resolve("fast")
     net = load_net(card, path)
     assert measure_drop(card, net, calibrated(card, net, data_folder / "train" / "bsds400"), data_folder / "test") < 0.1
+
+
+def test_a_network_that_sees_time_has_its_state_among_inputs_and_outputs(tmp_path: Path) -> None:
+    output = tmp_path / "video-fast.onnx"
+    result = CliRunner().invoke(cli, ["export", "video-fast", str(output)])
+    assert result.exit_code == 0, result.stderr
+    net: Any = load_net(*resolve("video-fast"))
+    planes = torch.rand(1, 3, 14, 21)
+    inputs = (planes, planes[:, :1], planes[:, 1:2], *(torch.rand_like(x) for x in net.initial_state(planes)))
+    session = onnxruntime.InferenceSession(str(output), providers=["CPUExecutionProvider"])
+    names = ["planes", "previous", "following", "hidden", "detail"]
+    found = session.run(None, {name: x.numpy() for name, x in zip(names, inputs, strict=True)})
+    for out, wanted in zip(found, net(*inputs), strict=True):
+        torch.testing.assert_close(torch.from_numpy(out), wanted, rtol=0, atol=1e-4)
+
+
+def test_a_state_has_no_int8_form(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="int8"):
+        export_model("video-fast", tmp_path / "x.onnx", precision="int8")

@@ -17,7 +17,7 @@ from torch import Tensor
 from vsr.backends.engine import Engine, Precision
 from vsr.backends.torch_engine import TorchEngine
 from vsr.color.pixel_formats import FORMATS, PixelFormat
-from vsr.errors import OptionError
+from vsr.errors import ModelError, OptionError
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
 from vsr.models.cards import ModelCard
 from vsr.models.nets import RecurrentNet
@@ -225,3 +225,8 @@ def test_an_image_alone_is_refused_with_what_to_take(net: RecurrentNet) -> None:
     upscaler = upscaler_of_net(CARD, net, ModelOptions(precision="fp32", backend="pytorch", device="cpu"))
     with pytest.raises(OptionError, match="frames of a video"):
         upscaler.upscale_image(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_a_card_without_restarts_is_refused(net: RecurrentNet) -> None:
+    with pytest.raises(ModelError, match="restart_interval 0"):
+        make_processor(upscaler_of_net(replace(CARD, restart_interval=0), net), _target())

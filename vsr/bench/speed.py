@@ -33,7 +33,7 @@ from av.video.stream import VideoStream
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vsr.backends.engine import PRECISIONS, choose_precision, image_signature
+from vsr.backends.engine import PRECISIONS, Signature, choose_precision
 from vsr.backends.installed import describe_backends
 from vsr.backends.select import EngineMaker, choose_place
 from vsr.errors import EngineError, OptionError, VsrError
@@ -42,7 +42,7 @@ from vsr.jobs.plan import choose_batch
 from vsr.jobs.run import enhance_file
 from vsr.models.weights import load_int8_net
 from vsr.pipeline.checked_network import CheckedNetwork
-from vsr.pipeline.loading import load_card_and_net
+from vsr.pipeline.loading import load_card_and_net, signature_of
 from vsr.pipeline.upscaler import Upscaler
 from vsr.version import __version__
 
@@ -261,17 +261,21 @@ class _Bench:
     def __init__(self, case: Case) -> None:
         card, net = load_card_and_net(case.model)
         place = choose_place(case.device, case.backend)
-        channels = 1 if card.color == "y" else 3
+        signature = signature_of(card)
         load_quantized = functools.partial(load_int8_net, card)
-        maker = EngineMaker(
-            net, image_signature(channels), place, label=card.name, work=math.inf, load_quantized=load_quantized
-        )
+        maker = EngineMaker(net, signature, place, label=card.name, work=math.inf, load_quantized=load_quantized)
         precision = maker.choose_precision(case.precision)
         batch = choose_batch(case.batch, case.width, case.height, place.device)
         self._device = place.device
         # PyTorch multiplies no integers: their share is one of what it reaches in its fastest type.
         dtype = PRECISIONS[choose_precision(place.device) if precision == "int8" else precision]
-        self._x = torch.rand(batch, channels, case.height, case.width, device=place.device)
+        # A network that sees time takes its frames one after the other.
+        frames = 1 if card.recurrent else batch
+        self._inputs = tuple(
+            torch.rand(frames, channels, case.height, case.width, device=place.device)
+            for _, channels in signature.inputs
+        )
+        self._batch = batch
         side = _CEILING_SIDE[place.device.type]
         self._matrix = torch.rand(side, side, device=place.device).to(dtype)
         begun = time.perf_counter()
@@ -288,19 +292,19 @@ class _Bench:
         )
         self._upscaler = Upscaler(network)
         pixels = case.width * case.height
-        flops = _flops_per_pixel(net, channels) if isinstance(net, nn.Module) else None
+        flops = _flops_per_pixel(net, signature) if isinstance(net, nn.Module) else None
         total = None if flops is None else round(flops * pixels)
         self.start = _Start(self._engine.name, precision, batch, seconds, total)
 
     def turn(self, seconds: float) -> _Turn:
-        batch, _, height, width = self._x.shape
-        fps = batch * _per_second(self._run, seconds)
+        frames, _, height, width = self._inputs[0].shape
+        fps = frames * _per_second(self._run, seconds)
         flops = 2 * self._matrix.shape[0] ** 3
         matmul = flops * _per_second(self._multiply, seconds / 2)
-        return _Turn(fps, job_fps(self._upscaler, width, height, batch, fps, seconds), matmul)
+        return _Turn(fps, job_fps(self._upscaler, width, height, self._batch, fps, seconds), matmul)
 
     def _run(self) -> None:
-        self._engine(self._x)
+        self._engine(*self._inputs)
         self._wait()
 
     def _multiply(self) -> None:
@@ -323,9 +327,9 @@ def _per_second(call: Callable[[], None], seconds: float) -> float:
     return count / passed
 
 
-def _flops_per_pixel(net: nn.Module, channels: int) -> float:
+def _flops_per_pixel(net: nn.Module, signature: Signature) -> float:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        net(torch.zeros(1, channels, _FLOPS_SIDE, _FLOPS_SIDE))
+        net(*(torch.zeros(1, channels, _FLOPS_SIDE, _FLOPS_SIDE) for _, channels in signature.inputs))
     return float(counter.get_total_flops()) / _FLOPS_SIDE**2
 
 

@@ -47,6 +47,8 @@ def build_engine(
         raise OptionError(f"`size={size}`: give the input's WIDTHxHEIGHT")
     width, height = int(match[1]), int(match[2])
     card, path = resolve(model)
+    if card.recurrent:
+        raise OptionError(f"`model={card.name}`: the job builds the engines of networks that see time")
     net = load_int8_net(card) if precision == "int8" and not card.quantized else load_net(card, path)
     load_tensorrt()
     chosen = choose_device(device)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from vsr.backends.engine import PRECISIONS, Precision, image_signature
+from vsr.backends.engine import PRECISIONS, Precision, Signature
 from vsr.backends.onnx_export import export_onnx
 from vsr.errors import OptionError, OutputError
 from vsr.export.int8 import GATE_SET, calibrated, check_drop, measure_drop
@@ -14,6 +14,7 @@ from vsr.files import naming_output, write_file
 from vsr.models.cards import ModelCard
 from vsr.models.quantization import without_quantization
 from vsr.models.weights import load_int8_net, load_net, resolve
+from vsr.pipeline.loading import signature_of
 
 __all__ = ["export_model"]
 
@@ -29,7 +30,7 @@ def export_model(
     validation: Path | None = None,
     overwrite: bool = False,
 ) -> str:
-    """Write a model as ONNX, input "x" and output "y", float32 (N, C, H, W); return a line that describes the file.
+    """Write a model as ONNX, float32 (N, C, H, W), named as in `signature_of`; return a line that describes it.
 
     Args:
         model: name or file of the model.
@@ -57,20 +58,28 @@ def export_model(
     card, path = resolve(model)
     if size is not None and any(side % card.multiple_of for side in size):
         raise OptionError(f"`size`: '{card.name}' takes sides that are multiples of {card.multiple_of}")
-    channels = 1 if card.color == "y" else 3
     shape = None if size is None else (batch or 1, size[1], size[0])
+    signature = signature_of(card)
     net = load_net(card, path)
     if precision == "int8":
         net = _integers(card, net, calibrate, validation)
-    data = export_onnx(net, image_signature(channels), shape=shape, precision=precision)
+    data = export_onnx(net, signature, shape=shape, precision=precision)
     with naming_output(output):
         write_file(output, data)
     sizes = "any size" if shape is None else f"{shape[0]} frames of {shape[2]}x{shape[1]}"
-    return f"{output}: {card.name}, {precision}, {channels} channels, {sizes}, {len(data) / 2**20:.1f} MiB"
+    return f"{output}: {card.name}, {precision}, {_described(signature)}, {sizes}, {len(data) / 2**20:.1f} MiB"
+
+
+def _described(signature: Signature) -> str:
+    if len(signature.inputs) == 1:
+        return f"{signature.inputs[0][1]} channels"
+    return " ".join(f"{name}:{channels}" for name, channels in signature.inputs)
 
 
 def _integers(card: ModelCard, net: nn.Module, folder: Path | None, validation: Path | None) -> nn.Module:
     """Make the int8 network, and check its loss of quality."""
+    if card.recurrent:
+        raise OptionError(f'`precision="int8"`: {card.name} has a state, which has no int8 form yet')
     if folder is None and not card.quantized and {GATE_SET, f"{GATE_SET} int8"} <= card.figures.keys():
         integers = load_int8_net(card)
         drop_db = card.figures[GATE_SET] - card.figures[f"{GATE_SET} int8"]

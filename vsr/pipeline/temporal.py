@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vsr.backends.engine import Engine
 from vsr.backends.transfers import make_transfers
+from vsr.errors import ModelError
 from vsr.frames import FrameBatch
 from vsr.models.nets.recurrent import state_channels
 from vsr.pipeline.checked_network import CheckedNetwork
@@ -81,6 +82,11 @@ class TemporalProcessor:
 
     def __init__(self, network: CheckedNetwork, target: Target) -> None:
         card = network.card
+        if card.restart_interval < 1 or not 0 <= card.warm_up <= card.restart_interval:
+            raise ModelError(
+                f"model '{card.name}': its card says nothing usable of restarts (restart_interval "
+                f"{card.restart_interval}, warm_up {card.warm_up}); train it with this version"
+            )
         self._network, self._target = network, target
         self._interval, self._warm_up = card.restart_interval, card.warm_up
         self._channels = list(state_channels(**card.options))
