@@ -18,7 +18,7 @@ from vsr.errors import ModelError
 from vsr.frames import FrameBatch
 from vsr.models.nets.recurrent import state_channels
 from vsr.pipeline.checked_network import CheckedNetwork
-from vsr.pipeline.color_path import Target, batch_to_video_network
+from vsr.pipeline.color_path import Target, VideoInput, batch_to_video_network
 from vsr.pipeline.motion import Motion, Taps, luma_8bit, submit_motion, taps_of, warp
 from vsr.pipeline.steps import State, Stepped, StepQueue
 
@@ -156,11 +156,17 @@ class TemporalProcessor:
     # -- on the device -----------------------------------------------------------------------------
 
     def _compute(self, passage: _Passage, state: State) -> Stepped:
-        """Run the network along a passage, after its run-up if it has one."""
+        """Run the network along a passage, after its run-up if it has one, and make the target's planes."""
         if passage.run_up is not None:
-            state = self._compute(passage.run_up, ()).state
-        prepared = batch_to_video_network(self._transfers.upload(passage.batch.planes), passage.batch, self._target)
-        sight = self._sight(passage, prepared.planes)
+            state = self._along(passage.run_up, self._prepared(passage.run_up.batch).planes, ()).state
+        prepared = self._prepared(passage.batch)
+        run = self._along(passage, prepared.planes, state)
+        luma, chroma = run.planes
+        return replace(run, planes=prepared.finish(luma, chroma))
+
+    def _along(self, passage: _Passage, planes: Tensor, state: State) -> Stepped:
+        """Run the network along the frames of a passage; luma and chroma as it gives them."""
+        sight = self._sight(passage, planes)
         outputs, is_finite = [], torch.tensor(True, device=self._network.device)
         for position in range(passage.num_frames):
             moved = self._moved(sight, position, state)
@@ -169,23 +175,23 @@ class TemporalProcessor:
             state = (hidden, detail)
             outputs.append(output)
             is_finite = is_finite & computed.is_finite
-        luma, chroma = (torch.cat(frames) for frames in zip(*outputs, strict=True))
-        return Stepped(prepared.finish(luma, chroma), state, is_finite)
+        return Stepped(tuple(torch.cat(frames) for frames in zip(*outputs, strict=True)), state, is_finite)
+
+    def _prepared(self, batch: FrameBatch) -> VideoInput:
+        return batch_to_video_network(self._transfers.upload(batch.planes), batch, self._target)
 
     def _sight(self, passage: _Passage, planes: Tensor) -> _Sight:
         """Warp the neighbours of each frame to it, and prepare the warping of the state."""
         luma = planes[:, :1]
-        before, after = (luma[:1] if beside is None else self._luma(beside) for beside in passage.neighbours)
+        before, after = (
+            luma[:1] if beside is None else self._prepared(beside).planes[:, :1] for beside in passage.neighbours
+        )
         back = [None if motion is None else motion.back for motion in passage.motions[:-1]]
         ahead = [None if motion is None else motion.ahead for motion in passage.motions[1:]]
         taps, taps_ahead = (taps_of(self._uploaded(flows, luma)) for flows in (back, ahead))
         previous = _where_known(back, warp(torch.cat((before, luma[:-1])), taps), luma)
         following = _where_known(ahead, warp(torch.cat((luma[1:], after)), taps_ahead), luma)
         return _Sight((planes, previous, following), taps.split(len(back)), [flow is not None for flow in back])
-
-    def _luma(self, frame: FrameBatch) -> Tensor:
-        uploaded = self._transfers.upload(frame.planes)
-        return batch_to_video_network(uploaded, frame, self._target).planes[:, :1]
 
     def _uploaded(self, flows: Sequence[np.ndarray | None], luma: Tensor) -> Tensor:
         """Bring flows to the device, (N, H, W, 2); zeros where there is none."""
