@@ -1,0 +1,1 @@
+"""Serve images and videos over HTTP: REST, a web page, and a window of its own."""

@@ -1,0 +1,53 @@
+"""Put a service together: its routes, its guards, and its shared parts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+
+from vsr.serve.errors import add_error_handlers
+from vsr.serve.health import make_health_router
+from vsr.serve.middleware import BodyLimit, Guard, RequestLog
+from vsr.serve.services import Services
+from vsr.serve.settings import Settings
+from vsr.serve.turns import DeviceTurns
+
+__all__ = ["make_app"]
+
+_DESCRIPTION = "Upscale images and videos with super-resolution networks; nothing else of them is lost."
+
+
+def make_app(settings: Settings) -> FastAPI:
+    """Make the application that answers all requests of a service; `app.state.services` has its shared parts."""
+    services = Services(settings, DeviceTurns())
+    app = FastAPI(
+        title="vsr", description=_DESCRIPTION, version="1", lifespan=_lifespan(services), docs_url=None, redoc_url=None
+    )
+    app.state.services = services
+    add_error_handlers(app)
+    _add_routes(app, services)
+    # The last one added is the first that a request meets.
+    app.add_middleware(BodyLimit, settings=settings)
+    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(RequestLog)
+    return app
+
+
+def _add_routes(app: FastAPI, services: Services) -> None:
+    app.include_router(make_health_router(services))
+    # video jobs: app.include_router(make_jobs_router(services))
+    # the page comes last, as it is mounted at "/": mount_page(app, services)
+
+
+def _lifespan(services: Services):  # type: ignore[no-untyped-def]
+    """Start the parts that run beside requests, and stop them in the reverse order."""
+
+    @asynccontextmanager
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack():
+            # video jobs: await stack.enter_async_context(...)
+            yield
+
+    return running

@@ -1,0 +1,174 @@
+"""Guard every request: an id, a log line, a token, a bound on bytes, and security headers."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import json
+import logging
+import re
+import time
+import uuid
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vsr.serve.errors import TooLargeError, error_answer
+from vsr.serve.settings import Settings, is_loopback
+
+__all__ = ["LOGGER", "BodyLimit", "Guard", "RequestLog", "body_limit"]
+
+LOGGER = logging.getLogger("vsr.serve")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_OPEN_PATHS = ("/health/live", "/health/ready")  # for supervisors, which have no token
+_UPLOADS = ("/v1/jobs", "/v1/uploads", "/gradio_api", "/page")
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "SAMEORIGIN",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+
+
+class RequestLog:
+    """Give every request an id, which comes back as X-Request-ID, and log it as one line of JSON."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        began, status = time.perf_counter(), 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, sending)
+        finally:
+            seconds = time.perf_counter() - began
+            LOGGER.info(json.dumps(_line(scope, request_id, status, seconds)))
+
+
+def _line(scope: Scope, request_id: str, status: int, seconds: float) -> dict[str, object]:
+    client = scope.get("client")
+    return {
+        "request": request_id,
+        "client": client[0] if client else None,
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": status,
+        "ms": round(seconds * 1000, 1),
+    }
+
+
+class Guard:
+    """Refuse requests without the token, by a foreign name of this machine, or that another web site sends.
+
+    The token comes as "Authorization: Bearer TOKEN", or as the password of HTTP Basic, which browsers ask for.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app, self.settings = app, settings
+        own = {"localhost", "127.0.0.1", "::1", settings.host.strip("[]"), *settings.hosts}
+        is_open = not is_loopback(settings.host) and not settings.hosts
+        self._hosts = None if is_open else {name.lower() for name in own}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            refusal = self._refusal(Headers(scope=scope), scope["path"])
+            if refusal is not None:
+                status, text, code = refusal
+                headers = {"WWW-Authenticate": 'Basic realm="vsr", charset="UTF-8"'} if status == 401 else {}
+                await error_answer(scope["path"], status, text, code, headers)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    def _refusal(self, headers: Headers, path: str) -> tuple[int, str, str] | None:
+        host = headers.get("host", "")
+        if self._hosts is not None and _host_name(host) not in self._hosts:
+            return 421, "this service does not go by that host name", "host"
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            return 403, "requests from another web site are refused", "origin"
+        token = self.settings.token
+        if token is None or path in _OPEN_PATHS or _brings(headers.get("authorization", ""), token):
+            return None
+        return 401, "this service asks for a token", "token"
+
+
+def _host_name(host: str) -> str:
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:  # a bracket that is not closed
+        return ""
+
+
+def _brings(authorization: str, token: str) -> bool:
+    """Tell whether a header brings the token, in a time that does not depend on where it differs."""
+    scheme, _, value = authorization.partition(" ")
+    given = value.strip().encode("utf-8", "surrogateescape")
+    if scheme.lower() == "basic":
+        try:
+            given = base64.b64decode(given, validate=True).partition(b":")[2]
+        except binascii.Error:
+            return False
+    elif scheme.lower() != "bearer":
+        return False
+    return hmac.compare_digest(given, token.encode())
+
+
+def body_limit(path: str, settings: Settings) -> int:
+    """Return the bytes that the body of a request to a path may have."""
+    limits = settings.limits
+    if path.startswith(_UPLOADS):
+        return limits.upload_bytes + 2**16
+    if path.startswith("/v1/models"):
+        return limits.predict_bytes
+    return limits.image_bytes + 2**16  # and the parts of the form around the image
+
+
+class BodyLimit:
+    """Refuse a body that is larger than its path allows: by its length if it says so, else as it arrives."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app, self.settings = app, settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        most = body_limit(scope["path"], self.settings)
+        length = Headers(scope=scope).get("content-length", "")
+        text = f"the request is larger than {most:,} bytes"
+        if length.isdecimal() and int(length) > most:
+            headers = {"Connection": "close"}  # the rest of the body is not read
+            await error_answer(scope["path"], 413, text, "too_large", headers)(scope, receive, send)
+            return
+        num_bytes = 0
+
+        async def receiving() -> Message:
+            nonlocal num_bytes
+            message = await receive()
+            num_bytes += len(message.get("body", b""))
+            if num_bytes > most:
+                raise TooLargeError(text)
+            return message
+
+        await self.app(scope, receiving, send)

@@ -1,0 +1,21 @@
+"""Hold the parts of a running service that its routes share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vsr.serve.settings import Settings
+from vsr.serve.turns import DeviceTurns
+
+__all__ = ["Services"]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Hand the shared parts of a service to its routes.
+
+    turns: of the device that all networks run on; a video job takes one for each batch.
+    """
+
+    settings: Settings
+    turns: DeviceTurns
