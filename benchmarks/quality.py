@@ -4,8 +4,8 @@
 
 Runs Set5, Set14 and BSD100 at x4 and x2, Vid4 at x4 (BI and BD) and at x2, beside OpenCV's networks where their weights
 lie in $VSR_DATA/peers, each into a folder of its own with its plots, strips, CSV, JSON and page; then writes the table
-between the marks in docs/benchmarks.md from Vid4's results. About an hour and a half on two cores. --table: just the
-table.
+between the marks in docs/benchmarks.md from Vid4's results. Networks with memory have runs of their own, vid4-video and
+vid4-bd-video. About an hour and a half on two cores. --table: just the table.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from vsr.quality.data_folder import data_folder
 HERE = Path(__file__).parent
 QUALITY = HERE / "quality"
 PEERS = {4: ("ESPCN_x4.pb", "FSRCNN_x4.pb", "LapSRN_x4.pb"), 2: ("FSRCNN_x2.pb",)}
+BESIDE = "fast"  # the still network that networks with memory are plotted beside
 LPIPS = "squeezenet1_1_lpips.safetensors"
 RUNS: dict[str, tuple[str, int, str]] = {  # folder: set, scale, degradation of clips
     "set5": ("set5", 4, "bi"),
@@ -36,6 +37,8 @@ RUNS: dict[str, tuple[str, int, str]] = {  # folder: set, scale, degradation of 
     "vid4": ("vid4", 4, "bi"),
     "vid4-x2": ("vid4", 2, "bi"),
     "vid4-bd": ("vid4", 4, "bd"),
+    "vid4-video": ("vid4", 4, "bi"),
+    "vid4-bd-video": ("vid4", 4, "bd"),
 }
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 MARKS = ("<!-- Vid4 table: python benchmarks/quality.py -->", "<!-- end of Vid4 table -->")
@@ -47,10 +50,12 @@ def run(folder: str) -> None:
     """Run `vsr benchmark`, and name the data folder in its results by its variable."""
     dataset, scale, degradation = RUNS[folder]
     command = [sys.executable, "-m", "vsr.cli", "benchmark", dataset, "--degradation", degradation, "--overwrite"]
+    is_of_video = folder.endswith("-video")
     for card in shipped_cards().values():
-        command += ["--model", card.name] if card.scale == scale and not card.recurrent else []
+        command += ["--model", card.name] if card.scale == scale and card.recurrent == is_of_video else []
+    command += ["--model", BESIDE] if is_of_video else []
     peers = data_folder() / "peers"
-    for name in PEERS[scale]:
+    for name in () if is_of_video else PEERS[scale]:
         command += ["--opencv", str(peers / name)] if (peers / name).is_file() else []
     lpips = peers / LPIPS
     command += ["--lpips", str(lpips)] if lpips.is_file() else []
@@ -107,8 +112,15 @@ def write_page() -> None:
 
 
 def _results(folder: str) -> dict[str, Any]:
-    path = QUALITY / folder / "results.json"
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {"overall": {}, "published": []}
+    """Read the figures of a run and of that of the networks with memory."""
+    together: dict[str, Any] = {"overall": {}, "published": []}
+    for name in (f"{folder}-video", folder):  # of what both have measured the figures of the larger run stay
+        path = QUALITY / name / "results.json"
+        if path.is_file():
+            results = json.loads(path.read_text("utf-8"))
+            together["overall"] = {**results["overall"], **together["overall"]} | results["overall"]
+            together["published"] = results["published"]
+    return together
 
 
 @click.command()

@@ -15,6 +15,7 @@ import torch
 
 from vsr.bench.contenders import contenders
 from vsr.bench.datasets import find_dataset, truths
+from vsr.bench.plots import plot_psnr
 from vsr.bench.quality import measure_quality
 from vsr.bench.report import table, write_report
 from vsr.bench.results import Report, clip_means, overall_means
@@ -24,6 +25,7 @@ from vsr.events import Progress
 from vsr.export.onnx import export_model
 from vsr.media.images import find_images, read_rgb
 from vsr.models.cards import SHIPPED, find_card
+from vsr.pipeline.loading import load_model
 from vsr.quality.metrics import difference_psnr_db, flow_distance, luma_bt601, optical_flow, psnr_db, ssim
 from vsr.quality.protocols import (
     Degradation,
@@ -31,8 +33,10 @@ from vsr.quality.protocols import (
     StillsBenchmark,
     clip_protocol,
     luma_psnr_db,
+    measure_clip,
     measure_images,
     upscale_bicubic,
+    upscale_frames_with,
 )
 
 
@@ -104,6 +108,37 @@ def test_stills_have_no_measures_over_time_and_may_differ_in_size(stills: Path) 
 def test_lpips_where_its_weights_are_given(data_folder: Path, stills: Path) -> None:
     report = _measure(stills, lpips=data_folder / "peers" / "squeezenet1_1_lpips.safetensors")
     assert all(0 < row.values["lpips"] < 2 for row in report.rows)
+
+
+def test_networks_with_memory_walk_along_whole_clips(clips: Path) -> None:
+    report = _measure(clips, "video-fast", "nano")
+    upscale = upscale_frames_with(load_model("video-fast", device="cpu", precision="fp32"))
+    for clip in ("harbour", "market"):
+        want = measure_clip(find_images(clips / clip), clip_protocol(4, "bi"), upscale, {"psnr": luma_psnr_db})
+        assert clip_means(report.rows)[clip]["video-fast"]["luma_psnr_db"] == pytest.approx(want["psnr"], abs=1e-9)
+    card = find_card("video-fast")
+    assert report.models["video-fast"]["restart_interval"] == card.restart_interval
+    assert "restart_interval" not in report.models["nano"]
+
+
+def test_networks_with_memory_are_refused_on_stills(stills: Path) -> None:
+    with pytest.raises(OptionError, match="video-fast` needs the frames of a video, and stills is a set of stills"):
+        _measure(stills, "video-fast")
+
+
+def test_a_frame_of_another_size_begins_another_clip() -> None:
+    upscale = upscale_frames_with(load_model("video-fast", device="cpu", precision="fp32"))
+    small, large = (torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8) for size in ((20, 24), (28, 20)))
+    together = list(upscale([*small, *large]))
+    apart = [*upscale(small), *upscale(large)]
+    assert [frame.shape[1:] for frame in together] == [(80, 96)] * 2 + [(112, 80)] * 2
+    assert all(torch.equal(a, b) for a, b in zip(together, apart, strict=True))
+
+
+def test_plots_mark_restarts() -> None:
+    pytest.importorskip("matplotlib")
+    curves = {"video-fast": [30.0 + (n % 120) / 60 for n in range(300)]}
+    assert plot_psnr("clip", "frame", curves, restarts=[120, 240]) != plot_psnr("clip", "frame", curves)
 
 
 def test_frames_of_a_clip_must_be_of_one_size(clips: Path) -> None:

@@ -15,7 +15,14 @@ from vsr.bench.opencv_peer import load_opencv_peer
 from vsr.errors import OptionError
 from vsr.events import OnNote
 from vsr.pipeline.loading import load_model
-from vsr.quality.protocols import Upscale, upscale_bicubic, upscale_with
+from vsr.quality.protocols import (
+    Upscale,
+    UpscaleFrames,
+    upscale_bicubic,
+    upscale_each,
+    upscale_frames_with,
+    upscale_with,
+)
 
 __all__ = ["BICUBIC", "Contender", "contenders"]
 
@@ -30,14 +37,16 @@ class Contender:
     Args:
         name: its name in results.
         scale: output pixels per input pixel in each direction; None for methods that take any.
-        upscale: the method.
+        upscale_frames: the method, on the frames of a clip or on stills.
         facts: returns what a reader wants to know of it; called at the end, when an engine may have fallen back.
+        restart_interval: frames after which a network with memory begins anew; 0 for methods that see one image.
     """
 
     name: str
     scale: int | None
-    upscale: Upscale
+    upscale_frames: UpscaleFrames
     facts: Callable[[], dict[str, object]]
+    restart_interval: int = 0
 
 
 def contenders(
@@ -78,8 +87,8 @@ def _interpolations(scale: int) -> list[Contender]:
     bicubic = {"kind": "interpolation", "description": "Keys' cubic, a = -1/2, as MATLAB's imresize"}
     lanczos = {"kind": "interpolation", "description": "OpenCV's INTER_LANCZOS4 (8×8)"}
     return [
-        Contender(BICUBIC, None, upscale_bicubic(scale), lambda: dict(bicubic)),
-        Contender("lanczos", None, _lanczos(scale), lambda: dict(lanczos)),
+        Contender(BICUBIC, None, upscale_each(upscale_bicubic(scale)), lambda: dict(bicubic)),
+        Contender("lanczos", None, upscale_each(_lanczos(scale)), lambda: dict(lanczos)),
     ]
 
 
@@ -94,20 +103,21 @@ def _lanczos(scale: int) -> Upscale:
 
 def _model(model: str, device: str, precision: str, backend: str, note: OnNote) -> Contender:
     upscaler = load_model(model, device=device, precision=precision, backend=backend, note=note)
-    path = Path(model)
-    name = path.stem if path.is_file() else upscaler.card.name
+    path, card = Path(model), upscaler.card
+    name = path.stem if path.is_file() else card.name
 
     def facts() -> dict[str, object]:
-        card = upscaler.card
         return {
             "kind": "model",
             "description": card.description,
             "parameters": card.num_parameters or None,
             "sha256": _sha256(path) if path.is_file() else card.sha256,
             "engine": upscaler.engine.name,
+            **({"restart_interval": card.restart_interval, "warm_up": card.warm_up} if card.recurrent else {}),
         }
 
-    return Contender(name, upscaler.card.scale, upscale_with(upscaler), facts)
+    upscale = upscale_frames_with(upscaler) if card.recurrent else upscale_each(upscale_with(upscaler))
+    return Contender(name, card.scale, upscale, facts, card.restart_interval)
 
 
 def _opencv(path: Path) -> Contender:
@@ -118,7 +128,7 @@ def _opencv(path: Path) -> Contender:
         "sha256": _sha256(path),
         "engine": f"OpenCV {cv2.__version__} on the CPU",
     }
-    return Contender(path.stem, scale, upscale, lambda: dict(facts))
+    return Contender(path.stem, scale, upscale_each(upscale), lambda: dict(facts))
 
 
 def _sha256(path: Path) -> str:

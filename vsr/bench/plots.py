@@ -22,13 +22,21 @@ def check_plots() -> None:
         raise MissingExtraError("the plots of a benchmark (matplotlib)", "bench")
 
 
-def plot_psnr(title: str, frames: str, curves: Mapping[str, Sequence[float]], *, is_dark: bool = False) -> bytes:
+def plot_psnr(
+    title: str,
+    frames: str,
+    curves: Mapping[str, Sequence[float]],
+    *,
+    restarts: Sequence[int] = (),
+    is_dark: bool = False,
+) -> bytes:
     """Plot luma PSNR in dB of every frame, a line per model, as PNG; frames without an error leave a gap.
 
     Args:
         title: heading of the plot.
         frames: label of the axis of frames.
         curves: PSNR in dB by model.
+        restarts: frames at which a network with memory begins anew; a thin line marks each.
         is_dark: draws on a dark ground.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -45,6 +53,8 @@ def plot_psnr(title: str, frames: str, curves: Mapping[str, Sequence[float]], *,
         turn, color = divmod(index, len(_LINES))
         style = _STYLES[turn % len(_STYLES)]
         axes.plot(finite, style, label=name, color=_LINES[color], linewidth=1.5, marker=marker)
+    for frame in restarts:
+        axes.axvline(frame, color=ink, linewidth=0.8, linestyle=(0, (1, 3)))
     axes.set_title(title, color=ink, fontsize=11, loc="left")
     axes.set_xlabel(frames, color=ink)
     axes.set_ylabel("luma PSNR (dB)", color=ink)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from itertools import tee
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,7 @@ def measure_quality(
     compared, scale = contenders(
         models, opencv, scale=scale, device=device, precision=precision, backend=backend, note=note
     )
+    _check_fit(compared, chosen)
     protocol = clip_protocol(scale, degradation) if chosen.is_moving else stills_protocol(scale)
     run = _Run(chosen, protocol, compared, lpips_from(lpips) if lpips else None, on_progress, note)
     rows, strips = run.measure()
@@ -76,6 +78,16 @@ def measure_quality(
         provenance=describe_run(),
         seconds=time.perf_counter() - begun,
     )
+
+
+def _check_fit(compared: list[Contender], dataset: Dataset) -> None:
+    """Refuse networks with memory on stills."""
+    for contender in compared:
+        if contender.restart_interval and not dataset.is_moving:
+            raise OptionError(
+                f"`model={contender.name}` needs the frames of a video, and {dataset.name} is a set of stills; "
+                "measure it on vid4 or on a folder of clips"
+            )
 
 
 _LOW = {
@@ -119,10 +131,7 @@ class _Run:
         meter = Meter(self.dataset.is_moving, self.lpips)
         shown = self._shown(count)
         index = -1
-        for index, (name, image) in enumerate(truths(clip, self.note)):
-            truth = self._whole(mod_crop(image, self.protocol.scale), f"{clip.name}/{name}")
-            low = self.protocol.reduce(truth)
-            images = {contender.name: self._upscaled(contender, low, truth) for contender in self.compared}
+        for index, (name, truth, images) in enumerate(self._upscaled(clip)):
             values = meter.measure(
                 f"{clip.name}/{name}",
                 self._counted(truth),
@@ -140,16 +149,29 @@ class _Run:
             return {(count or 0) // 2}
         return {round(position * (count - 1) / (_NUM_STILLS_SHOWN - 1)) for position in range(_NUM_STILLS_SHOWN)}
 
-    def _whole(self, truth: Tensor, name: str) -> Tensor:
-        if min(truth.shape[-2:]) == 0:
-            raise InputError(f"{name}: is smaller than one pixel at 1/{self.protocol.scale}")
-        return truth
+    def _upscaled(self, clip: Clip) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
+        """Yield name, truth and all contenders' images of every frame of a clip.
 
-    def _upscaled(self, contender: Contender, low: Tensor, truth: Tensor) -> Tensor:
-        image = contender.upscale(low)
-        if image.shape != truth.shape or image.dtype is not torch.uint8:
-            raise ModelError(f"{contender.name}: gives {tuple(image.shape)} where {tuple(truth.shape)} is due")
-        return image
+        Every contender walks along the clip by itself: one that looks ahead is a frame further than the others.
+        """
+        frames, *copies = tee(self._reduced(clip), 1 + len(self.compared))
+        walks = [
+            contender.upscale_frames(low for _, _, low in copy)
+            for contender, copy in zip(self.compared, copies, strict=True)
+        ]
+        for (name, truth, _), *images in zip(frames, *walks, strict=True):
+            for contender, image in zip(self.compared, images, strict=True):
+                if image.shape != truth.shape or image.dtype is not torch.uint8:
+                    raise ModelError(f"{contender.name}: gives {tuple(image.shape)} where {tuple(truth.shape)} is due")
+            yield name, truth, {each.name: image for each, image in zip(self.compared, images, strict=True)}
+
+    def _reduced(self, clip: Clip) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Yield name, truth and low resolution of every frame of a clip."""
+        for name, image in truths(clip, self.note):
+            truth = mod_crop(image, self.protocol.scale)
+            if min(truth.shape[-2:]) == 0:
+                raise InputError(f"{clip.name}/{name}: is smaller than one pixel at 1/{self.protocol.scale}")
+            yield name, truth, self.protocol.reduce(truth)
 
     def _counted(self, image: Tensor) -> Image:
         return Image.from_rgb(image).without_edge(self.protocol.crop)

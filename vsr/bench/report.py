@@ -80,7 +80,8 @@ def _write_images(report: Report, folder: Path) -> dict[str, Images]:
         }
         frames = "frame" if report.is_moving else "image"
         title = report.title if len(report.clips) == 1 else f"{report.title}: {clip}"
-        plots = [plot_psnr(title, frames, curves, is_dark=dark) for dark in (False, True)]
+        restarts = _restarts(report, max(map(len, curves.values())))
+        plots = [plot_psnr(title, frames, curves, restarts=restarts, is_dark=dark) for dark in (False, True)]
         strips = [png(strip(shown.columns)) for shown in report.strips if shown.clip == clip]
         (folder / f"psnr_{_file_name(clip)}.png").write_bytes(plots[0])
         for index, data in enumerate(strips):
@@ -88,6 +89,12 @@ def _write_images(report: Report, folder: Path) -> dict[str, Images]:
             (folder / f"strip_{_file_name(clip)}{number}.png").write_bytes(data)
         images[clip] = Images(plots[0], plots[1], tuple(strips))
     return images
+
+
+def _restarts(report: Report, num_frames: int) -> list[int]:
+    """List the frames of a clip at which a network with memory begins anew, after the first frame."""
+    intervals = {facts.get("restart_interval", 0) for facts in report.models.values()}
+    return sorted({n for step in intervals if isinstance(step, int) and step for n in range(step, num_frames, step)})
 
 
 def _file_name(clip: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
@@ -92,19 +93,21 @@ def upscale_each(upscale: Upscale) -> UpscaleFrames:
 
 
 def upscale_frames_with(upscaler: Upscaler) -> UpscaleFrames:
-    """Upscale the frames of a clip as a job does, also by a model that sees several of them."""
+    """Upscale the frames of a clip as a job does, also by a model that sees several of them.
+
+    A frame of another size begins another clip.
+    """
 
     def upscale(frames: Iterable[Tensor]) -> Iterator[Tensor]:
-        processor = None
-        for number, frame in enumerate(frames):
-            if processor is None:
-                height, width = (side * upscaler.card.scale for side in frame.shape[-2:])
-                processor = make_processor(upscaler, Target(width, height, FORMATS["gbrp"], _SRGB))
-            batch = FrameBatch((frame[None],), (number,), (1,), Fraction(1, 25), _SRGB)
-            for result in processor.push(batch):
+        for shape, run in groupby(frames, lambda frame: frame.shape[-2:]):
+            height, width = (side * upscaler.card.scale for side in shape)
+            processor = make_processor(upscaler, Target(width, height, FORMATS["gbrp"], _SRGB))
+            for number, frame in enumerate(run):
+                batch = FrameBatch((frame[None],), (number,), (1,), Fraction(1, 25), _SRGB)
+                for result in processor.push(batch):
+                    yield from result().planes[0]
+            for result in processor.flush():
                 yield from result().planes[0]
-        for result in () if processor is None else processor.flush():
-            yield from result().planes[0]
 
     return upscale
 
