@@ -162,8 +162,8 @@ def _write_video(
         plans = _plan_streams(readers[0], encoding.container, note)
         writer = stack.enter_context(_partial_file(output, readers[0], OutputSpec(settings, plans, info=info)))
         pts = _encode(writer, _composed(sources, canvas, info.time_base), readers, on_progress, begun)
-        if writer.num_lost_chapters:
-            note(Note(NoteCode.OMISSION, f"{writer.num_lost_chapters} chapters: {encoding.container} holds none"))
+        for line in writer.omissions:
+            note(Note(NoteCode.OMISSION, line))
         writer.check(pts, info.time_base, readers[0])
         writer.commit()
     return Comparison(output, len(pts), canvas.width, canvas.height)

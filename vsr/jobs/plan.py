@@ -168,8 +168,9 @@ def plan_streams_beside(reader: VideoReader, encoding: Encoding, size: tuple[int
         streams = left_out_streams(reader, audio, f"{row.shown_name} holds")
     else:
         has_chapters = bool(reader.container.chapters())
+        begin = None if reader.shift_seconds else reader.info.start_seconds
         streams = plan_streams(
-            reader.other_streams, container, audio, has_chapters, reader.chosen_streams, reader.covers
+            reader.other_streams, container, audio, has_chapters, reader.chosen_streams, reader.covers, begin
         )
     omissions, notes = _omissions_and_notes(reader, settings, container, streams)
     notes += input_notes(reader)

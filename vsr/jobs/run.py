@@ -22,7 +22,6 @@ from vsr.media.images import write_image
 from vsr.media.pipe import PipeWriter, is_pipe, standard_output
 from vsr.media.read.reader import Chunk
 from vsr.media.write.image_writer import ImageWriter
-from vsr.media.write.y4m_writer import Y4mWriter
 from vsr.pipeline.processor import FrameProcessor, make_processor
 from vsr.pipeline.stages import NetworkStage, Sink, failure_named, run_stages
 from vsr.pipeline.upscaler import Upscaler
@@ -223,14 +222,7 @@ class _VideoRun:
         is_strict, note, name = self._job.policy.strict, self._opened.note, self._opened.reader.path
         if sink.num_damaged:  # the reader has said so
             name_or_refuse(is_strict, name, [f"{sink.num_damaged} damaged packets"], _ignore)
-        omissions = []
-        if sink.num_damaged_audio:
-            omissions.append(f"{sink.num_damaged_audio} damaged audio or subtitle packets left out")
-        if sink.num_lost_chapters:
-            omissions.append(f"{sink.num_lost_chapters} chapters: {self._plan.container} holds none")
-        if isinstance(sink, Y4mWriter):
-            omissions += sink.losses
-        name_or_refuse(is_strict, name, omissions, note)
+        name_or_refuse(is_strict, name, sink.omissions, note)
         if isinstance(sink, ImageWriter) and sink.older:
             text = f"{sink.older[0]} and after it: {len(sink.older)} older pictures are still there"
             note(Note(NoteCode.OUTPUT, text))

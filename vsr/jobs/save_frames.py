@@ -79,21 +79,11 @@ def save_frames(
         writer = VideoWriter(path, reader, OutputSpec(plan.settings, plan.streams, plan.container, info))
         stack.callback(writer.abort)
         pts = _write(writer, _chunks(stream, reader, info, plan.settings))
-        name_or_refuse(policy.strict, path, _omitted(writer, plan), note)
+        name_or_refuse(policy.strict, path, writer.omissions, note)
         if policy.verify:
             writer.check(pts, info.time_base, reader)
         writer.commit()
     return len(pts)
-
-
-def _omitted(writer: VideoWriter, plan: VideoPlan) -> list[str]:
-    """Name what was left out on the way, a line each."""
-    omissions = []
-    if writer.num_damaged_audio:
-        omissions.append(f"{writer.num_damaged_audio} damaged audio or subtitle packets left out")
-    if writer.num_lost_chapters:
-        omissions.append(f"{writer.num_lost_chapters} chapters: {plan.container} holds none")
-    return omissions
 
 
 # -- planning ------------------------------------------------------------------------------------------

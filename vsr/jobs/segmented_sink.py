@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from vsr.jobs.journal import Done, Journal
@@ -18,7 +18,8 @@ __all__ = ["InPlace", "SegmentedSink"]
 class InPlace:
     """The sink of a job that is complete but for clearing up."""
 
-    num_damaged = num_damaged_audio = num_lost_chapters = 0
+    num_damaged = 0
+    omissions: Sequence[str] = ()
 
     def __init__(self, journal: Journal) -> None:
         self._journal, self.num_frames = journal, journal.num_frames
@@ -66,12 +67,8 @@ class SegmentedSink:
         return self._num_damaged_before + self._reader.num_damaged
 
     @property
-    def num_damaged_audio(self) -> int:
-        return self._joined.num_damaged_audio if self._joined else 0
-
-    @property
-    def num_lost_chapters(self) -> int:
-        return self._joined.num_lost_chapters if self._joined else 0
+    def omissions(self) -> Sequence[str]:
+        return self._joined.omissions if self._joined else ()
 
     def marked(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         """Pass the chunks on as they are, and note how the last frame of each segment can be found again."""

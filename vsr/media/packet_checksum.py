@@ -1,8 +1,10 @@
-"""Count packets and sum their data, to compare a finished file with its source."""
+"""Count packets, sum their data and note their times, to compare a finished file with its source."""
 
 from __future__ import annotations
 
 import hashlib
+import math
+from array import array
 from typing import Any
 
 from av.packet import Packet
@@ -11,17 +13,35 @@ __all__ = ["StreamChecksum", "is_counted"]
 
 
 class StreamChecksum:
-    """Count the packets of one stream and hash their data with SHA-256, in their order."""
+    """Count the packets of one stream, hash their data with SHA-256, in their order, and note when each is due.
+
+    times: the PTS of each packet, or else its DTS, in seconds; NaN where it has none.
+    end_seconds: the end of the last of them; longest_seconds: the duration of the longest.
+    """
 
     def __init__(self) -> None:
         self.num_packets = 0
+        self.times: array[float] = array("d")  # 8 bytes a packet
+        self.end_seconds = -math.inf
+        self.longest_seconds = 0.0
         self._digest = hashlib.sha256()
 
     def add(self, packet: Packet[Any]) -> None:
         """Take the next packet into account."""
         if is_counted(packet):
             self.num_packets += 1
+            self._note_time(packet)
             self._digest.update(_without_adts(bytes(packet)))
+
+    def _note_time(self, packet: Packet[Any]) -> None:
+        time = packet.pts if packet.pts is not None else packet.dts
+        if time is None:
+            self.times.append(math.nan)
+            return
+        seconds, duration = float(time * packet.time_base), float((packet.duration or 0) * packet.time_base)
+        self.times.append(seconds)
+        self.end_seconds = max(self.end_seconds, seconds + duration)
+        self.longest_seconds = max(self.longest_seconds, duration)
 
     @property
     def digest(self) -> bytes:

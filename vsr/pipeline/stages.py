@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -26,8 +26,7 @@ class Sink(Protocol):
     write, and at the end finish, are called by one thread; abort may follow at any time, and does nothing after commit.
     verify reads the output back where it can, compares it with the source, and raises VerificationError.
     num_frames: written so far.  num_damaged: packets of the source's video that could not be decoded.
-    num_damaged_audio: packets that were to be transcoded and could not be decoded.
-    num_lost_chapters: of the source's, which the container cannot hold.
+    omissions: what else of the source is not in the output and the plan does not say, a line each; after finish.
     """
 
     @property
@@ -35,9 +34,7 @@ class Sink(Protocol):
     @property
     def num_damaged(self) -> int: ...
     @property
-    def num_damaged_audio(self) -> int: ...
-    @property
-    def num_lost_chapters(self) -> int: ...
+    def omissions(self) -> Sequence[str]: ...
     def write(self, chunk: Chunk) -> None: ...
     def finish(self) -> None: ...
     def verify(self) -> None: ...

@@ -50,10 +50,9 @@ class OutputFile(ABC):
     """A container file beside its target, which `commit` puts in place and `abort` removes.
 
     It has the streams of a source in their order: the main video, made anew, and the others as planned.
-    `num_lost_chapters` says how many chapters the container cannot hold.
     """
 
-    num_lost_chapters = 0
+    _num_lost_chapters = 0
 
     def __init__(self, path: Path, reader: VideoReader | None, spec: OutputSpec, partial: Path | None = None) -> None:
         """Create the file.
@@ -98,7 +97,7 @@ class OutputFile(ABC):
         use_known_languages(self.container)
         self.container.metadata.update(carried_tags(reader.container.metadata))
         end = reader.duration_limit_seconds
-        self.num_lost_chapters = copy_chapters(reader.container, self.container, reader.shift_seconds, end)
+        self._num_lost_chapters = copy_chapters(reader.container, self.container, reader.shift_seconds, end)
 
     def _write_header(self) -> None:
         try:
@@ -129,11 +128,18 @@ class OutputFile(ABC):
 
         Raises VerificationError with the first difference.
         """
-        given = {} if reader is None else reader.checksums
-        checksums = {target: given.get(source, StreamChecksum()) for source, target in self._remuxer.copied.items()}
-        source_format = "" if reader is None else reader.container.format.name
-        refused = self._remuxer.num_refused
-        expected = ExpectedOutput(pts, time_base, self._video_index, checksums, source_format, refused)
+        given, remuxer = {} if reader is None else reader.checksums, self._remuxer
+        expected = ExpectedOutput(
+            pts,
+            time_base,
+            self._video_index,
+            {target: given.get(source, StreamChecksum()) for source, target in remuxer.copied.items()},
+            "" if reader is None else reader.container.format.name,
+            remuxer.num_refused,
+            # Damaged sound is left out, and may have been at the beginning or the end.
+            {t: given[s] for s, t in remuxer.transcoded_audio.items() if s in given and not remuxer.num_damaged_audio},
+            remuxer.text_seconds,
+        )
         verify_output(self.partial, self.path, expected)
 
     def commit(self) -> None:
@@ -148,9 +154,16 @@ class OutputFile(ABC):
         self.partial.unlink(missing_ok=True)
 
     @property
-    def num_damaged_audio(self) -> int:
-        """Count the audio packets that were to be transcoded and could not be decoded."""
-        return self._remuxer.num_damaged_audio
+    def omissions(self) -> Sequence[str]:
+        """Name what was left out on the way, which no plan foresees, a line each."""
+        container, num_damaged = self.container.format.name, self._remuxer.num_damaged_audio
+        num_cut = self._remuxer.num_cut_texts
+        counts = {
+            f"{num_damaged} damaged audio or subtitle packets left out": num_damaged,
+            f"{self._num_lost_chapters} chapters: {container} holds none": self._num_lost_chapters,
+            f"{num_cut} subtitles end where the next begins: {container} shows one at a time": num_cut,
+        }
+        return [line for line, count in counts.items() if count]
 
 
 class VideoWriter(OutputFile):
@@ -208,12 +221,19 @@ class VideoWriter(OutputFile):
         self.check(self._reader.pts, self._reader.info.time_base, self._reader)
 
 
+_FINEST_TRACK_CLOCK = 1_000_000  # ticks a second; a track's samples last at most 2**31 ticks
+_COARSEST_FILE_CLOCK = 90_000
+
+
 def _muxer_options(path: Path, container: str | None, time_base: Fraction) -> dict[str, str]:
     """Return the options by which a muxer keeps the source's timestamps."""
     options = {"avoid_negative_ts": "disabled"}  # else they are moved to zero
     row = find_container_of_file(path) if container is None else find_container(container)
     if row.takes_timescale:
+        clock = min(time_base.denominator, _FINEST_TRACK_CLOCK)
+        # The start of each track is stored in ticks of the file's clock: those of the sound as well.
+        file_clock = clock * -(-_COARSEST_FILE_CLOCK // clock)
         options["movflags"] = "+write_colr"
-        options["video_track_timescale"] = str(time_base.denominator)
-        options["movie_timescale"] = str(time_base.denominator)  # of the edit list, which holds a late start
+        options["video_track_timescale"] = str(clock)
+        options["movie_timescale"] = str(file_clock)
     return options

@@ -8,6 +8,7 @@ import re
 import shutil
 from array import array
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -74,7 +75,7 @@ class ImageWriter:
     Display rotation is applied, as image files are shown as they are stored.
     """
 
-    num_damaged_audio = num_lost_chapters = 0  # images hold neither, which the plan says
+    omissions: Sequence[str] = ()  # the plan names them all
 
     def __init__(self, target: Images, reader: VideoReader, settings: VideoSettings) -> None:
         self.path, self.settings = target.folder, settings

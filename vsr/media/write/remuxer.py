@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable
 from fractions import Fraction
@@ -20,7 +21,7 @@ from av.subtitles.stream import SubtitleStream
 
 from vsr.media.formats import ATTACHED_COVERS, find_audio_encoder, find_container
 from vsr.media.packet_times import PacketOrder
-from vsr.media.write.stream_plan import StreamPlan, add_copy, codec_name, with_names
+from vsr.media.write.stream_plan import TEXT_TIME_BASE, StreamPlan, add_copy, codec_name, with_names
 
 __all__ = [
     "Remuxer", "carried_tags", "copy_chapters", "is_same_language", "trimmed_chapters", "use_known_languages",
@@ -104,6 +105,9 @@ class Remuxer:
         self.num_damaged_audio = 0  # packets of audio and text that could not be decoded or held
         self._is_from_zero_on = not find_container(output.format.name).holds_negative_times
         self.num_refused: Counter[int] = Counter()  # packets that cannot be held, by the output's stream
+        self.text_seconds: dict[int, array[float]] = {}  # when each transcoded text is due, by the output's stream
+        self._last_texts: dict[int, tuple[int, int]] = {}  # PTS and end, by the input's stream
+        self.num_cut_texts = 0  # texts of which the end is not kept, as the next begins before it
         self._plans = {plan.index: plan for plan in plans}
         self._sources: dict[int, Stream] = {}  # the input's streams that are decoded
 
@@ -141,7 +145,7 @@ class Remuxer:
         stream = self._output.add_stream(encoder)
         assert isinstance(stream, SubtitleStream)
         stream.codec_context.subtitle_header = decoder.subtitle_header
-        stream.time_base = source.time_base
+        stream.time_base = TEXT_TIME_BASE if encoder == "mov_text" else source.time_base
         stream.metadata.update(carried_tags(source.metadata))
         stream.disposition = source.disposition
         return stream
@@ -150,6 +154,11 @@ class Remuxer:
     def copied(self) -> dict[int, int]:
         """Return the index in the output of each stream that is copied packet by packet, by its index in the input."""
         return {index: stream.index for index, stream in self._streams.items() if stream.type != "attachment"}
+
+    @property
+    def transcoded_audio(self) -> dict[int, int]:
+        """Return the index in the output of each audio stream that is transcoded, by its index in the input."""
+        return {index: stream.index for index, stream in self._encoders.items()}
 
     def mux(self, packet: Packet[Any]) -> None:
         """Mux one packet of the input."""
@@ -194,7 +203,19 @@ class Remuxer:
         translated.time_base = packet.time_base
         translated.pts = translated.dts = packet.pts
         translated.duration = packet.duration
+        assert packet.pts is not None
+        self._note_overlap(packet, index)
+        seconds = self.text_seconds.setdefault(self._texts[index].index, array("d"))
+        seconds.append(float(packet.pts * packet.time_base))
         self._write(translated, self._texts[index])
+
+    def _note_overlap(self, packet: Packet[Any], index: int) -> None:
+        """Count the text before this one where the output can show only one at a time, and this one begins sooner."""
+        assert packet.pts is not None
+        before, end = self._last_texts.get(index, (packet.pts, packet.pts))
+        shows_one = self._texts[index].codec_context.name == "mov_text"
+        self.num_cut_texts += shows_one and before <= packet.pts < end
+        self._last_texts[index] = packet.pts, packet.pts + (packet.duration or 0)
 
     def _write_all(self, packets: Iterable[Packet[Any]], target: Stream) -> None:
         for packet in packets:

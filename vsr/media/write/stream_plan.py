@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Literal, Self
 
 import av
@@ -23,6 +24,7 @@ from vsr.media.formats import (
 )
 
 __all__ = [
+    "TEXT_TIME_BASE",
     "AudioMode",
     "StreamPlan",
     "add_copy",
@@ -32,6 +34,12 @@ __all__ = [
 ]
 
 AudioMode = Literal["copy", "aac", "opus", "none"]
+
+# FFmpeg 8.1's muxer of ISO files compares the end of a text with the times of other tracks, whatever their ticks are,
+# and ends it at once where its own ticks are the longer ones. No other track has ticks shorter than this one.
+TEXT_TIME_BASE = Fraction(1, 1_000_000)
+
+MOST_AUDIO_OFFSET_SECONDS = 0.02  # beside the video, that nobody notices
 
 _USUAL_LAYOUTS = {
     "1 channels": "mono", "2 channels": "stereo", "3 channels": "2.1", "4 channels": "4.0", "5 channels": "5.0",
@@ -88,11 +96,13 @@ def plan_streams(
     has_chapters: bool,
     chosen: Collection[int] | None = None,
     covers: Collection[int] = (),
+    video_start: Fraction | None = None,
 ) -> list[StreamPlan]:
     """Decide for every stream: copied where the container takes it, else transcoded (audio, text) or left out.
 
     container: FFmpeg's name of the output format.  chosen: indices of the streams that are wanted; None for all.
     covers: indices of attached images, which the reader holds whole.
+    video_start: when the main video begins, in seconds; None where that does not matter.
     """
     plans, row = [], find_container(container)
     for stream in streams:
@@ -102,6 +112,8 @@ def plan_streams(
             plans.append(StreamPlan.of(stream, "attach"))
         else:
             plan = _plan_stream(stream, row, audio, has_chapters)
+            if row.starts_at_first_frame and video_start is not None:
+                plan = _without_offset(plan, stream, video_start)
             plans.append(plan if row.holds_negative_times else _without_past(plan, stream))
     return plans
 
@@ -119,6 +131,19 @@ def _without_past(plan: StreamPlan, stream: Stream) -> StreamPlan:
         return plan
     note = "copied, but for what lies before time zero to prepare the decoder: the container has no such times"
     return replace(plan, note=note)
+
+
+def _without_offset(plan: StreamPlan, stream: Stream, video_start: Fraction) -> StreamPlan:
+    """Return the plan of a stream that goes where sound begins with the video, whenever that was."""
+    if plan.action == "leave" or plan.kind != "audio" or stream.start_time is None or stream.time_base is None:
+        return plan
+    seconds = float(stream.start_time * stream.time_base - video_start)
+    if abs(seconds) < MOST_AUDIO_OFFSET_SECONDS:
+        return plan
+    before = f"{plan.note}; " if plan.note else ""
+    offset = f"{abs(seconds):.3f} s {'after' if seconds > 0 else 'before'} the video"
+    note = f"{before}that it begins {offset} is left out: its container has no place for it"
+    return replace(plan, note=note, is_omission=True)
 
 
 def _plan_stream(stream: Stream, container: Container, audio: AudioMode, has_chapters: bool) -> StreamPlan:
@@ -192,6 +217,8 @@ def add_copy(output: OutputContainer, stream: Stream) -> Stream:
     if "name" in stream.metadata:  # as FFmpeg reads a track's title of ISO files, and does not write it
         copied.metadata.setdefault("title", stream.metadata["name"])
     copied.disposition = stream.disposition
+    if codec_name(stream) == "mov_text":
+        copied.time_base = TEXT_TIME_BASE
     if isinstance(copied, AudioStream) and find_container(output.format.name).needs_channel_names:
         context = copied.codec_context
         if context.name.startswith("pcm_"):

@@ -1,4 +1,4 @@
-"""Check a finished file: its frames, timestamps and packets against those of the source."""
+"""Check a finished file: its frames, packets and all timestamps against those of the source."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 from av.stream import Disposition
 
 from vsr.errors import InputError, VerificationError, reason
@@ -16,6 +17,9 @@ from vsr.media.packet_checksum import StreamChecksum
 from vsr.media.read.opening import open_input
 
 __all__ = ["ExpectedOutput", "verify_output"]
+
+ROUNDED_SECONDS = 0.002  # by which ISO files of coarse clocks, and sources of 1 ms, round beside the stream's own tick
+TRANSCODED_SECONDS = 0.02  # by which an encoder of audio may shift it, beside the packet that primes its decoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,8 @@ class ExpectedOutput:
         time_base: In seconds.
         video_index: Index of the video stream in the file.
         checksums: Of the source's packets of each copied stream, by the stream's index in the file.
+        transcoded: The same of each audio stream that was transcoded, of which only the times are compared.
+        texts: When each text of a transcoded stream is due, in seconds, by the same index.
         source_format: FFmpeg's name of the demuxer that gave those packets.
         num_refused: The number of packets that the muxer did not take, which has been reported, by the same index.
     """
@@ -37,6 +43,8 @@ class ExpectedOutput:
     checksums: Mapping[int, StreamChecksum]
     source_format: str
     num_refused: Mapping[int, int] = field(default_factory=dict)
+    transcoded: Mapping[int, StreamChecksum] = field(default_factory=dict)
+    texts: Mapping[int, Sequence[float]] = field(default_factory=dict)
 
 
 def verify_output(path: Path, name: Path, expected: ExpectedOutput) -> None:
@@ -50,7 +58,7 @@ def verify_output(path: Path, name: Path, expected: ExpectedOutput) -> None:
     Raises VerificationError with the first difference.
     """
     try:
-        found = _read_back(path, expected.video_index, expected.checksums)
+        found = _read_back(path, expected.video_index, [*expected.checksums, *expected.transcoded, *expected.texts])
     except (InputError, av.FFmpegError, OSError, IndexError) as error:
         cause = reason(error.__cause__ or error)
         raise VerificationError(f"{name}: cannot be read back ({cause}); the file was removed") from error
@@ -65,6 +73,7 @@ def verify_output(path: Path, name: Path, expected: ExpectedOutput) -> None:
         num_expected = None if index in found.samples else checksum.num_packets - num_refused
         is_same = is_rewritten or bool(num_refused) or checksum.digest == found.checksums[index].digest
         _compare_stream(name, index, num_expected, found.checksums[index].num_packets, is_same)
+    _compare_other_times(name, expected, found)
 
 
 @dataclass
@@ -75,6 +84,7 @@ class _Found:
         containers: Those that its demuxer reads.
         tick: Of the video, in seconds.
         samples: Indices of the streams that are PCM.
+        ticks: Of each stream, in seconds, by its index.
         checksums: Of the packets of each copied stream, by its index.
         covers: Digests of the cover images.
         num_frames: The number of packets of the video.
@@ -84,6 +94,7 @@ class _Found:
     containers: list[Container]
     tick: Fraction
     samples: set[int]
+    ticks: dict[int, float]
     checksums: dict[int, StreamChecksum]
     covers: set[bytes] = field(default_factory=set)
     num_frames: int = 0
@@ -96,6 +107,7 @@ def _read_back(path: Path, video_index: int, indices: Iterable[int]) -> _Found:
             find_containers_of_demuxer(container.format.name),
             container.streams[video_index].time_base or Fraction(1, 1000),
             {s.index for s in container.streams if getattr(s.codec_context, "name", "").startswith("pcm_")},
+            {s.index: float(s.time_base or Fraction(1, 1000)) for s in container.streams},
             {index: StreamChecksum() for index in indices},
         )
         for packet in container.demux():
@@ -144,3 +156,39 @@ def _compare_stream(name: Path, index: int, num_expected: int | None, num_found:
         )
     if not is_same:
         raise VerificationError(f"{name}: stream {index}: the copied packets differ; the file was removed")
+
+
+def _compare_other_times(name: Path, expected: ExpectedOutput, found: _Found) -> None:
+    """Compare when the other streams are shown or heard."""
+    if not all(row.has_timestamps and not row.starts_at_first_frame for row in found.containers):
+        return
+    for index, want in expected.checksums.items():
+        got = found.checksums[index]
+        if not expected.num_refused.get(index, 0):
+            are_alike = index not in found.samples and want.num_packets == got.num_packets
+            num_compared = want.num_packets if are_alike else 1
+            _compare_packet_times(name, index, want.times[:num_compared], got.times[:num_compared], found.ticks[index])
+    for index, want in expected.transcoded.items():
+        got, tick = found.checksums[index], found.ticks[index]
+        if want.times and got.times:  # sound is cut into other packets, and its encoder may need a lead
+            longest = max(want.longest_seconds, got.longest_seconds)
+            ends = [want.times[0], want.end_seconds], [got.times[0], got.end_seconds]
+            _compare_packet_times(name, index, *ends, tick + TRANSCODED_SECONDS + longest)
+    for index, seconds in expected.texts.items():
+        _compare_packet_times(name, index, seconds, found.checksums[index].times, found.ticks[index])
+
+
+def _compare_packet_times(
+    name: Path, index: int, expected: Sequence[float], actual: Sequence[float], tolerance: float
+) -> None:
+    """Compare times that belong together, in seconds; NaN stands for one that is not known."""
+    want, got = (np.asarray(times, np.float64) for times in (expected, actual))
+    if len(want) != len(got):
+        raise VerificationError(f"{name}: stream {index}: {len(want)} texts went in and {len(got)} came out")
+    is_off = np.abs(got - want) > tolerance + ROUNDED_SECONDS  # never true of NaN
+    if is_off.any():
+        first = int(np.argmax(is_off))
+        raise VerificationError(
+            f"{name}: stream {index}: what is due at {want[first]:.6f} s is at {got[first]:.6f} s; the file was "
+            "removed; another container may hold it"
+        )

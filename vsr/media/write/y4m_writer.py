@@ -29,8 +29,6 @@ _SITINGS = {ChromaLocation.CENTER: "jpeg", ChromaLocation.TOPLEFT: "paldv"}
 class Y4mWriter:
     """Write frames to a pipe, or to a file beside the target."""
 
-    num_damaged_audio = num_lost_chapters = 0  # y4m holds neither, which the plan says
-
     def __init__(self, path: Path, reader: VideoReader, settings: VideoSettings, pipe: PipeWriter | None) -> None:
         """Open the file.
 
@@ -94,7 +92,7 @@ class Y4mWriter:
             self._num_moved += 1
 
     @property
-    def losses(self) -> list[str]:
+    def omissions(self) -> list[str]:
         """Return what y4m cannot hold of the frames' times, a line each."""
         losses = []
         if self._first_seconds:
