@@ -12,7 +12,7 @@ from vsr.color.resample import imresize, mod_crop, reduce_bicubic
 from vsr.media.images import find_images, read_rgb
 from vsr.quality.metrics import luma_bt601, psnr_db
 from vsr.train.codec import SD_COLOR, rgb_of_yuv420, x264_rgb_round_trip, x264_round_trip, yuv420_of_rgb
-from vsr.train.degrade import DEGRADATIONS, LowFrame, VideoDegradation, gaussian
+from vsr.train.degrade import DEGRADATIONS, LowFrame, MixedDegradation, VideoDegradation, gaussian
 
 CLEAN = VideoDegradation(
     blur_probability=0, noise_probability=0, kernel_weights=(("cubic", 1),), crf=(1, 1), presets=("ultrafast",)
@@ -102,6 +102,14 @@ def test_frames_are_never_smaller_than_asked(name: str, smallest: int) -> None:
         for frame in frames:
             assert min(frame.pixels.shape[1:]) >= smallest and frame.pixels.dtype == torch.uint8
             assert frame.target(high, 4).shape[1:] == tuple(4 * n for n in frame.pixels.shape[1:])
+
+
+def test_a_mixed_degradation_leaves_its_share_clean(image: Tensor) -> None:
+    clean = reduce_bicubic(image, 4)
+    mixed = MixedDegradation(clean_probability=0.5)
+    drawn = [mixed(image, 4, 16, np.random.default_rng(seed)) for seed in range(12)]
+    is_clean = [all(torch.equal(frame.pixels, clean) for frame in frames) for frames in drawn]
+    assert 2 <= sum(is_clean) <= 10
 
 
 def test_noise_is_new_in_every_frame_and_of_the_size_that_is_named() -> None:

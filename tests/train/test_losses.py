@@ -12,6 +12,7 @@ from vsr.train.losses import (
     PIXEL_LOSSES,
     artefact_map,
     charbonnier,
+    chroma_l1,
     discriminator_loss,
     feature_matching,
     fft_l1,
@@ -122,3 +123,26 @@ def test_an_objective_gives_each_term_its_weight() -> None:
         assert twice[name].item() == pytest.approx(2 * once[name].item(), rel=1e-5)
     # Without a feature network, the discriminator's features stand in.
     assert once["perceptual"].item() == once["feature_matching"].item()
+
+
+def test_chroma_l1_sees_colour_and_not_brightness() -> None:
+    image = images(1)
+    assert chroma_l1(image + 0.1, image).item() == pytest.approx(0, abs=1e-6)
+    redder = image.clone()
+    redder[:, 0] += 0.1
+    # R'-Y' rises by 0.1 less the red share of luma, and B'-Y' falls by that share.
+    assert chroma_l1(redder, image).item() == pytest.approx((0.0701 + 0.0299) / 2, rel=1e-4)
+
+
+def test_an_objective_that_judges_luma_only_teaches_nothing_about_colour() -> None:
+    torch.manual_seed(0)
+    adversary = Adversary("vgg", "vanilla", 16, 1e-3, torch.device("cpu"), bf16=False)
+    adversary.net.eval()
+    out, target = images(1).requires_grad_(True), images(2)
+    objective = Objective(None, adversary, judges_luma_only=True)
+    terms = objective({"adversarial": 1.0, "perceptual": 1.0}, out, target, None, np.random.default_rng(0))
+    torch.stack(list(terms.values())).sum().backward()
+    assert out.grad is not None and out.grad.abs().max() > 0
+    # The gradient lies along luma: the same at each pixel, but for the channels' shares.
+    shares = torch.tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
+    torch.testing.assert_close(out.grad / shares, (out.grad.sum(1, keepdim=True)).expand_as(out.grad))

@@ -178,10 +178,35 @@ class VideoDegradation:
         return CODECS["h264"].options(CodecSettings(crf, gop_frames, b_frames, str(rng.choice(self.presets))))
 
 
+@dataclass(frozen=True, slots=True)
+class MixedDegradation:
+    """Reduce some images bicubically and nothing more, and put the others through `degraded`.
+
+    A network that saw clean images only makes a mesh of a codec's marks; one that saw none smears clean images.
+    """
+
+    clean_probability: float
+    degraded: VideoDegradation = VideoDegradation()
+
+    @property
+    def is_random(self) -> bool:
+        return True
+
+    @property
+    def num_frames(self) -> int:
+        return self.degraded.num_frames
+
+    def __call__(self, high: Tensor, scale: int, smallest: int, rng: np.random.Generator) -> list[LowFrame]:
+        if rng.random() < self.clean_probability:
+            return [LowFrame(reduce_bicubic(high, scale))] * self.num_frames
+        return self.degraded(high, scale, smallest, rng)
+
+
 DEGRADATIONS: dict[str, Degradation] = {
     "bicubic": StillDegradation(reduce_bicubic),
     "gaussian": StillDegradation(gaussian),
     "video": VideoDegradation(),
+    "mixed": MixedDegradation(clean_probability=0.4),
 }
 
 

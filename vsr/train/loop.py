@@ -52,7 +52,7 @@ class Trainer(Learner):
             self.adversary = Adversary(
                 recipe.discriminator, recipe.adversarial, side, recipe.learning_rate, device, bf16
             )
-        self.objective = Objective(features, self.adversary)
+        self.objective = Objective(features, self.adversary, recipe.judges_luma_only)
         # Compiling pays on a GPU, where steps are short and many; shapes never change.
         self._forward = torch.compile(self.net) if device.type == "cuda" else self.net
 
@@ -84,7 +84,7 @@ class Trainer(Learner):
         self.optimizer.step()
         losses = {name: value.detach() for name, value in terms.items()}
         if self.adversary is not None and self.objective.needs_adversary(weights):
-            losses["discriminator"] = self.adversary.learn(out, high, rate)
+            losses["discriminator"] = self.adversary.learn(self.objective.judged(out, high), high, rate)
         self.num_steps += 1
         self.update_average()
         return losses

@@ -17,6 +17,7 @@ __all__ = [
     "AdversarialKind",
     "artefact_map",
     "charbonnier",
+    "chroma_l1",
     "discriminator_loss",
     "feature_matching",
     "fft_l1",
@@ -24,6 +25,7 @@ __all__ = [
     "lattice_l1",
     "lpips_loss",
     "vgg_loss",
+    "with_chroma_of",
 ]
 
 AdversarialKind = Literal["vanilla", "relativistic"]
@@ -60,10 +62,30 @@ def lattice_l1(out: Tensor, target: Tensor, period: int = 4, num_periods: int = 
     return (phases - phases.mean((3, 5), keepdim=True)).abs().mean()
 
 
+def chroma_l1(out: Tensor, target: Tensor) -> Tensor:
+    """Compute the L1 of B'−Y' and R'−Y' (BT.601) of RGB images: what a discriminator must not paint with."""
+    error = out - target
+    luma = _luma(error)
+    return torch.cat((error[:, 2:] - luma, error[:, :1] - luma), 1).abs().mean()
+
+
+def with_chroma_of(target: Tensor, out: Tensor) -> Tensor:
+    """Give an RGB image the colour differences of another, and its own luma; (N, 1, H, W) images stay as they are.
+
+    What is judged so teaches nothing about colour, in which features and discriminators find texture that is not there.
+    """
+    return target + _luma(out - target) if out.shape[1] == 3 else out
+
+
+def _luma(rgb: Tensor) -> Tensor:
+    return (rgb * rgb.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
 PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": F.l1_loss,
     "charbonnier": charbonnier,
     "mse": F.mse_loss,
+    "chroma": chroma_l1,
     "fft": fft_l1,
     "lattice": lattice_l1,
 }

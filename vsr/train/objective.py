@@ -13,7 +13,7 @@ from torch import Tensor
 from vsr.models.perceptual import VGG19Features, load_vgg19
 from vsr.quality.lpips import LPIPS, load_lpips
 from vsr.train.adversary import Adversary
-from vsr.train.losses import PIXEL_LOSSES, artefact_map, lpips_loss, vgg_loss
+from vsr.train.losses import PIXEL_LOSSES, artefact_map, lpips_loss, vgg_loss, with_chroma_of
 
 __all__ = ["TERMS", "Objective", "PerceptualFeatures", "load_features"]
 
@@ -37,8 +37,14 @@ class Objective:
     matching of the discriminator's own features, which needs no download.
     """
 
-    def __init__(self, features: PerceptualFeatures | None, adversary: Adversary | None) -> None:
-        self.features, self.adversary = features, adversary
+    def __init__(
+        self, features: PerceptualFeatures | None, adversary: Adversary | None, judges_luma_only: bool = False
+    ) -> None:
+        self.features, self.adversary, self.judges_luma_only = features, adversary, judges_luma_only
+
+    def judged(self, out: Tensor, target: Tensor) -> Tensor:
+        """Return the image that features and discriminator see in the place of `out`."""
+        return with_chroma_of(target, out) if self.judges_luma_only else out
 
     def __call__(
         self,
@@ -64,9 +70,10 @@ class Objective:
             worth = artefact_map(out, average, target)
             terms["ldl"] = F.l1_loss(worth * out, worth * target)
         if self.adversary is not None and self.needs_adversary(weights):
-            terms["adversarial"], terms["feature_matching"] = self.adversary.losses_of(out, target)
+            seen = self.judged(out, target)
+            terms["adversarial"], terms["feature_matching"] = self.adversary.losses_of(seen, target)
         if "perceptual" in weights:
-            terms["perceptual"] = self._perceptual(out, target, terms, rng)
+            terms["perceptual"] = self._perceptual(self.judged(out, target), target, terms, rng)
         return {name: weights[name] * terms[name] for name in weights}
 
     def needs_adversary(self, weights: Mapping[str, float]) -> bool:

@@ -275,8 +275,9 @@ def check_folder(out: Path, resume: bool) -> None:
 def identity(recipe: AnyRecipe) -> str:
     """Describe the parts of a recipe that must stay the same for a run to go on."""
     values = asdict(recipe)
-    if not values.get("quantized", True):
-        del values["quantized"]  # which runs begun by earlier versions do not know
+    for name in ("quantized", "judges_luma_only"):
+        if not values.get(name, True):
+            del values[name]  # which runs begun by earlier versions do not know
     return json.dumps(values, sort_keys=True, default=dict)
 
 

@@ -145,18 +145,18 @@ class CodecDegradation:
     """
 
     codecs: tuple[tuple[str, CodecChoice], ...] = _CODEC_CHOICES
-    clean_probability: float = 0.1
-    second_generation_probability: float = 0.12
+    clean_probability: float = 0.15
+    second_generation_probability: float = 0.1
     first_size_factor: tuple[float, float] = (0.9, 1.5)
     lead_in_frames: tuple[int, int] = (0, 8)
-    blur_probability: float = 0.15
+    blur_probability: float = 0.12
     blur_sigma_pixels: tuple[float, float] = (0.1, 0.35)
     anisotropic_probability: float = 0.5
     kernel_weights: tuple[tuple[str, float], ...] = (("cubic", 5), ("box", 1), ("triangle", 1), ("lanczos3", 1))
-    sharpen_probability: float = 0.15
+    sharpen_probability: float = 0.12
     sharpen_amount: tuple[float, float] = (0.1, 0.9)
     sharpen_sigma_pixels: tuple[float, float] = (0.5, 1.2)
-    noise_probability: float = 0.25
+    noise_probability: float = 0.15
     noise_sigma_codes: tuple[float, float] = (0.5, 4.0)
     signal_dependent_probability: float = 0.5
     gray_noise_probability: float = 0.5
