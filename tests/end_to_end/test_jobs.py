@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from vsr.jobs import open_job, resume
 from vsr.jobs.job import Job
 from vsr.jobs.options import JobOptions
 from vsr.jobs.run import enhance_file, make_job, run_job
+from vsr.jobs.segmented_sink import FinishedSegment
 from vsr.media.endpoints import Images, Pipe
 from vsr.models import checkpoints, weights
 
@@ -103,6 +105,34 @@ def test_a_job_that_was_read_back_makes_the_same_file(
     later = run_job(Job.from_json(text))
     assert later.num_frames == at_once.num_frames == 8
     assert _same(read_back(tmp_path / "later.mkv"), read_back(tmp_path / "at_once.mkv"))
+
+
+def test_segments_are_told_as_they_are_finished(
+    clip: Path, tmp_path: Path, options: JobOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And those of an earlier run first, which a cancelled one has left."""
+    monkeypatch.setattr("vsr.jobs.resume._FEWEST_FRAMES", 2)
+    monkeypatch.setattr("vsr.jobs.resume._MOST_FRAMES", 2)
+    options = replace(options, policy=replace(options.policy, resume=True), model=replace(options.model, batch=2))
+    job = make_job(clip, tmp_path / "out.mkv", options)
+    found: list[FinishedSegment] = []
+
+    def stop_at_second(finished: FinishedSegment) -> None:
+        found.append(finished)
+        if finished.number == 1:
+            job.cancel()
+
+    with pytest.raises(JobCancelledError):
+        run_job(job, on_segment=stop_at_second)
+    num_before = len(found)
+    assert [each.number for each in found] == list(range(num_before))
+    again: list[FinishedSegment] = []
+    run_job(Job.from_json(job.to_json()), on_segment=again.append)
+    assert [each.number for each in again] == [0, 1, 2, 3]
+    assert again[:num_before] == found
+    pts = [pts * each.time_base for each in again for pts in sorted(each.segment.pts)]
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert [round(float(time), 3) for time in pts] == [frame.time for frame in container.decode(video=0)]
 
 
 def test_an_image_job_that_was_read_back_makes_the_same_image(tmp_path: Path, tiny_model: Path) -> None:

@@ -17,7 +17,7 @@ from vsr.jobs.journal import Done, Journal, work_folder
 from vsr.jobs.open_job import OpenVideo
 from vsr.jobs.plain import to_plain
 from vsr.jobs.plan import VideoPlan
-from vsr.jobs.segmented_sink import InPlace, SegmentedSink
+from vsr.jobs.segmented_sink import InPlace, OnSegment, SegmentedSink, finished_segments
 from vsr.jobs.source import open_source
 from vsr.media.endpoints import Images, Pipe
 from vsr.media.formats import find_container
@@ -138,13 +138,16 @@ def target_of(plan: VideoPlan) -> Target:
 
 
 @contextmanager
-def resumed(journal: Journal, opened: OpenVideo, processor: FrameProcessor) -> Iterator[Ends]:
+def resumed(journal: Journal, opened: OpenVideo, processor: FrameProcessor, on_segment: OnSegment) -> Iterator[Ends]:
     """Open both ends of a job that can be stopped: the chunks that are not done yet, and the sink of the rest.
 
     opened: its reader has read nothing yet.  processor: told at which frame it goes on.
+    on_segment: called with each finished segment, those of earlier runs first.
     """
     with ExitStack() as stack:
         stack.enter_context(journal)
+        for finished in finished_segments(journal, opened.reader.info.time_base):
+            on_segment(finished)
         if journal.is_in_place:
             opened.note(Note(NoteCode.RESUME, "the output was complete already"))
             yield Ends(iter(()), InPlace(journal))
@@ -154,7 +157,7 @@ def resumed(journal: Journal, opened: OpenVideo, processor: FrameProcessor) -> I
         num_lead_in = sum(done.segment.num_frames for done in journal.done[len(kept) :])
         processor.reset(journal.num_frames - num_lead_in)
         opened = replace(opened, reader=stack.enter_context(_going_on(journal, kept, opened)))
-        sink = SegmentedSink(journal, opened, num_lead_in)
+        sink = SegmentedSink(journal, opened, on_segment, num_lead_in)
         stack.callback(sink.abort)
         yield Ends(sink.marked(opened.reader.chunks(opened.job.batch)), sink, num_lead_in)
 

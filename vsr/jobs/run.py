@@ -16,6 +16,7 @@ from vsr.jobs.open_job import OpenImage, OpenVideo, decide, open_again
 from vsr.jobs.options import JobOptions
 from vsr.jobs.report import JobReport, reported
 from vsr.jobs.resume import Ends, open_journal, resumed, target_of
+from vsr.jobs.segmented_sink import OnSegment
 from vsr.jobs.sinks import open_sink
 from vsr.media.endpoints import Pipe
 from vsr.media.images import write_image
@@ -36,28 +37,36 @@ def _ignore(event: object) -> None:
     """Take a note or a progress that nobody asked for."""
 
 
-def make_job(source: Path, output: Path, options: JobOptions, *, note: OnNote = _ignore) -> Job:
-    """Make all decisions of a job, without running it; source and output as in `enhance_file`.
+def make_job(
+    source: Path, output: Path, options: JobOptions, *, note: OnNote = _ignore, models: ModelSource | None = None
+) -> Job:
+    """Make all decisions of a job, without running it; source, output and models as in `enhance_file`.
 
     Its source is read up to the first frame, so a pipe is of no more use. Raises StrictError where the job would.
     """
-    with decide(source, output, options, note, ModelCache()) as opened:
+    with decide(source, output, options, note, models or ModelCache()) as opened:
         _announce(opened, note)
         return opened.job
 
 
 def run_job(
-    job: Job, *, on_progress: OnProgress = _ignore, note: OnNote = _ignore, models: ModelSource | None = None
+    job: Job,
+    *,
+    on_progress: OnProgress = _ignore,
+    on_segment: OnSegment = _ignore,
+    note: OnNote = _ignore,
+    models: ModelSource | None = None,
 ) -> JobReport:
     """Run a job that was decided before, here or elsewhere. Raises the errors of `vsr.errors`.
 
+    on_segment: called with each finished segment of a job that can be resumed, those of earlier runs first.
     models: keeps loaded models from job to job.
     """
     started = time.perf_counter()
     _check_cancelled(job)
     try:
         with _stdout_for(isinstance(job.target, Pipe)) as pipe, open_again(job, note, models or ModelCache()) as opened:
-            return _run(opened, pipe, on_progress, started)
+            return _run(opened, pipe, started, on_progress, on_segment)
     except VsrError:
         _check_cancelled(job)  # the error may be of what was woken for that
         raise
@@ -83,7 +92,7 @@ def enhance_file(
     models = GivenModel(upscaler) if upscaler is not None else models or ModelCache()
     with _stdout_for(is_pipe(output)) as pipe, decide(source, output, options, note, models) as opened:
         _announce(opened, note)
-        return _run(opened, pipe, on_progress, started)
+        return _run(opened, pipe, started, on_progress)
 
 
 @contextmanager
@@ -103,11 +112,17 @@ def _announce(opened: OpenVideo | OpenImage, note: OnNote) -> None:
     name_or_refuse(job.policy.strict, name, plan.omissions, note)
 
 
-def _run(opened: OpenVideo | OpenImage, pipe: PipeWriter | None, on_progress: OnProgress, started: float) -> JobReport:
+def _run(
+    opened: OpenVideo | OpenImage,
+    pipe: PipeWriter | None,
+    started: float,
+    on_progress: OnProgress,
+    on_segment: OnSegment = _ignore,
+) -> JobReport:
     """Run a job that is open. pipe: stdout, if it is the target.  started: when, by `time.perf_counter`."""
     if isinstance(opened, OpenImage):
         return _run_image(opened, started)
-    return _VideoRun(opened, pipe, on_progress, started).run()
+    return _VideoRun(opened, pipe, started, on_progress, on_segment).run()
 
 
 def _check_cancelled(job: Job) -> None:
@@ -135,9 +150,17 @@ def _run_image(opened: OpenImage, started: float) -> JobReport:
 class _VideoRun:
     """One run of a job on a video."""
 
-    def __init__(self, opened: OpenVideo, pipe: PipeWriter | None, on_progress: OnProgress, started: float) -> None:
+    def __init__(
+        self,
+        opened: OpenVideo,
+        pipe: PipeWriter | None,
+        started: float,
+        on_progress: OnProgress,
+        on_segment: OnSegment,
+    ) -> None:
         self._opened, self._job, self._plan = opened, opened.job, opened.plan
-        self._pipe, self._on_progress, self._started = pipe, on_progress, started
+        self._pipe, self._started = pipe, started
+        self._on_progress, self._on_segment = on_progress, on_segment
 
     def run(self) -> JobReport:
         """Run the stages side by side, check the output, put it in its place, and report."""
@@ -181,7 +204,7 @@ class _VideoRun:
         """Open both ends: the chunks to upscale, and their sink. Unless it is committed, nothing is left of it."""
         journal = open_journal(self._opened)
         if journal is not None:
-            with resumed(journal, self._opened, processor) as ends:
+            with resumed(journal, self._opened, processor, self._on_segment) as ends:
                 yield ends
             return
         reader = self._opened.reader

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from itertools import accumulate
 
 from vsr.jobs.journal import Done, Journal
@@ -10,9 +12,30 @@ from vsr.jobs.open_job import OpenVideo
 from vsr.jobs.source import open_source
 from vsr.media.read.reader import Chunk, FramePosition, VideoReader
 from vsr.media.write.container_writer import OutputSpec
-from vsr.media.write.segments import JoinedWriter, SegmentWriter
+from vsr.media.write.segments import JoinedWriter, Segment, SegmentWriter
 
-__all__ = ["InPlace", "SegmentedSink"]
+__all__ = ["FinishedSegment", "InPlace", "OnSegment", "SegmentedSink", "finished_segments"]
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedSegment:
+    """A segment of a running job that is safe on the disk; its file stays until the output is in its place.
+
+    number: counted from 0, in the order of time.  time_base: seconds per tick of the segment's times.
+    """
+
+    number: int
+    segment: Segment
+    time_base: Fraction
+
+
+OnSegment = Callable[[FinishedSegment], None]  # called with each segment, from the thread that encodes
+
+
+def finished_segments(journal: Journal, time_base: Fraction) -> Iterator[FinishedSegment]:
+    """Yield the segments that earlier runs of a job have finished. time_base: of its source."""
+    for number, done in enumerate(journal.done):
+        yield FinishedSegment(number, done.segment, time_base)
 
 
 class InPlace:
@@ -40,8 +63,9 @@ class InPlace:
 class SegmentedSink:
     """Encodes frames to segments, records them, and joins them with the other streams of the source."""
 
-    def __init__(self, journal: Journal, opened: OpenVideo, num_lead_in: int = 0) -> None:
+    def __init__(self, journal: Journal, opened: OpenVideo, on_segment: OnSegment, num_lead_in: int = 0) -> None:
         """opened: its reader stands after the frames that are done, but for the last `num_lead_in` of these."""
+        self._on_segment = on_segment
         self._journal, self._job, self._plan = journal, opened.job, opened.plan
         self._reader, self._upscaler = opened.reader, opened.upscaler
         begin = journal.num_frames - num_lead_in  # the frame at which this run begins to read
@@ -98,6 +122,7 @@ class SegmentedSink:
         segment = writer.finish()
         self._segment = None
         self._journal.add(Done(segment, last, num_damaged, self._upscaler.precision))
+        self._on_segment(FinishedSegment(len(self._journal.done) - 1, segment, self._reader.info.time_base))
 
     def finish(self) -> None:
         """Finish the last segment; join all, in a pass over the source for the packets of its other streams."""

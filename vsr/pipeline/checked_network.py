@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,6 +55,8 @@ class CheckedNetwork:
     Inputs are float32 (N, C, H, W) of one N, H and W on `device`. The first call is checked against fp32. Where that
     differs, and where a caller reports NaN or Inf (`fall_back`), the next safer precision takes over, with a note;
     EngineError where there is none left. Keeps the limits and the precision it has found, and no frames.
+
+    take_turn: gives a block in which the device is this network's alone; where others share it, set it to theirs.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class CheckedNetwork:
         self._make_reference, self._is_fixed = make_reference, is_fixed
         self._tiled = TiledNetwork(make_engine(precision), card, tile, note)
         self._is_checked = self._is_trusted()
+        self.take_turn: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @property
     def engine(self) -> Engine:
@@ -114,10 +118,11 @@ class CheckedNetwork:
 
     def run(self, *inputs: Tensor) -> Computed:
         """See `Network`; the first call waits, as it is checked."""
-        outputs = self._tiled(*inputs)
-        if not self._is_checked:
-            outputs = self._check_precision(inputs, outputs)
-        return Computed(outputs, is_finite(outputs))
+        with self.take_turn():
+            outputs = self._tiled(*inputs)
+            if not self._is_checked:
+                outputs = self._check_precision(inputs, outputs)
+            return Computed(outputs, is_finite(outputs))
 
     def fall_back(self, why: str) -> None:
         """Take the next safer precision or, after the last, the reference. Raises EngineError where none is left."""
