@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -9,6 +10,7 @@ from fastapi import FastAPI
 
 from vsr.serve.errors import add_error_handlers
 from vsr.serve.health import make_health_router
+from vsr.serve.job_service import JobService
 from vsr.serve.middleware import BodyLimit, Guard, RequestLog
 from vsr.serve.services import Services
 from vsr.serve.settings import Settings
@@ -21,7 +23,8 @@ _DESCRIPTION = "Upscale images and videos with super-resolution networks; nothin
 
 def make_app(settings: Settings) -> FastAPI:
     """Make the application that answers all requests of a service; `app.state.services` has its shared parts."""
-    services = Services(settings, DeviceTurns())
+    turns = DeviceTurns()
+    services = Services(settings, turns, JobService(settings, turns))
     app = FastAPI(
         title="vsr", description=_DESCRIPTION, version="1", lifespan=_lifespan(services), docs_url=None, redoc_url=None
     )
@@ -46,8 +49,9 @@ def _lifespan(services: Services):  # type: ignore[no-untyped-def]
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack():
-            # video jobs: await stack.enter_async_context(...)
+        async with AsyncExitStack() as stack:
+            await asyncio.to_thread(services.jobs.start)
+            stack.push_async_callback(asyncio.to_thread, services.jobs.close)
             yield
 
     return running

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vsr.serve.job_service import JobService
 from vsr.serve.settings import Settings
 from vsr.serve.turns import DeviceTurns
 
@@ -15,7 +16,9 @@ class Services:
     """Hand the shared parts of a service to its routes.
 
     turns: of the device that all networks run on; a video job takes one for each batch.
+    jobs: on videos.
     """
 
     settings: Settings
     turns: DeviceTurns
+    jobs: JobService

@@ -1,0 +1,48 @@
+"""Small videos for the tests of the service, and what is read back of them."""
+
+from __future__ import annotations
+
+import hashlib
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+
+def write_video(
+    path: Path, num_frames: int = 20, size: tuple[int, int] = (32, 24), *, last_seconds: float | None = None
+) -> Path:
+    """Write a moving pattern in H.264, 25 frames a second.
+
+    Args:
+        path: the file.
+        num_frames: how many.
+        size: (width, height) in pixels.
+        last_seconds: time of the last frame; None for where it belongs.
+    """
+    width, height = size
+    noise = np.random.default_rng(1).integers(0, 255, (height, width + num_frames, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for number in range(num_frames):
+            pixels = np.ascontiguousarray(noise[:, number : number + width])
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            if last_seconds is not None and number == num_frames - 1:
+                frame.pts = round(last_seconds * 25)
+            for packet in stream.encode(frame):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return path
+
+
+def frames_of(path: Path | str) -> list[tuple[float, str]]:
+    """Return the time of each frame in seconds, and a checksum of its samples."""
+    with av.open(str(path)) as container:
+        return [
+            (round(float(frame.time or 0), 3), hashlib.sha256(frame.to_ndarray().tobytes()).hexdigest())
+            for frame in container.decode(video=0)
+        ]
