@@ -346,3 +346,11 @@ def test_bicubic_on_vid4_under_bi_and_bd(data_folder: Path) -> None:
     assert fmean(means["bi"]) == pytest.approx(23.78, abs=0.02)
     assert fmean(means["ssim"]) == pytest.approx(0.6347, abs=0.003)
     assert fmean(means["bd"]) == pytest.approx(21.80, abs=0.1)
+
+
+def test_a_damaged_image_of_ones_own_folder_is_left_out_and_named(stills: Path) -> None:
+    (stills / "0.png").write_bytes(b"")
+    notes: list[str] = []
+    report = _measure(stills, note=notes.append)
+    assert [note for note in notes if note.startswith("left out") and "0.png" in note]
+    assert {row.frame for row in report.rows} == {"a.png", "b.png"}

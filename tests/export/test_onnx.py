@@ -145,6 +145,24 @@ def test_without_set5_int8_is_not_judged(images: Path, tmp_path: Path) -> None:
         export_model("nano", tmp_path / "a.onnx", precision="int8", calibrate=tmp_path / "empty")
 
 
+def test_damaged_images_are_left_out_of_a_calibration(images: Path) -> None:
+    card, path = resolve("fast")
+    (images / "b.png").write_bytes(b"")
+    notes: list[str] = []
+    calibrated(card, load_net(card, path), images, notes.append)
+    assert len(notes) == 1 and "b.png" in notes[0]
+    for image in images.glob("[0-9].png"):
+        image.unlink()
+    with pytest.raises(InputError, match="none of its images"):
+        calibrated(card, load_net(card, path), images)
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x", "x.onnx.gz"])
+def test_a_name_that_is_not_of_onnx_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OptionError, match=r"ends in \.onnx"):
+        export_model("nano", tmp_path / name)
+
+
 def test_a_network_too_small_for_int8_is_a_model_error(images: Path) -> None:
     net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Conv2d(4, 1, 3))
     with pytest.raises(ModelError, match="'fast' cannot run in int8"):

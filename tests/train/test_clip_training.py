@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from vsr.errors import EngineError, InputError
 from vsr.models.weights import resolve
 from vsr.pipeline.motion import taps_of, warp
 from vsr.train.clip_bank import ClipBank, ClipMaker
-from vsr.train.clip_loop import ClipTrainer, HeldOutClips, train_on_clips
+from vsr.train.clip_loop import ClipTrainer, HeldOutClips, clip_scores, train_on_clips
 from vsr.train.clips import Clip, Footage, make_clip, turned
 from vsr.train.footage import Material, find_material, read_footage
 from vsr.train.motion_paths import synthetic_clip
@@ -216,10 +217,13 @@ def test_bad_files_are_left_out_and_named(data: Path, tmp_path: Path) -> None:
         (tmp_path / name).symlink_to(data / name)
     (tmp_path / "broken.mp4").write_bytes(b"no video at all")
     (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "._still0.png").write_bytes(b"Mac OS X")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     lines: list[str] = []
     run(tmp_path, tmp_path / "run", 2, log=lines.append)
     named = [line for line in lines if line.startswith("left out")]
-    assert any("broken.mp4" in line for line in named)
+    for name in ("broken.mp4", "._still0.png", "gone.png"):
+        assert any(name in line for line in named)
 
 
 def test_a_folder_without_material(tmp_path: Path) -> None:
@@ -261,13 +265,19 @@ def test_training_learns(data: Path) -> None:
     assert after["held out"] > before["held out"] + 0.3
 
 
-def test_gradients_that_stay_not_finite_end_the_run_and_spare_the_weights(data: Path) -> None:
-    trainer = tiny_trainer(data, replace(TINY, stages=(Stage(1.0, {"charbonnier": float("nan")}),)))
-    before = trainer.net.tail.weight.clone()
-    with trainer.bank, pytest.raises(EngineError, match="not finite"):
-        for _ in range(100):
-            trainer.step(0.0)
-    assert torch.equal(trainer.net.tail.weight, before)
+def test_gradients_that_stay_not_finite_end_the_run_and_nothing_is_saved(data: Path, tmp_path: Path) -> None:
+    wild = replace(TINY, stages=(Stage(1.0, {"charbonnier": float("nan")}),))
+    with pytest.raises(EngineError, match=r"step 20: .*not finite for 20 steps.*nothing was saved.*`learning_rate`"):
+        train_on_clips(wild, [data], tmp_path, Budget(steps=100), bf16=False, log=quietly)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_a_frame_that_is_not_a_number_has_no_score(data: Path) -> None:
+    trainer = tiny_trainer(data)
+    with trainer.bank, torch.no_grad():
+        trainer.net.tail.weight.fill_(float("nan"))
+        clip = make_clip(drifting(), 4, BICUBIC, np.random.default_rng(0))
+    assert math.isnan(clip_scores(trainer.net, clip, torch.device("cpu"), False)[0])
 
 
 KILLED_RUN = """

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vsr.color.resample import reduce_bicubic
 from vsr.errors import InputError, OptionError
+from vsr.media.image_damage import find_damage
 from vsr.media.images import find_images, picture_size, read_rgb
 from vsr.quality.metrics import luma_bt601
 from vsr.train import data
@@ -173,8 +174,13 @@ def test_images_smaller_than_a_patch_are_counted(drawings: list[Path]) -> None:
 def test_file_that_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
     cv2.imwrite(str(tmp_path / "good.png"), drawing(64, 64))
     (tmp_path / "bad.png").write_bytes(content)
-    with pytest.raises(InputError, match=r"bad\.png"):
-        PatchBank(find_images(tmp_path), 2, patch=8)
+    lines: list[str] = []
+    bank = PatchBank(find_images(tmp_path), 2, patch=8)
+    bank.tell(lines.append)
+    assert (bank.num_images, list(bank.unusable)) == (1, [tmp_path / "bad.png"])
+    assert len(lines) == 1 and "bad.png" in lines[0]
+    with pytest.raises(InputError, match=r"no image can be used; .*bad\.png"):
+        PatchBank([tmp_path / "bad.png"], 2, patch=8)
 
 
 @pytest.mark.parametrize("degradation", ["bicubic", "video"])
@@ -256,13 +262,44 @@ def test_random_degradations_are_made_anew(drawings: list[Path], short_periods: 
 
 def test_broken_image_is_named_at_the_start_or_when_its_turn_comes(flat_images: list[Path], short_periods: int) -> None:
     whole = flat_images[0].read_bytes()
-    flat_images[0].write_bytes(whole[: len(whole) // 2])
-    with (
-        pytest.raises(InputError, match=flat_images[0].name),
-        PatchBank(flat_images, 2, patch=8, max_bytes=100 * KIB) as bank,
-    ):
+    lines: list[str] = []
+    with PatchBank(flat_images, 2, patch=8, max_bytes=100 * KIB) as bank:
+        bank.tell(lines.append)
+        flat_images[0].write_bytes(whole[: len(whole) // 2])  # after the start
         for step in range(0, bank.num_shards * short_periods, short_periods):
             draw(bank, step)
+    assert len(lines) == 1 and flat_images[0].name in lines[0]
+
+
+def test_unusable_files_are_left_out_and_listed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Each is what users' folders hold; none ends the training, and no decoder writes lines of its own."""
+    for index in range(3):
+        cv2.imwrite(str(tmp_path / f"good{index}.png"), drawing(64, 64, index))
+    png, jpeg = (cv2.imencode(suffix, drawing(64, 64))[1].tobytes() for suffix in (".png", ".jpg"))
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.jpg").write_text("not an image")
+    (tmp_path / "._good0.png").write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "cut.png").write_bytes(png[: len(png) // 2])
+    (tmp_path / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    (tmp_path / "flipped.png").write_bytes(png[:200] + bytes([png[200] ^ 1]) + png[201:])
+    lines: list[str] = []
+    with PatchBank(find_images(tmp_path), 2, patch=8, degradation="video") as bank:
+        bank.tell(lines.append)
+        bank.sample(2, np.random.default_rng(0))
+    assert bank.num_images == 3
+    names = {"empty.png", "text.jpg", "._good0.png", "folder.png", "dangling.png", "cut.png", "cut.jpg", "flipped.png"}
+    assert {path.name for path in bank.unusable} == names
+    assert len(lines) == len(names)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_thumbnail_does_not_make_a_cut_photograph_whole() -> None:
+    jpeg = cv2.imencode(".jpg", drawing(64, 64))[1].tobytes()
+    exif = b"\xff\xe1" + (len(jpeg) + 2).to_bytes(2, "big") + jpeg
+    assert find_damage(jpeg[:2] + exif + jpeg[2:]) == ""
+    assert find_damage(jpeg[:2] + exif + jpeg[2:-40]) == "it is cut off"
 
 
 def test_closing_does_not_wait_for_the_rest_of_a_shard(

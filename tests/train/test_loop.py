@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from vsr.errors import InputError, ModelError, OptionError
+from vsr.errors import EngineError, InputError, ModelError, OptionError, OutputError
 from vsr.media.images import find_images
 from vsr.models.weights import load_net, resolve
 from vsr.train.command import run_training
@@ -286,3 +286,117 @@ def test_sampling_is_repeatable(images: Path) -> None:
     first = bank.sample(4, np.random.default_rng(3))
     second = bank.sample(4, np.random.default_rng(3))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+# -- training that diverges --------------------------------------------------------------------------------
+
+
+def test_a_training_that_diverges_ends_and_keeps_the_last_good_state(images: Path, tmp_path: Path) -> None:
+    good = run(images, tmp_path, 5)
+    state = (tmp_path / "checkpoint.pt").read_bytes()
+    wild = replace(TINY, stages=(Stage(1.0, {"l1": float("nan")}),))
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:  # the recipe is the same to the run, as a learning rate that fails later is
+        patch.setattr("vsr.train.run.identity", lambda recipe: "the same")
+        torch.save(torch.load(tmp_path / "checkpoint.pt") | {"recipe": "the same"}, tmp_path / "checkpoint.pt")
+        state = (tmp_path / "checkpoint.pt").read_bytes()
+        with pytest.raises(EngineError, match=r"step 25: .* 20 steps in a row.*checkpoint.pt is from before.*learning"):
+            run(images, tmp_path, 60, recipe=wild, resume=True)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == state
+    assert all(torch.equal(load_file(tmp_path / "weights.safetensors")[key], good[key]) for key in good)
+
+
+@pytest.mark.parametrize("recipe", [TINY, TINY_GAN], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("steps", [6, 60])
+def test_too_high_a_learning_rate_is_an_error_at_any_length(
+    images: Path, tmp_path: Path, recipe: Recipe, steps: int
+) -> None:
+    with pytest.raises(EngineError, match=r"diverges; nothing was saved.*`learning_rate` than 1e\+06"):
+        run(images, tmp_path, steps, recipe=replace(recipe, learning_rate=1e6))
+    assert not (tmp_path / "weights.safetensors").exists()
+
+
+def test_a_single_step_that_is_not_finite_does_no_harm(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    descend = Trainer.descend
+    monkeypatch.setattr(
+        Trainer,
+        "descend",
+        lambda self, loss, limit: descend(self, loss * float("nan") if self.num_steps == 3 else loss, limit),
+    )
+    weights = run(images, tmp_path, 5)
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+# -- folders and numbers that cannot be used ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["", "checkpoint.pt", "deeper/run"])
+def test_a_run_folder_that_is_a_file_is_said_before_the_work(images: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file; name a folder for the run"):
+        run(images, tmp_path / "file" / name, 1)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no checkpoint", b"PK\x03\x04 cut", None], ids=["empty", "text", "cut", "other"]
+)
+def test_a_checkpoint_that_is_damaged_or_foreign_is_named(images: Path, tmp_path: Path, content: bytes | None) -> None:
+    run(images, tmp_path, 1)
+    if content is None:
+        torch.save({"params": {"weight": torch.zeros(3)}}, tmp_path / "checkpoint.pt")
+    else:
+        (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(InputError, match=r"checkpoint\.pt: is damaged, or no checkpoint of such a run"):
+        run(images, tmp_path, 2, resume=True)
+
+
+def test_a_checkpoint_without_a_part_is_named(images: Path, tmp_path: Path) -> None:
+    run(images, tmp_path, 1)
+    state = torch.load(tmp_path / "checkpoint.pt")
+    del state["optimizer"]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(InputError, match=r"checkpoint\.pt: is damaged.*optimizer"):
+        run(images, tmp_path, 2, resume=True)
+
+
+@pytest.mark.parametrize("name", ["recipe.json", "best.json", "log.csv"])
+def test_records_of_a_run_that_are_damaged_are_named(images: Path, tmp_path: Path, name: str) -> None:
+    run(images, tmp_path, 1)
+    (tmp_path / name).write_bytes(b'step\nnone\n\xff{"half": ')
+    with pytest.raises(InputError, match=rf"{name}: is damaged"):
+        run(images, tmp_path, 2, resume=True)
+
+
+def test_a_full_disk_is_an_error_of_the_output(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> None:
+        raise RuntimeError("[enforce fail] PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OutputError, match=r"checkpoint\.pt: writing failed"):
+        run(images, tmp_path, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("learning_rate", -1.0),
+        ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
+        ("learning_rate", 0.0),
+        ("seed", -1),
+        ("minutes", float("nan")),
+        ("minutes", float("inf")),
+        ("minutes", -1.0),
+        ("steps", 0),
+        ("batch", 0),
+        ("patch", 0),
+        ("threads", 0),
+    ],
+)
+def test_numbers_that_no_training_can_use_are_named(images: Path, tmp_path: Path, name: str, value: float) -> None:
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(OptionError, match=f"`{name}="):
+        run_training("fast", images, tmp_path / "out", log=lambda line: None, **options)
+    assert not (tmp_path / "out").exists()

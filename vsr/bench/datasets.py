@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vsr.errors import InputError, OptionError
-from vsr.events import OnNote
+from vsr.events import Note, NoteCode, OnNote
 from vsr.media.formats import VIDEO_SUFFIXES
 from vsr.media.image_sequence import is_image
 from vsr.media.images import read_rgb
@@ -144,14 +144,27 @@ def images_in(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(path for path in folder.iterdir() if path.is_file() and is_image(path)))
 
 
-def truths(clip: Clip, note: OnNote) -> Iterator[tuple[str, Tensor]]:
-    """Yield name and (3, H, W) uint8 RGB of every image of a clip. note: called with each irregularity of a video."""
+def truths(clip: Clip, note: OnNote, *, skips_damaged: bool = False) -> Iterator[tuple[str, Tensor]]:
+    """Yield name and (3, H, W) uint8 RGB of every image of a clip.
+
+    Args:
+        clip: the images.
+        note: called with each irregularity of a video, and each image that is left out.
+        skips_damaged: leaves out images that cannot be read; they raise InputError otherwise.
+    """
     if clip.is_video:
         for index, frame in enumerate(decoded_video(clip.paths[0], note)):
             yield str(index), frame.rgb.add(0.5).to(torch.uint8)[0]
     else:
         for path in clip.paths:
-            yield path.name, read_rgb(path)
+            try:
+                image = read_rgb(path)
+            except InputError as error:
+                if not skips_damaged:
+                    raise
+                note(Note(NoteCode.DAMAGE, f"left out: {error}"))
+                continue
+            yield path.name, image
 
 
 def num_frames(clip: Clip) -> int | None:

@@ -141,7 +141,9 @@ class _Run:
             yield rows, _strip(clip, name, truth, images, rows) if index in shown else None
             self._advance()
         if index < 0:
-            raise InputError(f"{clip.paths[0]}: has no frames")
+            raise InputError(
+                f"{clip.paths[0]}: has no frames" if clip.is_video else f"{clip.name}: no image can be read"
+            )
 
     def _shown(self, count: int | None) -> set[int]:
         """Choose the frames of which a strip is made: the middle one of a clip, some of a set of stills."""
@@ -167,7 +169,9 @@ class _Run:
 
     def _reduced(self, clip: Clip) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Yield name, truth and low resolution of every frame of a clip."""
-        for name, image in truths(clip, self.note):
+        # Of a user's folder of stills the others can be measured; a clip without one of its frames is another clip.
+        skips = not (self.dataset.is_known or self.dataset.is_moving)
+        for name, image in truths(clip, self.note, skips_damaged=skips):
             truth = mod_crop(image, self.protocol.scale)
             if min(truth.shape[-2:]) == 0:
                 raise InputError(f"{clip.name}/{name}: is smaller than one pixel at 1/{self.protocol.scale}")

@@ -74,4 +74,7 @@ def export(model: str, output: Path, **values: Any) -> None:
     """Write MODEL as ONNX: input "x" and output "y", float32 (N, C, H, W) with values from 0 to 1."""
     from vsr.export.onnx import export_model
 
-    click.echo(f"vsr: {export_model(model, output, **values)}", err=True)
+    def note(line: str) -> None:
+        click.echo(f"vsr: {line}", err=True)
+
+    note(export_model(model, output, note=note, **values))

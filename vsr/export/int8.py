@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from vsr.errors import EngineError, ModelError, OptionError
-from vsr.media.images import find_images, read_rgb
+from vsr.errors import EngineError, InputError, ModelError, OptionError
+from vsr.media.images import find_images, read_rgb, sort_out_damaged
 from vsr.models.cards import ModelCard
 from vsr.models.quantization import calibrate, quantized, without_quantization
 from vsr.pipeline.loading import ModelOptions, upscaler_of_net
@@ -24,28 +24,41 @@ _NUM_IMAGES = 32
 _SIDE = 256  # input pixels of their middles that are looked at
 
 
-def calibrated(card: ModelCard, net: nn.Module, folder: Path) -> nn.Module:
+def calibrated(
+    card: ModelCard, net: nn.Module, folder: Path, note: Callable[[str], None] = lambda line: None
+) -> nn.Module:
     """Make the int8 network, its scales set by sample images.
 
     Args:
         card: the model's card.
         net: the network in float32.
         folder: images like those to be enlarged; at most 32, spread evenly over all below it, are used.
+        note: called with a line for each image that cannot be read, and is left out.
 
-    Raises InputError for a folder without images, ModelError for a network that int8 does not fit.
+    Raises InputError for a folder without usable images, ModelError for a network that int8 does not fit.
     """
     try:
         result = quantized(without_quantization(net))
     except ValueError as error:
         raise ModelError(f"model '{card.name}' cannot run in int8: {error}") from error
-    calibrate(result, _inputs(card, find_images(folder)))
+    paths, unusable = sort_out_damaged(find_images(folder))
+    for text in unusable.values():
+        note(f"left out: {text}")
+    inputs = list(_inputs(card, paths, note))
+    if not inputs:
+        raise InputError(f"{folder}: none of its images can be used")
+    calibrate(result, iter(inputs))
     return result
 
 
-def _inputs(card: ModelCard, paths: list[Path]) -> Iterator[Tensor]:
+def _inputs(card: ModelCard, paths: list[Path], note: Callable[[str], None]) -> Iterator[Tensor]:
     """Yield the network's input of each image, (1, C, H, W) float32."""
-    for path in paths[:: -(-len(paths) // _NUM_IMAGES)]:
-        image = read_rgb(path)
+    for path in paths[:: max(1, -(-len(paths) // _NUM_IMAGES))]:
+        try:
+            image = read_rgb(path)
+        except InputError as error:
+            note(f"left out: {error}")
+            continue
         height, width = (min(side, _SIDE) // card.multiple_of * card.multiple_of for side in image.shape[-2:])
         top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
         middle = image[None, :, top : top + height, left : left + width]

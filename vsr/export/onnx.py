@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
 
 from vsr.backends.engine import PRECISIONS, Precision, Signature
 from vsr.backends.onnx_export import export_onnx
-from vsr.errors import OptionError, OutputError
+from vsr.backends.onnx_model import ONNX_SUFFIX
+from vsr.errors import OptionError
 from vsr.export.int8 import GATE_SET, calibrated, check_drop, measure_drop
-from vsr.files import naming_output, write_file
+from vsr.files import check_target, naming_output, write_file
 from vsr.models.cards import ModelCard
 from vsr.models.quantization import without_quantization
 from vsr.models.weights import load_int8_net, load_net, resolve
@@ -29,6 +31,7 @@ def export_model(
     calibrate: Path | None = None,
     validation: Path | None = None,
     overwrite: bool = False,
+    note: Callable[[str], None] = lambda line: None,
 ) -> str:
     """Write a model as ONNX, float32 (N, C, H, W), named as in `signature_of`; return a line that describes it.
 
@@ -43,18 +46,16 @@ def export_model(
         validation: the folder that holds Set5, on which int8 must not lose more than 0.1 dB; $VSR_DATA/test unless
             given.
         overwrite: replaces the output where it exists.
+        note: called with a line for each image of `calibrate` that cannot be read.
 
     Raises ModelError, OptionError, OutputError, MissingExtraError, and EngineError where the model cannot be exported
     or loses more.
     """
-    if precision not in PRECISIONS:
-        raise OptionError(f'`precision="{precision}"`: there are {", ".join(PRECISIONS)}')
     if batch is not None and size is None:
         raise OptionError("`batch`: is fixed together with the size; add `size`")
     if precision != "int8" and (calibrate is not None or validation is not None):
         raise OptionError('`calibrate`, `validation`: are for `precision="int8"`')
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output}: exists already; `overwrite=True` replaces it")
+    _check_output(output, precision, overwrite)
     card, path = resolve(model)
     if size is not None and any(side % card.multiple_of for side in size):
         raise OptionError(f"`size`: '{card.name}' takes sides that are multiples of {card.multiple_of}")
@@ -62,12 +63,20 @@ def export_model(
     signature = signature_of(card)
     net = load_net(card, path)
     if precision == "int8":
-        net = _integers(card, net, calibrate, validation)
+        net = _integers(card, net, calibrate, validation, note)
     data = export_onnx(net, signature, shape=shape, precision=precision)
     with naming_output(output):
         write_file(output, data)
     sizes = "any size" if shape is None else f"{shape[0]} frames of {shape[2]}x{shape[1]}"
     return f"{output}: {card.name}, {precision}, {_described(signature)}, {sizes}, {len(data) / 2**20:.1f} MiB"
+
+
+def _check_output(output: Path, precision: str, overwrite: bool) -> None:
+    if precision not in PRECISIONS:
+        raise OptionError(f'`precision="{precision}"`: there are {", ".join(PRECISIONS)}')
+    if output.suffix.lower() != ONNX_SUFFIX:
+        raise OptionError(f"{output}: vsr writes ONNX; name a file that ends in {ONNX_SUFFIX}")
+    check_target(output, overwrite)
 
 
 def _described(signature: Signature) -> str:
@@ -76,7 +85,9 @@ def _described(signature: Signature) -> str:
     return " ".join(f"{name}:{channels}" for name, channels in signature.inputs)
 
 
-def _integers(card: ModelCard, net: nn.Module, folder: Path | None, validation: Path | None) -> nn.Module:
+def _integers(
+    card: ModelCard, net: nn.Module, folder: Path | None, validation: Path | None, note: Callable[[str], None]
+) -> nn.Module:
     """Make the int8 network, and check its loss of quality."""
     if card.recurrent:
         raise OptionError(f'`precision="int8"`: {card.name} has a state, which has no int8 form yet')
@@ -84,7 +95,7 @@ def _integers(card: ModelCard, net: nn.Module, folder: Path | None, validation: 
         integers = load_int8_net(card)
         drop_db = card.figures[GATE_SET] - card.figures[f"{GATE_SET} int8"]
     else:
-        integers = calibrated(card, net, folder) if folder else net if card.quantized else load_int8_net(card)
+        integers = calibrated(card, net, folder, note) if folder else net if card.quantized else load_int8_net(card)
         drop_db = measure_drop(card, without_quantization(net), integers, validation)
     check_drop(card, drop_db)
     return integers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import av
@@ -13,6 +14,7 @@ from torch import Tensor
 from vsr.errors import InputError, OutputError, reason
 from vsr.files import naming_output, write_file
 from vsr.media.formats import IMAGE_MAGIC, IMAGE_SUFFIXES, find_image_format
+from vsr.media.image_damage import find_damage
 from vsr.media.pipe import PipeReader, run_in_thread
 from vsr.media.read.opening import check_source
 
@@ -27,6 +29,7 @@ __all__ = [
     "read_image",
     "read_piped_image",
     "read_rgb",
+    "sort_out_damaged",
     "write_image",
 ]
 
@@ -64,6 +67,7 @@ def _piped(pipe: PipeReader) -> bytes:
 
 def decode_image(data: np.ndarray, path: Path) -> np.ndarray:
     """Decode an image as `read_image` does, from the bytes of its file; path: its name in messages."""
+    _check_whole(data.tobytes(), path)
     image = _decoded(data, cv2.IMREAD_UNCHANGED)
     if image is None:
         raise InputError(f"{path}: not an image that OpenCV can read")
@@ -149,11 +153,47 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def read_rgb(path: Path) -> Tensor:
-    """Read an image as (3, H, W) uint8 RGB; gray becomes RGB, 16 bit becomes 8, alpha is left out."""
-    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    """Read an image as (3, H, W) uint8 RGB; gray becomes RGB, 16 bit becomes 8, alpha is left out.
+
+    Raises InputError for a file that is no image, or not a whole one.
+    """
+    data = _bytes_of(path)
+    _check_whole(data, path)
+    bgr = _decoded(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if bgr is None:
         raise InputError(f"{path}: cannot be read as an image")
     return torch.from_numpy(np.ascontiguousarray(bgr[:, :, ::-1])).permute(2, 0, 1).contiguous()
+
+
+def sort_out_damaged(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, str]]:
+    """Divide files into whole images and the others, with the reason by file, by their structure and header."""
+    whole, unusable = [], {}
+    for path in paths:
+        try:
+            _check_whole(_bytes_of(path), path)
+            picture_size(path)
+        except InputError as error:
+            unusable[path] = str(error)
+        else:
+            whole.append(path)
+    return whole, unusable
+
+
+def _bytes_of(path: Path) -> bytes:
+    """Read a file. Raises InputError where that fails: a folder, a link to nothing, no permission."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        what = (
+            "is a link to nothing" if path.is_symlink() and not path.exists() else f"cannot be read ({reason(error)})"
+        )
+        raise InputError(f"{path}: {what}") from error
+
+
+def _check_whole(data: bytes, path: Path) -> None:
+    """Raise InputError for an image that is damaged, before a decoder writes lines to stderr about it."""
+    if damage := find_damage(data):
+        raise InputError(f"{path}: is not a whole image: {damage}")
 
 
 def picture_size(path: Path) -> tuple[int, int]:

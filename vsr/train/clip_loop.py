@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vsr.errors import EngineError
 from vsr.models.nets.recurrent import RecurrentNet
 from vsr.train.clip_bank import ClipBank, ClipMaker, held_out_clips
 from vsr.train.clips import Clip
@@ -30,7 +29,6 @@ from vsr.train.video_recipes import VideoRecipe, card_of_video
 
 __all__ = ["ClipTrainer", "HeldOutClips", "clip_scores", "train_on_clips"]
 
-MOST_BAD_STEPS = 20  # in a row, without a finite gradient
 HIGHEST_DB = 100.0  # of an exact frame, so that means stay finite
 
 
@@ -48,10 +46,8 @@ class ClipTrainer(Learner):
         super().__init__(recipe, card_of_video(recipe), device, seed)
         self.recipe, self.bank, self.bf16 = recipe, bank, bf16
         self.clock = time.process_time if device.type == "cpu" else time.monotonic
-        self._num_bad = 0
 
     def step(self, progress: float) -> dict[str, Tensor]:
-        """Move by one batch. Raises EngineError if gradients are not finite for `MOST_BAD_STEPS` steps in a row."""
         recipe = self.recipe
         self.bank.seek(self.num_steps)
         batch = self.bank.sample(recipe.batch, recipe.frames_at(progress), self.rng).to(self.device)
@@ -64,27 +60,11 @@ class ClipTrainer(Learner):
         for name, weight in recipe.losses_at(progress).items():
             terms[name] = weight * PIXEL_LOSSES[name](luma, target.luma)
             terms[f"chroma {name}"] = recipe.chroma_weight * weight * PIXEL_LOSSES[name](chroma, target.chroma)
-        self._descend(torch.stack(list(terms.values())).sum())
+        self.descend(torch.stack(list(terms.values())).sum(), recipe.max_gradient)
+        if not self.num_bad_steps:
+            self.update_average()
         self.num_steps += 1
         return {name: value.detach() for name, value in terms.items()}
-
-    def _descend(self, loss: Tensor) -> None:
-        """Follow the gradient; if it is not finite, leave the weights as they are."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.max_gradient)
-        if math.isfinite(float(norm)):
-            self._num_bad = 0
-            self.optimizer.step()
-            self.update_average()
-            return
-        self._num_bad += 1
-        if self._num_bad >= MOST_BAD_STEPS:
-            raise EngineError(
-                f"step {self.num_steps}: the gradients of {self._num_bad} steps in a row are not finite; the last "
-                "checkpoint is from before; go on from it with `resume=True`, or begin again with a lower "
-                "`learning_rate`"
-            )
 
     def fitted(self, source: nn.Module, own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Extend the other network's first convolution by zeros for inputs that it does not have."""
@@ -152,7 +132,9 @@ def _psnr_db(codes: Tensor, truth: Tensor, crop: int) -> float:
     """Compute the PSNR in dB of (1, C, H, W) codes, rounded and clamped to 8 bit."""
     height, width = truth.shape[-2:]
     error = (codes.float().round().clamp(0, 255) - truth)[..., crop : height - crop, crop : width - crop]
-    return min(HIGHEST_DB, 10 * math.log10(255**2 / max(float(error.square().mean()), 1e-9)))
+    mean_square = float(error.square().mean())
+    # min() would give the highest score to a frame that is not a number.
+    return mean_square if math.isnan(mean_square) else min(HIGHEST_DB, 10 * math.log10(255**2 / max(mean_square, 1e-9)))
 
 
 def train_on_clips(

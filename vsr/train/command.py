@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,7 @@ def run_training(
         patch, batch, learning_rate: Replace the recipe's, which are made for a CPU.
         threads: Of PyTorch on the CPU; by default one for clips, whose many small operations gain nothing from more.
     """
+    _check_numbers(learning_rate=learning_rate, patch=patch, batch=batch, threads=threads, seed=seed)
     chosen = _chosen_recipe(recipe, patch=patch, batch=batch, learning_rate=learning_rate)
     where = choose_device(device)
     if where.type == "cpu":
@@ -77,6 +79,18 @@ def run_training(
         path = train(chosen, data, out, budget, features=features, validate=validate, log=log, **options)
     log(f"weights: {path}")
     return path
+
+
+def _check_numbers(*, learning_rate: float | None, seed: int, **counts: int | None) -> None:
+    """Raise OptionError for numbers that no training can use."""
+    if learning_rate is not None and not 0 < learning_rate < math.inf:  # which "not a number" fails, too
+        raise OptionError(f"`learning_rate={learning_rate:g}`: must be greater than zero")
+    if not 0 <= seed < 2**63:
+        raise OptionError(f"`seed={seed}`: must lie between 0 and 2⁶³ - 1")
+    for name, value in counts.items():
+        least = 4 if name == "patch" else 1
+        if value is not None and value < least:
+            raise OptionError(f"`{name}={value}`: must be at least {least}")
 
 
 def _chosen_recipe(name: str, **changes: Any) -> Recipe | VideoRecipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vsr.errors import InputError, OptionError
-from vsr.media.images import picture_size
+from vsr.media.images import picture_size, sort_out_damaged
 from vsr.train.degrade import DEGRADATIONS
 from vsr.train.shards import ComingShard, Shard, ShardMaker, divide
 
@@ -25,8 +26,8 @@ class PatchBank:
     """Hold sharp images with their low-resolution versions, and cut random aligned patches out of both.
 
     Close it, or use it as a context manager. `num_skipped` counts images left out because they are smaller than a
-    patch. Raises InputError where a file is no image or none is large enough; a truncated file is found when its shard
-    is made, in `seek` or `sample`.
+    patch; `unusable` names those that cannot be read, with the reason. Most are found at once, others when their shard
+    is made, in `seek` or `sample`. Raises InputError where no image can be used.
 
     Args:
         degradation: a name in `DEGRADATIONS`.
@@ -52,16 +53,21 @@ class PatchBank:
     ) -> None:
         self._shard: Shard | None = None
         self._period = 0
+        self._note: Callable[[str], None] = lambda line: None
+        self.unusable: dict[Path, str] = {}
         if degradation not in DEGRADATIONS:
             raise OptionError(f"unknown degradation '{degradation}'; there are {', '.join(DEGRADATIONS)}")
         self.scale, self.patch = scale, patch
         self.device = device or torch.device("cpu")
         chosen = DEGRADATIONS[degradation]
+        paths, unusable = sort_out_damaged(paths)
+        self._leave_out(unusable)
         sizes = {path: picture_size(path) for path in paths}
         large = [path for path, size in sizes.items() if min(size) >= patch * scale]
         self.num_images, self.num_skipped = len(large), len(sizes) - len(large)
         if not large:
-            raise InputError(f"every image is smaller than a patch of {patch * scale} pixels")
+            why = f"every image is smaller than a patch of {patch * scale} pixels" if paths else "no image can be used"
+            raise InputError("; ".join([why, *self.unusable.values()]))
         num_bytes = [_num_bytes(sizes[path], scale, chosen.num_frames) for path in large]
         self._changes = chosen.is_random or sum(num_bytes) > max_bytes
         shards = [list(range(len(large)))]
@@ -95,10 +101,23 @@ class PatchBank:
             self.close()
         self._coming = self._coming or ComingShard(self._maker, period)
         shard = self._coming.wait()
+        self._leave_out(shard.unusable)
         shard.finish(self.device)
         self._shard, self._period, self._coming = shard, period, None
         if self._changes:
             self._coming = ComingShard(self._maker, period + 1)
+
+    def tell(self, note: Callable[[str], None]) -> None:
+        """Call `note` with a line for each image that cannot be used, those found so far included."""
+        self._note = note
+        for text in self.unusable.values():
+            note(f"left out: {text}")
+
+    def _leave_out(self, unusable: Mapping[Path, str]) -> None:
+        """Name the images that cannot be used, each once."""
+        for path in sorted(unusable.keys() - self.unusable.keys()):
+            self._note(f"left out: {unusable[path]}")
+        self.unusable.update(unusable)
 
     def sample(self, batch: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Cut out patches: low (B, 3, p, p) and high (B, 3, p·scale, p·scale), uint8, flipped and rotated.

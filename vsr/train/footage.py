@@ -93,7 +93,7 @@ def find_material(folders: Iterable[Path], num_frames: int) -> Material:
         if not top.is_dir():
             raise InputError(f"{top}: no such folder")
         for folder in [top, *sorted(path for path in top.rglob("*") if path.is_dir())]:
-            files = sorted(path for path in folder.iterdir() if path.is_file())
+            files = _files(folder, unreadable)
             images = tuple(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
             if folder != top and _is_sequence(images):
                 parts = min(max(1, len(images) // num_frames), MOST_PARTS)
@@ -113,6 +113,19 @@ def find_material(folders: Iterable[Path], num_frames: int) -> Material:
         bad = "".join(f"; {text}" for text in unreadable.values())
         raise InputError(f"{', '.join(map(str, folders))}: no images, folders of frames or videos found{bad}")
     return Material(tuple(clips), tuple(stills), unreadable)
+
+
+def _files(folder: Path, unreadable: dict[Path, str]) -> list[Path]:
+    """List the files of a folder that may be material; add links to nothing and macOS's companions to `unreadable`."""
+    files = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and path.is_symlink() and not path.exists():
+            unreadable[path] = f"{path}: is a link to nothing"
+        elif path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and path.name.startswith("._"):
+            unreadable[path] = f"{path}: is what macOS keeps beside a file, not an image or a video"
+        elif path.is_file():
+            files.append(path)
+    return files
 
 
 def _is_sequence(images: tuple[Path, ...]) -> bool:

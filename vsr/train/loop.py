@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vsr.media.images import find_images
+from vsr.errors import InputError
+from vsr.media.images import find_images, sort_out_damaged
 from vsr.models.quantization import calibrate
 from vsr.quality.lpips import LPIPS
 from vsr.quality.metrics import luma_bt601
@@ -30,6 +31,7 @@ __all__ = ["Budget", "Trainer", "train"]
 
 NUM_HELD_OUT_PATCHES = 64
 NUM_CALIBRATION_BATCHES = 16
+MAX_GRADIENT = 1.0
 
 
 class Trainer(Learner):
@@ -78,14 +80,13 @@ class Trainer(Learner):
             with torch.no_grad():
                 average = self.ema(low).float() if "ldl" in weights else None
         terms = self.objective(weights, out, high, average, self.rng)
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        self.optimizer.step()
+        self.descend(torch.stack(list(terms.values())).sum(), MAX_GRADIENT)
         losses = {name: value.detach() for name, value in terms.items()}
+        self.num_steps += 1
+        if self.num_bad_steps:
+            return losses
         if self.adversary is not None and self.objective.needs_adversary(weights):
             losses["discriminator"] = self.adversary.learn(self.objective.judged(out, high), high, rate)
-        self.num_steps += 1
         self.update_average()
         return losses
 
@@ -145,6 +146,19 @@ def _split(paths: list[Path]) -> tuple[list[Path], list[Path]]:
     return (rest, held_out) if len(paths) >= 50 else (paths, paths[:1])
 
 
+def _usable_images(folders: Sequence[Path], log: Callable[[str], None]) -> list[Path]:
+    """Find the images below some folders; log those that cannot be used. Raises InputError where there is none."""
+    found = sorted({path for folder in folders for path in find_images(folder)})
+    paths, unusable = sort_out_damaged(found)
+    for text in unusable.values():
+        log(f"left out: {text}")
+    if unusable:
+        log(f"{len(unusable)} of {len(found)} images cannot be used and are left out")
+    if not paths:
+        raise InputError(f"{', '.join(map(str, folders))}: no image can be used")
+    return paths
+
+
 def train(
     recipe: Recipe,
     data: Path | Sequence[Path],
@@ -174,11 +188,12 @@ def train(
     check_folder(out, resume)
     chosen = device or torch.device("cpu")
     folders = [data] if isinstance(data, Path) else list(data)
-    paths, held_out = _split(sorted({path for folder in folders for path in find_images(folder)}))
+    paths, held_out = _split(_usable_images(folders, log))
     make_bank = functools.partial(
         PatchBank, scale=recipe.scale, patch=recipe.patch, degradation=recipe.degradation, seed=seed, device=chosen
     )
     bank = make_bank(paths)
+    bank.tell(log)
     if bank.num_skipped:
         log(f"{bank.num_skipped} of {len(paths)} images are smaller than a patch and left out")
     trainer = Trainer(recipe, bank, chosen, seed, bf16, features)

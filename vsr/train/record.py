@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from vsr.errors import install_hint
-from vsr.files import write_file
+from vsr.errors import InputError, install_hint
+from vsr.files import naming_output, write_file
 from vsr.train.recipes import AnyRecipe
 from vsr.version import __version__
 
@@ -29,19 +29,21 @@ class RunRecord:
     """
 
     def __init__(self, out: Path, num_steps: int, log: Callable[[str], None]) -> None:
-        out.mkdir(parents=True, exist_ok=True)
         self.out, self._log = out, log
         self._csv = out / "log.csv"
-        self._drop_rows_after(num_steps)
-        self._writer = self._tensorboard(num_steps)
+        with naming_output(out):
+            out.mkdir(parents=True, exist_ok=True)
+            self._drop_rows_after(num_steps)
+            self._writer = self._tensorboard(num_steps)
 
     def start(self, recipe: AnyRecipe, arguments: Mapping[str, Any]) -> None:
         """Record the recipe, arguments and code version of a start or a resumption."""
         path = self.out / "recipe.json"
-        starts = json.loads(path.read_text("utf-8"))["starts"] if path.is_file() else []
+        starts = _starts(path) if path.is_file() else []
         starts.append({**arguments, "vsr": __version__, "git_revision": _git_revision()})
         text = json.dumps({"recipe": asdict(recipe), "starts": starts}, indent=2, default=str)
-        write_file(path, text + "\n")
+        with naming_output(path):
+            write_file(path, text + "\n")
 
     def report(
         self, step: int, minutes: float, progress: float, losses: Mapping[str, float], scores: Mapping[str, float]
@@ -51,7 +53,8 @@ class RunRecord:
         shown += [f"{name} {value:.3f}" for name, value in scores.items()]
         self._log("  ".join([f"{progress:6.1%}  step {step}  {minutes:.1f} min", *shown]))
         row = {"step": step, "minutes": round(minutes, 3), **losses, **scores}
-        self._append(row)
+        with naming_output(self._csv):
+            self._append(row)
         if self._writer is not None:
             for kind, values in (("loss", losses), ("score", scores)):
                 for name, value in values.items():
@@ -61,8 +64,9 @@ class RunRecord:
     def images(self, step: int, grid: Tensor) -> None:
         """Show sample images: (3, H, W) or (1, H, W) in [0, 1]."""
         if self._writer is not None:
-            self._writer.add_image("bicubic | output | truth", grid, step)
-            self._writer.flush()
+            with naming_output(self.out / "tensorboard"):
+                self._writer.add_image("bicubic | output | truth", grid, step)
+                self._writer.flush()
 
     def close(self) -> None:
         if self._writer is not None:
@@ -76,15 +80,21 @@ class RunRecord:
     def _drop_rows_after(self, num_steps: int) -> None:
         """Drop rows that a killed run wrote after its last checkpoint, which would come twice."""
         rows = self._rows()
-        kept = [row for row in rows if int(row["step"]) <= num_steps]
+        try:
+            kept = [row for row in rows if int(row["step"]) <= num_steps]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{self._csv}: is damaged; move it away, and the run goes on with a new one") from error
         if len(kept) != len(rows):
             self._write(list(rows[0]), kept)
 
     def _rows(self) -> list[dict[str, str]]:
         if not self._csv.is_file():
             return []
-        with self._csv.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        try:
+            with self._csv.open(newline="", encoding="utf-8") as file:
+                return list(csv.DictReader(file))
+        except (csv.Error, ValueError) as error:
+            raise InputError(f"{self._csv}: is damaged; move it away, and the run goes on with a new one") from error
 
     def _write(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         with self._csv.open("w", newline="", encoding="utf-8") as file:
@@ -99,6 +109,14 @@ class RunRecord:
             self._log(f"no TensorBoard curves and images; for them: {install_hint('train')}")
             return None
         return SummaryWriter(self.out / "tensorboard", purge_step=num_steps + 1)
+
+
+def _starts(path: Path) -> list[Any]:
+    """Read the earlier starts of a run. Raises InputError for a damaged file."""
+    try:
+        return list(json.loads(path.read_text("utf-8"))["starts"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is damaged; move it away, and the run goes on with a new one") from error
 
 
 def _git_revision() -> str:

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import math
+import os
 import signal
 import threading
 import time
@@ -16,10 +17,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from vsr.errors import InputError, ModelError, OptionError
-from vsr.files import partial_file, write_file
+from vsr.errors import EngineError, InputError, ModelError, OptionError, OutputError
+from vsr.files import naming_output, partial_file, write_file
 from vsr.models.cards import ModelCard
 from vsr.models.weights import build_net, load_net, resolve, save_model_file
 from vsr.train.recipes import AnyRecipe
@@ -33,6 +35,9 @@ BEST_WEIGHTS = "best.safetensors"
 BEST_SCORE = "best.json"
 LONGEST_STEP_SECONDS = 30.0
 NUM_WARMUP_STEPS = 200
+MOST_BAD_STEPS = 20  # in a row
+HIGHEST_LOSS = 1e4  # on images in [0, 1]; a network that learns stays orders of magnitude below
+LOWEST_DB = 8.0  # less than a flat gray image has
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +50,10 @@ class Budget:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
             raise OptionError("give the length of the training either as steps or as minutes")
-        if (self.steps or self.minutes or 0) <= 0:
-            raise OptionError("the length of the training must be greater than zero")
+        if self.steps is not None and self.steps <= 0:
+            raise OptionError(f"`steps={self.steps}`: the length of the training must be greater than zero")
+        if self.minutes is not None and not 0 < self.minutes < math.inf:  # which "not a number" fails, too
+            raise OptionError(f"`minutes={self.minutes:g}`: the length of the training must be greater than zero")
 
     def progress(self, step: int, seconds: float) -> float:
         """Return the share of the schedule that is done, 0 to 1."""
@@ -75,8 +82,9 @@ class Learner:
         self.optimizer = torch.optim.Adam(self.net.parameters(), recipe.learning_rate, betas=(0.9, 0.99), fused=True)
         self.rng = np.random.default_rng(seed)
         self.num_steps = 0
+        self.num_bad_steps = 0  # in a row up to the last one
         self.seconds = 0.0
-        self._learning_rate, self._ema_decay = recipe.learning_rate, recipe.ema_decay
+        self.learning_rate, self._ema_decay = recipe.learning_rate, recipe.ema_decay
 
     @property
     def is_judged_by_psnr(self) -> bool:
@@ -87,10 +95,24 @@ class Learner:
         """Move by one batch at `progress` (0 to 1) of the schedule. Returns the losses, weighted, without gradient."""
         raise NotImplementedError
 
+    def descend(self, loss: Tensor, max_gradient: float) -> None:
+        """Follow the gradient of a loss, at most so long; leave the weights as they are where the step is bad.
+
+        A step is bad if its loss or gradient is not finite, or the loss beyond `HIGHEST_LOSS`.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), max_gradient)
+        if math.isfinite(float(norm)) and abs(float(loss.detach())) <= HIGHEST_LOSS:
+            self.num_bad_steps = 0
+            self.optimizer.step()
+        else:
+            self.num_bad_steps += 1
+
     def set_rate(self, rate: float) -> None:
         """Multiply the recipe's learning rate for the coming step."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate * rate
+            group["lr"] = self.learning_rate * rate
 
     def cosine_rate(self, progress: float) -> float:
         """Return the factor of the learning rate: a linear warm-up, then half a cosine to zero."""
@@ -145,20 +167,32 @@ class Learner:
         self.num_steps, self.seconds = state["num_steps"], state["seconds"]
 
     def save(self, folder: Path) -> None:
-        """Write checkpoint and averaged weights, each completely or not at all."""
-        with partial_file(folder / CHECKPOINT) as partial:
+        """Write checkpoint and averaged weights, each completely or not at all. Raises OutputError."""
+        # PyTorch and safetensors report a full disk as errors of their own.
+        with naming_output(folder / CHECKPOINT, (OSError, RuntimeError)), partial_file(folder / CHECKPOINT) as partial:
             torch.save(self.state_dict(), partial)
-        save_model_file(folder / WEIGHTS, self.card, self.ema.state_dict())
+        with naming_output(folder / WEIGHTS, (OSError, SafetensorError)):
+            save_model_file(folder / WEIGHTS, self.card, self.ema.state_dict())
 
     def load(self, folder: Path) -> None:
-        """Go on where `save` left off: the same weights, moments, patches and schedule."""
+        """Go on where `save` left off: the same weights, moments, patches and schedule.
+
+        Raises InputError where there is no checkpoint of a run, or a damaged one, and OptionError for another recipe.
+        """
         path = folder / CHECKPOINT
         if not path.is_file():
             raise InputError(f"{path}: no checkpoint to resume from")
-        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-        if state["recipe"] != self.identity:
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+            recipe = state["recipe"]
+        except Exception as error:  # a damaged file can break PyTorch's reader at any point
+            raise _unfit(path, error) from error
+        if recipe != self.identity:
             raise OptionError(f"{folder}: was trained by another recipe; `resume=True` takes the one in recipe.json")
-        self.load_state_dict(state)
+        try:
+            self.load_state_dict(state)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise _unfit(path, error) from error
 
 
 class Judge(Protocol):
@@ -217,14 +251,19 @@ class Reporter:
             self._sums[name] = self._sums[name] + value if name in self._sums else value
 
     def is_due(self) -> bool:
-        return time.monotonic() - self._last >= self._seconds
+        """Tell whether it is time for a report; bad steps put it off."""
+        return time.monotonic() - self._last >= self._seconds and not self._learner.num_bad_steps
 
     def report(self, progress: float) -> None:
+        """Score, save and report. Raises EngineError, with the last state kept, where the network is worthless."""
         started = time.monotonic()
         learner, out = self._learner, self._record.out
-        learner.save(out)
         scores = self._judge.scores(learner.ema)
         held_out_db = scores["held out"]
+        is_begun = learner.num_bad_steps or learner.num_steps > NUM_WARMUP_STEPS
+        if not math.isfinite(held_out_db) or (is_begun and held_out_db < LOWEST_DB):
+            raise _diverged(learner, out, f"on held-out images the network has {held_out_db:.1f} dB")
+        learner.save(out)
         validated = time.monotonic()
         scores |= self._validation(is_last=progress >= 1)
         started += time.monotonic() - validated
@@ -249,16 +288,27 @@ class Reporter:
 
 
 def run(learner: Learner, budget: Budget, reporter: Reporter, out: Path, log: Callable[[str], None]) -> None:
-    """Train step by step to the end of the budget, or to an interrupt, which lets the step end and saves."""
+    """Train step by step to the end of the budget, or to an interrupt, which lets the step end and saves.
+
+    Raises EngineError for a training that diverges; the last good state stays on disk.
+    """
     with _deferred_interrupts() as interrupted:
         while (progress := budget.progress(learner.num_steps, learner.seconds)) < 1:
             started = learner.clock()
-            reporter.add(learner.step(progress))
+            losses = learner.step(progress)
+            if not learner.num_bad_steps:
+                reporter.add(losses)
+            elif learner.num_bad_steps >= MOST_BAD_STEPS:
+                what = f"the loss or its gradient was not finite for {MOST_BAD_STEPS} steps in a row"
+                raise _diverged(learner, out, what)
             # A process that was suspended for a while does not use up its budget by it.
             learner.seconds += min(learner.clock() - started, LONGEST_STEP_SECONDS)
             if interrupted:
-                learner.save(out)
-                log(f"saved at step {learner.num_steps}; go on with `resume=True`")
+                if learner.num_bad_steps:
+                    log(f"step {learner.num_steps} was not finite: not saved; the last checkpoint stays")
+                else:
+                    learner.save(out)
+                    log(f"saved at step {learner.num_steps}; go on with `resume=True`")
                 break
             if reporter.is_due():
                 reporter.report(progress)
@@ -266,8 +316,27 @@ def run(learner: Learner, budget: Budget, reporter: Reporter, out: Path, log: Ca
             reporter.report(1.0)
 
 
+def _diverged(learner: Learner, out: Path, what: str) -> EngineError:
+    """Make the error of a training that diverges: what was seen, what is kept, and what to change."""
+    kept = f"{out / CHECKPOINT} is from before that" if (out / CHECKPOINT).exists() else "nothing was saved before that"
+    return EngineError(
+        f"step {learner.num_steps}: {what}: the training diverges; {kept}; begin again in another folder with a "
+        f"lower `learning_rate` than {learner.learning_rate:g}"
+    )
+
+
+def _unfit(path: Path, error: Exception) -> InputError:
+    why = " ".join(f"{type(error).__name__} {error}".split())[:120]
+    return InputError(f"{path}: is damaged, or no checkpoint of such a run ({why}); begin anew in another folder")
+
+
 def check_folder(out: Path, resume: bool) -> None:
-    """Raise OptionError where a new run would overwrite another."""
+    """Raise OptionError where a new run would overwrite another, OutputError where it cannot be written."""
+    place = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise OutputError(f"{out}: {'is' if place == out else f'{place} is'} a file; name a folder for the run")
+    if not os.access(place, os.W_OK):
+        raise OutputError(f"{out}: no permission to write in {place}")
     if (out / CHECKPOINT).exists() and not resume:
         raise OptionError(f"{out}: holds a run already; go on with `resume=True` or name another folder")
 
@@ -282,8 +351,14 @@ def identity(recipe: AnyRecipe) -> str:
 
 
 def _best_so_far(out: Path) -> float:
+    """Read the score of the best weights so far. Raises InputError for a damaged file."""
     path = out / BEST_SCORE
-    return float(json.loads(path.read_text("utf-8"))["held_out_psnr_db"]) if path.is_file() else -math.inf
+    if not path.is_file():
+        return -math.inf
+    try:
+        return float(json.loads(path.read_text("utf-8"))["held_out_psnr_db"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is damaged; remove it, and the best weights are chosen anew") from error
 
 
 @contextlib.contextmanager

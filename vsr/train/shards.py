@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vsr.color.resample import mod_crop
-from vsr.errors import OptionError
+from vsr.errors import InputError, OptionError
 from vsr.media.images import read_rgb
 from vsr.pipeline.threads import Producer
 from vsr.train.degrade import Degradation, LowFrame
@@ -73,6 +73,7 @@ class Shard:
         self.block = torch.empty(num_bytes, dtype=torch.uint8)
         self._num_used = 0
         self._rows: list[tuple[int, ...]] = []
+        self.unusable: dict[Path, str] = {}  # images that were left out, and why
 
     def add(self, high: Tensor, frames: list[LowFrame]) -> None:
         """Add a sharp (3, H, W) image and the frames made of it."""
@@ -91,7 +92,9 @@ class Shard:
         return start
 
     def finish(self, device: torch.device) -> None:
-        """Make the shard ready for `sample`, with the block on `device`."""
+        """Make the shard ready for `sample`, with the block on `device`. Raises InputError if it has no image."""
+        if not self._rows:
+            raise InputError(f"no image could be used; {'; '.join(self.unusable.values())}")
         table = np.array(self._rows, np.int64)
         self.sizes, self.low_layout, self.high_layout = table[:, :2], table[:, 2:5], table[:, 5:8]
         # A frame is drawn in proportion to its area, so that every pixel is seen equally often.
@@ -124,11 +127,15 @@ class ShardMaker:
     seed: int
 
     def fill(self, shard: Shard, period: int) -> Iterator[None]:
-        """Fill an empty shard with the images of a period; yields after each."""
+        """Fill an empty shard with the images of a period, without those that cannot be read; yields after each."""
         for index, path in enumerate(self.paths[period % len(self.paths)]):
-            high = mod_crop(read_rgb(path), self.scale)
-            rng = np.random.default_rng((self.seed, period, index))
-            shard.add(high, self.degradation(high, self.scale, self.patch, rng))
+            try:
+                high = mod_crop(read_rgb(path), self.scale)
+            except InputError as error:
+                shard.unusable[path] = str(error)
+            else:
+                rng = np.random.default_rng((self.seed, period, index))
+                shard.add(high, self.degradation(high, self.scale, self.patch, rng))
             yield
 
 
