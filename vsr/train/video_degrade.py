@@ -111,16 +111,16 @@ _DISC_GOPS = (12, 15)  # DVD and television
 _MPEG_PRESETS = ("plain", "plain", "rd")
 # The usual weighs most: files of x264, phones, and video of web sites.
 _CODEC_CHOICES: tuple[tuple[str, CodecChoice], ...] = (
-    ("h264", CodecChoice(40, (18, 32), X26X_PRESETS, (0, 3), _LONG_GOPS)),
+    ("h264", CodecChoice(40, (18, 36), X26X_PRESETS, (0, 3), _LONG_GOPS)),
     ("vp9", CodecChoice(14, (20, 50), ("good-2", "good-4", "realtime-7"), gop_frames=_LONG_GOPS)),
-    ("hevc", CodecChoice(10, (18, 32), X26X_PRESETS, (0, 4), _LONG_GOPS)),
-    ("mpeg4", CodecChoice(10, (2, 9), _MPEG_PRESETS, (0, 2), _LONG_GOPS)),
-    ("mpeg2", CodecChoice(8, (2, 9), _MPEG_PRESETS, (0, 2), _DISC_GOPS)),
-    ("vp8", CodecChoice(6, (8, 44), ("good-2", "good-4", "realtime-8"), gop_frames=_LONG_GOPS)),
+    ("hevc", CodecChoice(10, (18, 36), X26X_PRESETS, (0, 4), _LONG_GOPS)),
+    ("mpeg4", CodecChoice(10, (2, 14), _MPEG_PRESETS, (0, 2), _LONG_GOPS)),
+    ("mpeg2", CodecChoice(8, (2, 12), _MPEG_PRESETS, (0, 2), _DISC_GOPS)),
+    ("vp8", CodecChoice(6, (8, 54), ("good-2", "good-4", "realtime-8"), gop_frames=_LONG_GOPS)),
     ("av1", CodecChoice(5, (20, 45), ("8", "10"), gop_frames=_LONG_GOPS)),
-    ("mjpeg", CodecChoice(4, (2, 8))),
-    ("h263", CodecChoice(3, (2, 10), _MPEG_PRESETS, gop_frames=_LONG_GOPS)),
-    ("flv1", CodecChoice(2, (2, 10), _MPEG_PRESETS, gop_frames=_LONG_GOPS)),
+    ("mjpeg", CodecChoice(4, (2, 12))),
+    ("h263", CodecChoice(3, (2, 18), _MPEG_PRESETS, gop_frames=_LONG_GOPS)),
+    ("flv1", CodecChoice(2, (2, 16), _MPEG_PRESETS, gop_frames=_LONG_GOPS)),
     ("dv", CodecChoice(1, (1, 1))),
 )
 
