@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -65,6 +66,36 @@ def test_a_clock_of_nanoseconds(
 ) -> None:
     output = enhance(data_file("faults/ns.nut"), f"out{suffix}")
     assert read_back(output).times == [0, 6, 12, 18]
+
+
+def test_joined_transport_streams_go_on_in_all_streams(
+    data_file: DataFile, enhance: Callable[..., Path], read_back: ReadBack, tmp_path: Path
+) -> None:
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(lzma.decompress(data_file("faults/catsparse.ts.xz").read_bytes()))
+    output = read_back(enhance(joined, "out.mkv"))
+    assert [float(output.times[index]) for index in (39, 40, 79)] == [1.56, 1.908, 3.468]
+    sparse = _starts(output, 2)  # a sound that is seldom there, from 1.5 s on in the first, and 2.5 s in the second
+    assert (sparse[0], sparse[16], sparse[17], sparse[-1]) == (1.5, 1.884, 4.408, 4.792)
+
+
+def test_a_clock_that_jumps_ahead_makes_no_still_picture(
+    data_file: DataFile, enhance: Callable[..., Path], read_back: ReadBack
+) -> None:
+    notes: list[str] = []
+    output = read_back(enhance(data_file("faults/fwd.ts"), "out.mkv", note=lambda note: notes.append(str(note))))
+    assert len(output.times) == 80
+    assert 3.1 < float(output.times[-1] - output.times[0]) < 3.3
+    assert any("jumps ahead by 3598" in note for note in notes)
+
+
+@pytest.mark.parametrize("start", [None, 0.5])
+def test_a_cover_belongs_to_every_part_of_its_file(
+    start: float | None, data_file: DataFile, enhance: Callable[..., Path], read_back: ReadBack
+) -> None:
+    source = data_file("faults/cov.mp4")
+    output = read_back(enhance(source, "out.mp4", start_seconds=start))
+    assert output.streams[2].packets == read_back(source).streams[2].packets != []
 
 
 class _Late(Remuxer):

@@ -92,6 +92,7 @@ class Container:
 
         is_raw: Whether only whole frames follow one another in it.
         lacks_times: Whether its demuxer makes times up by a frame rate, which then can be given.
+        guesses_times: Whether many frames have no time of their own, so that FFmpeg counts on from those before.
         lists_streams: Whether all streams are known from the start, rather than turning up on the way.
         states_duration: Whether a header states the duration.
     """
@@ -137,6 +138,7 @@ class Container:
 
     is_raw: bool = False
     lacks_times: bool = False
+    guesses_times: bool = False
     lists_streams: bool = True
     states_duration: bool = False
 
@@ -210,10 +212,11 @@ CONTAINERS: dict[str, Container] = {
         Container(
             "mpegts", aliases=("ts",), suffixes=(".ts", ".m2ts", ".mts"), encoder="libx264", deep_encoder="libx265",
             holds_metadata=False, stream_codecs=_MPEGTS_CODECS, audio_encoder="aac", is_joinable=True,
-            rewrites_packets=True, lists_streams=False,
+            rewrites_packets=True, guesses_times=True, lists_streams=False,
         ),
         Container(
-            "mpeg", suffixes=(".mpeg", ".mpg"), holds_metadata=False, rewrites_packets=True, lists_streams=False,
+            "mpeg", suffixes=(".mpeg", ".mpg"), holds_metadata=False, rewrites_packets=True, guesses_times=True,
+            lists_streams=False,
         ),
         Container("svcd", suffixes=(".vob",), holds_metadata=False),
         Container("vob", holds_metadata=False),

@@ -78,6 +78,17 @@ def test_timestamps_that_do_not_increase_are_moved_on(make_clip: MakeClip) -> No
     assert decoder.num_moved_pts == 1
 
 
+def test_times_that_swap_places_are_put_in_order(make_clip: MakeClip) -> None:
+    with _decoder(make_clip(codec="mjpeg")) as (decoder, packets, _):
+        pts = [packet.pts or 0 for packet in packets]
+        packets[3].pts, packets[4].pts = pts[4], pts[3]
+        frames = _decoded(decoder, packets)
+    assert [frame.pts for frame in frames] == pts
+    shown = [_brightness(frame) for frame in frames]
+    assert shown[2] < shown[4] < shown[3] < shown[5]  # each at its own time
+    assert (decoder.num_reordered, decoder.num_moved_pts) == (1, 0)
+
+
 def test_frames_without_timestamps_follow_one_another_by_the_rate(make_clip: MakeClip) -> None:
     with _decoder(make_clip(codec="mjpeg")) as (decoder, packets, _):
         for packet in packets:

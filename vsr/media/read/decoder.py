@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vsr.errors import InputError, reason
-from vsr.media.av_frames import copy_frame
+from vsr.media.av_frames import copy_frame, pts_of
 from vsr.media.pyav_fixes import choose_decoding_threads, flush_decoder
 from vsr.media.read.alpha_decoder import decoder_with_alpha
 
@@ -22,6 +23,7 @@ HwAccelMode = Literal["none", "auto", "cuda"]
 EXACT_ON_GPU = ("h264", "hevc")  # their standards fix every decoded sample, so that a GPU gives the same
 USUAL_TIME_BASE = Fraction(1, 90000)
 USUAL_RATE = Fraction(25)
+MOST_WAITING = 2  # frames that are held back, so that later ones can go before them
 
 
 class Decoder:
@@ -34,6 +36,8 @@ class Decoder:
     num_lost: packets that gave no frame.
     num_repeated: frames in the place of those that could not be decoded.
     num_moved_pts: frames whose PTS did not increase and was moved on.
+    num_reordered: frames that came after one that is shown later, and were put in order.
+    is_timed: whether the first frame has a time from the file; else it is taken for zero.
     """
 
     def __init__(self, stream: VideoStream, path: Path, *, one_by_one: bool) -> None:
@@ -45,7 +49,10 @@ class Decoder:
             one_by_one: decode in one thread, for images of which any may be damaged.
         """
         self.last_pts: int | None = None
-        self.num_torn = self.num_lost = self.num_repeated = self.num_moved_pts = 0
+        self.num_torn = self.num_lost = self.num_repeated = self.num_moved_pts = self.num_reordered = 0
+        self.is_timed = True
+        self._waiting: list[av.VideoFrame] = []  # in the order in which they are shown
+        self._newest_pts: int | None = None  # of the frames that the decoder gave
         self._stream, self._path = stream, path
         self._last_frame: av.VideoFrame | None = None
         self._awaited_pts: set[int] = set()  # of packets that were decoded and have given no frame yet
@@ -83,12 +90,16 @@ class Decoder:
         yield from self._in_order(frames)
         if self._last_frame is not None:
             yield from self._stand_ins(None, self._last_frame)
+        while self._waiting:
+            yield self._shown(self._waiting.pop(0))
 
     def reset(self) -> None:
         """Forget all packets and frames, after a seek. The counts stay."""
         if self._alpha_decoder is not None:
             self._alpha_decoder.flush_buffers()
-        self._last_frame = self.last_pts = None
+        self._last_frame = self.last_pts = self._newest_pts = None
+        self.is_timed = True
+        self._waiting.clear()
         self._awaited_pts.clear()
 
     def _count_failure(self, error: av.FFmpegError) -> None:
@@ -105,8 +116,7 @@ class Decoder:
                 self._awaited_pts.discard(frame.pts)
                 yield from self._stand_ins(frame.pts, self._last_frame or frame)
             self._last_frame = frame
-            self._set_pts(frame)
-            yield frame
+            yield from self._sorted(frame)
 
     def _stand_ins(self, before_pts: int | None, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
         """Copy `frame` for each packet before a PTS that can no longer give one of its own; None for the end.
@@ -117,24 +127,33 @@ class Decoder:
         overdue = sorted(pts for pts in self._awaited_pts if before_pts is None or pts < before_pts)
         self._awaited_pts.difference_update(overdue)
         for pts in overdue if self.num_lost else ():
-            if self.last_pts is None or pts > self.last_pts:
+            if self._newest_pts is None or pts > self._newest_pts:
                 self.num_repeated += 1
-                copy = copy_frame(frame, pts)
-                self._set_pts(copy)
-                yield copy
+                yield from self._sorted(copy_frame(frame, pts))
 
-    def _set_pts(self, frame: av.VideoFrame) -> None:
-        """Give a frame a PTS that is greater than the last, touching only a frame that lacks it."""
+    def _sorted(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
+        """Take a frame of the decoder, and hand out the one that is shown first of those that wait.
+
+        Some files give the frames of a video, in the order in which they are shown, times that swap places.
+        """
         pts = frame.pts if frame.pts is not None else frame.dts
-        if pts is None:
-            pts = 0 if self.last_pts is None else self.last_pts + self._frame_ticks(frame)
-        if self.last_pts is not None and pts <= self.last_pts:
-            if frame.pts is not None:
-                self.num_moved_pts += 1
-                pts = self.last_pts + 1
-            else:
-                pts = self.last_pts + self._frame_ticks(frame)
-        frame.pts = self.last_pts = pts
+        if pts is None or (frame.pts is None and self._newest_pts is not None and pts <= self._newest_pts):
+            self.is_timed = self.is_timed and (pts is not None or self._newest_pts is not None)
+            pts = 0 if self._newest_pts is None else self._newest_pts + self._frame_ticks(frame)
+        frame.pts = pts
+        self.num_reordered += self._newest_pts is not None and pts < self._newest_pts
+        self._newest_pts = pts if self._newest_pts is None else max(pts, self._newest_pts)
+        bisect.insort(self._waiting, frame, key=pts_of)
+        if len(self._waiting) > MOST_WAITING:
+            yield self._shown(self._waiting.pop(0))
+
+    def _shown(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """Give a frame that is handed out a PTS greater than the last."""
+        if self.last_pts is not None and pts_of(frame) <= self.last_pts:
+            self.num_moved_pts += 1
+            frame.pts = self.last_pts + 1
+        self.last_pts = frame.pts
+        return frame
 
     def _frame_ticks(self, frame: av.VideoFrame) -> int:
         """Return the length of a frame whose container has no timestamps (raw H.264): its own or the nominal."""

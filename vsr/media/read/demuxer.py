@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from vsr.errors import InputError, reason
 from vsr.events import Note, NoteCode, OnNote
 from vsr.media.endpoints import Images, Pipe, Source
 from vsr.media.formats import find_containers_of_demuxer
-from vsr.media.packet_times import PacketClock
+from vsr.media.packet_times import JUMP_SECONDS, RESTART_SECONDS, PacketClock
 from vsr.media.pipe import PipeReader
 from vsr.media.pyav_fixes import count_streams, demux_packets
 from vsr.media.read.decoder import EXACT_ON_GPU
@@ -26,6 +28,7 @@ from vsr.media.read.stream_map import main_stream, mapped_streams
 
 __all__ = ["Demuxer"]
 
+NUM_PLACES = 256  # of a file at which its clock is read
 MISSING_SECONDS = 1  # less is no more than a stream that ends early
 
 
@@ -68,6 +71,8 @@ class Demuxer:
         """
         if self._num_openings:
             self.container.close()
+            if self.pipe is not None:
+                self.pipe.seek(0)
         self._num_openings += 1
         self.container = self._open()
         self.stream = main_stream(self.container, self._maps, self.path)
@@ -80,6 +85,8 @@ class Demuxer:
         self._is_raw = any(row.is_raw for row in self._formats)  # whole frames and nothing else
         self._last_byte = 0  # where the last of them ended
         self._clock = PacketClock(self.container)
+        self._num_keys_awaited = 0  # after a search, until frames can be decoded, at the right times
+        self._guesses_times = any(row.guesses_times for row in self._formats)
 
     def _open(self) -> InputContainer:
         if self.pipe is not None:
@@ -121,6 +128,34 @@ class Demuxer:
         """True where the input can be searched; else all before a start time is decoded."""
         return self.pipe is None or self.pipe.seekable()
 
+    def can_be_searched(self) -> bool:
+        """Tell whether a search of the open input finds a time; the input is to be opened again afterwards.
+
+        Not so where its clock starts anew or jumps, as the container's own search trusts the clock. That is looked for
+        at places all over the file, and close together at its beginning, where a short recording may lie.
+        """
+        if not self.can_seek or not self._clock.may_restart:
+            return self.can_seek
+        if self.pipe is not None:
+            return False
+        size = self.container.size
+        uniform = {size * number // NUM_PLACES for number in range(NUM_PLACES)}
+        places = sorted(uniform | {size >> shift for shift in range(8, 40)})
+        times = [time for time in map(self._seconds_at, places) if time is not None]  # none near the end
+        steps = sorted(b - a for a, b in itertools.pairwise(times))
+        if not steps or steps[0] < -RESTART_SECONDS:
+            return False
+        return steps[-1] < JUMP_SECONDS + 8 * steps[len(steps) // 2]
+
+    def _seconds_at(self, place: int) -> Fraction | None:
+        """Return the time of the first packet of the video that begins after a place in the file, in bytes."""
+        try:
+            self.container.seek(place, unsupported_byte_offset=True)
+            packets = (p for p in demux_packets(self.container) if p.stream.index == self.stream.index)
+            return next((packet.dts * packet.time_base for packet in packets if packet.dts is not None), None)
+        except av.FFmpegError:
+            return None
+
     @property
     def other_streams(self) -> list[Stream]:
         """Every stream but the main one, in the order of the file."""
@@ -132,9 +167,9 @@ class Demuxer:
         return mapped_streams(tuple(self.container.streams), self._maps, self.path)
 
     @property
-    def num_restarts(self) -> int:
-        """The number of times that the input's clock has started anew."""
-        return self._clock.num_restarts
+    def clock(self) -> PacketClock:
+        """The clock of the packets that were read."""
+        return self._clock
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -142,6 +177,8 @@ class Demuxer:
         """Go to a key frame of the main stream at or before a time in its ticks. Raises av.FFmpegError."""
         self.container.seek(ticks, stream=self.stream)
         self._clock = PacketClock(self.container)
+        # FFmpeg counts the times of frames without one wrongly up to the first key frame, and from there to the next.
+        self._num_keys_awaited = 2 if self._guesses_times else 1
 
     def packets(self) -> Iterator[Packet[Any]]:
         """Read the packets of all streams from the current place on; of the other streams none that is empty.
@@ -155,7 +192,8 @@ class Demuxer:
                     continue
                 if self._is_raw:
                     self._last_byte = (packet.pos or 0) + packet.size
-                if packet.size or packet.stream.index == self.stream.index:
+                is_video = packet.stream.index == self.stream.index
+                if (is_video and self._is_usable(packet)) or (not is_video and packet.size):
                     yield packet
         except av.InvalidDataError as error:
             self._check_for_shrinking()
@@ -166,6 +204,12 @@ class Demuxer:
             self._check_for_shrinking()
             self._check_for_cut()
             self._check_for_late_streams()
+
+    def _is_usable(self, packet: Packet[Any]) -> bool:
+        """Tell whether a packet of the video can be decoded, which after a search begins with a key frame."""
+        if self._num_keys_awaited and packet.is_keyframe and (packet.pts is not None or not self._guesses_times):
+            self._num_keys_awaited -= 1
+        return not self._num_keys_awaited
 
     def _check_for_shrinking(self) -> None:
         """Refuse a file that was longer when it was opened. At the end."""

@@ -23,12 +23,14 @@ class OtherPackets:
 
     checksums: of all packets gathered so far, by the index of their stream.
     covers: attached images, each a whole file of its kind, by the index of their stream.
+    first_audio_seconds: when the first packet of each audio stream begins that was met, inside the range or not.
     """
 
     def __init__(self, trim: TrimRange) -> None:
         """trim: the range outside of which packets are left out."""
         self.checksums: dict[int, StreamChecksum] = {}
         self.covers: dict[int, bytes] = {}
+        self.first_audio_seconds: dict[int, Fraction] = {}
         self._trim, self._order = trim, PacketOrder()
         self._packets: list[Packet[Any]] = []
         self._num_bytes = 0
@@ -46,17 +48,21 @@ class OtherPackets:
 
     def add(self, packet: Packet[Any]) -> None:
         """Gather a packet, if it lies in the range. Its timestamps are changed to the output's clock."""
-        self._time_audio(packet)
-        if not self._trim.contains(packet):
-            return
-        self._trim.shift(packet)
-        self._order.put(packet)
+        index = packet.stream.index
+        if Disposition.attached_pic in packet.stream.disposition:  # belongs to the file, and has no time in it
+            if index in self.covers:  # FFmpeg gives it again after a search
+                return
+            self.covers[index] = bytes(packet)
+            packet.pts = packet.dts = 0
+        else:
+            self._time_audio(packet)
+            if not self._trim.contains(packet):
+                return
+            self._trim.shift(packet)
+            self._order.put(packet)
         self._packets.append(packet)
         self._num_bytes += packet.size + BYTES_OF_PACKET
-        index = packet.stream.index
         self.checksums.setdefault(index, StreamChecksum()).add(packet)
-        if Disposition.attached_pic in packet.stream.disposition:
-            self.covers[index] = bytes(packet)
 
     def take(self) -> tuple[Packet[Any], ...]:
         """Hand over the packets gathered since the last call."""
@@ -71,6 +77,8 @@ class OtherPackets:
         if packet.dts is None and packet.pts is None:
             packet.pts = packet.dts = self._audio_ends.get(packet.stream.index)
         time = packet.dts if packet.dts is not None else packet.pts
+        if time is not None:
+            self.first_audio_seconds.setdefault(packet.stream.index, time * packet.time_base)
         if time is not None and context.frame_size and context.sample_rate:
             length = packet.duration or round(Fraction(context.frame_size, context.sample_rate) / packet.time_base)
             self._audio_ends[packet.stream.index] = time + length

@@ -12,7 +12,7 @@ from av.video.stream import VideoStream
 
 from vsr.media.av_frames import pts_of
 
-__all__ = ["TrimRange"]
+__all__ = ["INTERLEAVE_SECONDS", "TrimRange"]
 
 INTERLEAVE_SECONDS = 10  # the most by which streams of one moment may lie apart in a file; FFmpeg's own limit
 
@@ -45,10 +45,10 @@ class TrimRange:
         """The end of the range on the output's clock, or None for the end of the file."""
         return None if self.end is None else self.end - self.shift_seconds
 
-    def seek_target(self, stream: VideoStream) -> int:
-        """Return the start in ticks of a stream. Only for a range that has a start."""
+    def seek_target(self, stream: VideoStream, seconds_before: int) -> int:
+        """Return the ticks of a stream so many seconds before the start. Only for a range that has a start."""
         assert self.start is not None
-        return int(self.start / (stream.time_base or Fraction(1, 90000)))
+        return int((self.start - seconds_before) / (stream.time_base or Fraction(1, 90000)))
 
     def shift_ticks(self, time_base: Fraction) -> int:
         """Return the ticks of `time_base` (seconds) to take off every timestamp."""

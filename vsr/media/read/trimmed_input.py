@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterator
+from fractions import Fraction
 from typing import Any
 
 import av
 from av.packet import Packet
 
-from vsr.errors import InputError, reason
+from vsr.errors import InputError
 from vsr.events import Note, NoteCode, OnNote, Waking
+from vsr.media.av_frames import pts_of
 from vsr.media.endpoints import Source
 from vsr.media.pipe import run_in_thread
 from vsr.media.pyav_fixes import read_chroma_location
@@ -18,9 +20,12 @@ from vsr.media.read.decoder import Decoder
 from vsr.media.read.demuxer import Demuxer
 from vsr.media.read.options import InputOptions
 from vsr.media.read.other_packets import OtherPackets
-from vsr.media.read.trim import TrimRange
+from vsr.media.read.trim import INTERLEAVE_SECONDS, TrimRange
 
 __all__ = ["Frames", "TrimmedInput"]
+
+SECONDS_TO_RECOVER = 2  # after which a decoder that began at no key frame, but where rows are renewed, has them all
+LATE_AUDIO_SECONDS = Fraction(1, 10)  # after the start, where its packets may lie before the place that was found
 
 Frames = Generator[av.VideoFrame | None, None, None]  # None: no frame yet, but packets of other streams to be taken
 
@@ -92,12 +97,19 @@ class TrimmedInput:
     def warn_of_repairs(self) -> None:
         """Say which timestamps and frames were repaired, and whether the end is missing. After the last frame."""
         path = self.demuxer.path
-        if num_restarts := self.demuxer.num_restarts:
-            times = "once" if num_restarts == 1 else f"{num_restarts} times"
+        clock = self.demuxer.clock
+        if clock.num_restarts:
+            times = "once" if clock.num_restarts == 1 else f"{clock.num_restarts} times"
             text = f"{path}: its clock starts anew {times}; what follows goes on from there"
+            self._warn(Note(NoteCode.TIMESTAMPS, text))
+        for jump in clock.jump_seconds:
+            text = f"{path}: its clock jumps ahead by {float(jump):g} s; what follows goes on from there"
             self._warn(Note(NoteCode.TIMESTAMPS, text))
         if num_moved := self.decoder.num_moved_pts + self.others.num_moved:
             self._warn(Note(NoteCode.TIMESTAMPS, f"{path}: {num_moved} timestamps did not increase and were moved on"))
+        if num_reordered := self.decoder.num_reordered:
+            text = f"{path}: {num_reordered} frames came after one that is shown later; they are put in order"
+            self._warn(Note(NoteCode.TIMESTAMPS, text))
         if num_damaged := self.num_damaged:
             self._warn(
                 Note(
@@ -114,28 +126,52 @@ class TrimmedInput:
 
     def _begin(self) -> None:
         """Open the input and decode its first frame."""
-        search = self.demuxer.can_seek  # else all before the start is decoded, too
-        first = self._first_frame(search=search)
-        is_searched = self._options.start_seconds is not None and self.demuxer.pipe is None
-        if first is None and is_searched and self.decoder.last_pts is None:
-            # A search in a short MPEG-TS ends behind its last key frame.
-            search = False
-            first = self._first_frame(search=search)
+        for seconds_before in self._search_steps():
+            first = self._first_frame(seconds_before)
+            if seconds_before is None or (first is not None and self._is_exact(seconds_before)):
+                break
         if first is None:
             raise InputError(f"{self.demuxer.path}: {self._nothing_found()}")
         self.first, self.covers = first, self.others.covers
         if self._is_overfull:
-            self._open(search=search)
+            self._open(seconds_before)
         else:
             self.frames = _prepended(first, self.frames)
 
-    def _first_frame(self, *, search: bool) -> av.VideoFrame | None:
+    def _search_steps(self) -> Iterator[int | None]:
+        """Give the seconds before the start of the part to search for, one after another; None for the beginning.
+
+        A search does not always end where it should: few containers list their key frames, many places in them are no
+        key frames, and frames that are shown before a key frame may need what lies before it.
+        """
+        start = self._options.start_seconds
+        if start:
+            self.demuxer.open(self._gpu)
+            seconds, last = 0, start if self.demuxer.can_be_searched() else 0
+            while seconds < last:
+                yield seconds
+                seconds = 2 * seconds or 1
+        yield None
+
+    def _is_exact(self, seconds_before: int) -> bool:
+        """Tell whether a search ended so early that no frame, and no packet of another stream, of the part is lost.
+
+        That is so where a key frame lies at or before the start, or where frames do that are long since whole.
+        """
+        if not self.decoder.is_timed or self._first_seconds is None:
+            return False
+        start = self.trim.shift_seconds
+        is_whole = self._has_passed_key or self._first_seconds <= start - SECONDS_TO_RECOVER
+        late = [s for s in self.others.first_audio_seconds.values() if s > start + LATE_AUDIO_SECONDS]
+        return is_whole and (not late or seconds_before >= INTERLEAVE_SECONDS)
+
+    def _first_frame(self, seconds_before: int | None) -> av.VideoFrame | None:
         """Open the input and decode up to the first frame of the part; None where there is none.
 
         Packets of other streams wait meanwhile, as nobody can take them before the video is known. Where a file has
         more of them than are to be held, they are dropped, and the file is to be read again; of a pipe all are held.
         """
-        self._open(search=search)
+        self._open(seconds_before)
         self._is_overfull = False
         for frame in self.frames:
             if frame is not None:
@@ -145,26 +181,27 @@ class TrimmedInput:
                 self._is_overfull = True
         return None
 
-    def _open(self, *, search: bool) -> None:
-        """Open the input at the start of the part; at its own beginning where it is not to be searched."""
+    def _open(self, seconds_before: int | None) -> None:
+        """Open the input some seconds before the start of the part; None for the input's own beginning."""
         demuxer, options = self.demuxer, self._options
         demuxer.open(self._gpu)
         self.chroma_location = read_chroma_location(demuxer.container, demuxer.stream.index)  # before threads decode
         self.trim = TrimRange(demuxer.container, options.start_seconds, options.duration_seconds)
         self.others = OtherPackets(self.trim)
         self.decoder = Decoder(demuxer.stream, demuxer.path, one_by_one=demuxer.images is not None)
-        if self.trim.start is not None and search:
-            try:
-                demuxer.seek(self.trim.seek_target(demuxer.stream))
-            except av.FFmpegError as error:
-                raise InputError(f"{demuxer.path}: cannot be searched for the start time ({reason(error)})") from error
+        if seconds_before is not None:
+            # Where a container cannot be searched, the next step is tried, and at last all is decoded.
+            with contextlib.suppress(av.FFmpegError):
+                demuxer.seek(self.trim.seek_target(demuxer.stream, seconds_before))
         self._num_concealed = 0
+        self._first_seconds: Fraction | None = None  # of the first frame that was decoded
+        self._has_passed_key = False  # at or before the start of the part
         self.frames = self._decode()
 
     def _nothing_found(self) -> str:
         """Say why there is no first frame."""
         if self.decoder.last_pts is not None:  # frames there are, but outside the part
-            return f"has no frame at or after {float(self.trim.shift_seconds):g} s; start earlier"
+            return f"has no frame at or after {float(self._options.start_seconds or 0):g} s; start earlier"
         if not self.demuxer.can_seek and "mp4" in self.demuxer.container.format.name.split(","):
             return "its index comes last, which a pipe cannot go back from; add -movflags +faststart, or send NUT"
         num_damaged = self.num_damaged + self.demuxer.num_missing
@@ -196,11 +233,20 @@ class TrimmedInput:
     def _in_part(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         """Leave out the frames before and after the part."""
         for frame in frames:
+            self._note_place(frame)
             if self._is_over or self.trim.ends_before(frame):
                 self._is_over = True
             elif not self.trim.begins_after(frame):
                 self._num_concealed += frame.is_corrupt
                 yield frame
+
+    def _note_place(self, frame: av.VideoFrame) -> None:
+        """Note what the first frames after a search tell of its end."""
+        if self._has_passed_key or self.trim.start is None:
+            return
+        seconds = pts_of(frame) * (frame.time_base or 0)
+        self._first_seconds = seconds if self._first_seconds is None else self._first_seconds
+        self._has_passed_key = frame.key_frame and seconds <= self.trim.start
 
 
 def _prepended(first: av.VideoFrame, frames: Frames) -> Frames:
