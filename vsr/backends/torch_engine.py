@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -46,10 +47,17 @@ class TorchEngine:
 
     @torch.inference_mode()
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        num_threads = torch.get_num_threads()
-        num_workers = min(inputs[0].shape[0], num_threads)
-        if self.device.type != "cpu" or num_workers < 2:
+        if self.device.type != "cpu" or inputs[0].shape[0] < 2:
             return self._run(*inputs)
+        frames = tuple(torch.split(x, 1) for x in inputs)
+        outs = list(self._side_by_side(torch.get_num_threads(), frames))
+        return tuple(torch.cat(parts) for parts in zip(*outs, strict=True))
+
+    def _side_by_side(self, num_threads: int, frames: tuple[tuple[Tensor, ...], ...]) -> Iterator[tuple[Tensor, ...]]:
+        """Run frame by frame, on one thread too: a batch would be rounded otherwise than its frames."""
+        num_workers = min(len(frames[0]), num_threads)
+        if num_workers < 2:
+            return map(self._run, *frames)
 
         def run(*parts: Tensor) -> tuple[Tensor, ...]:
             torch.set_num_threads(num_threads // num_workers)  # of this worker alone
@@ -58,8 +66,7 @@ class TorchEngine:
         if self._pool is None:
             # Kept, as a new thread has to fetch its memory from the system anew; ends with the engine.
             self._pool = ThreadPoolExecutor(num_threads, "vsr-network")
-        outs = list(self._pool.map(run, *(torch.split(x, 1) for x in inputs)))
-        return tuple(torch.cat(parts) for parts in zip(*outs, strict=True))
+        return self._pool.map(run, *frames)
 
     @torch.inference_mode()  # is kept per thread
     def _run(self, *inputs: Tensor) -> tuple[Tensor, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,7 +56,6 @@ class CheckedNetwork:
     differs, and where a caller reports NaN or Inf (`fall_back`), the next safer precision takes over, with a note;
     EngineError where there is none left. Keeps the limits and the precision it has found, and no frames.
 
-    take_turn: gives a block in which the device is this network's alone; where others share it, set it to theirs.
     """
 
     def __init__(
@@ -82,7 +81,6 @@ class CheckedNetwork:
         self._make_reference, self._is_fixed = make_reference, is_fixed
         self._tiled = TiledNetwork(make_engine(precision), card, tile, note)
         self._is_checked = self._is_trusted()
-        self.take_turn: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @property
     def engine(self) -> Engine:
@@ -96,6 +94,15 @@ class CheckedNetwork:
     def numerics_key(self) -> tuple[object, ...]:
         """All that the last bits of an output depend on beside the inputs: engine, precision, batch and tile limits."""
         return self.engine, self.engine.name, self._tiled.max_batch, self._tiled.tile
+
+    @property
+    def take_turn(self) -> Callable[[], AbstractContextManager[object]]:
+        """The block in which a batch or a tile is computed; where others share the device, set it to their turn."""
+        return self._tiled.take_turn
+
+    @take_turn.setter
+    def take_turn(self, take_turn: Callable[[], AbstractContextManager[object]]) -> None:
+        self._tiled.take_turn = take_turn
 
     def use_precision(self, precision: Precision) -> None:
         """Continue in a precision that an earlier run of the same job has checked on its frames."""
@@ -118,11 +125,10 @@ class CheckedNetwork:
 
     def run(self, *inputs: Tensor) -> Computed:
         """See `Network`; the first call waits, as it is checked."""
-        with self.take_turn():
-            outputs = self._tiled(*inputs)
-            if not self._is_checked:
-                outputs = self._check_precision(inputs, outputs)
-            return Computed(outputs, is_finite(outputs))
+        outputs = self._tiled(*inputs)
+        if not self._is_checked:
+            outputs = self._check_precision(inputs, outputs)
+        return Computed(outputs, is_finite(outputs))
 
     def fall_back(self, why: str) -> None:
         """Take the next safer precision or, after the last, the reference. Raises EngineError where none is left."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 from itertools import pairwise
 
@@ -40,6 +41,7 @@ class TiledNetwork:
     ) -> None:
         self.engine, self.card, self.tile, self._note = engine, card, tile, note
         self.max_batch: int | None = None
+        self.take_turn: Callable[[], AbstractContextManager[object]] = nullcontext  # held while the engine computes
 
     def __call__(self, *inputs: Tensor) -> Tensors:
         """Compute the outputs, (N, C, H·factor, W·factor) each, of float32 inputs on the engine's device.
@@ -82,10 +84,14 @@ class TiledNetwork:
             inputs = tuple(F.pad(x, (0, right, 0, below), mode="replicate") for x in inputs)
         if self.tile is not None and (self.tile < height or self.tile < width):
             return self._tiles(inputs, self.tile, height, width)
-        outs = self.engine(*inputs)
+        outs = self._computed(inputs)
         if not (below or right):
             return outs
         return tuple(_cropped(out, _factor(out, inputs[0]), 0, 0, height, width) for out in outs)
+
+    def _computed(self, inputs: Tensors) -> Tensors:
+        with self.take_turn():
+            return self.engine(*inputs)
 
     def _tiles(self, inputs: Tensors, tile: int, height: int, width: int) -> Tensors:
         """Compute padded frames in tiles, and stitch their first `height` rows and `width` columns."""
@@ -94,7 +100,7 @@ class TiledNetwork:
         for top, bottom, outer_top, outer_bottom in _spans(height, tile, halo, multiple):
             for left, right, outer_left, outer_right in _spans(width, tile, halo, multiple):
                 crops = tuple(x[..., outer_top:outer_bottom, outer_left:outer_right] for x in inputs)
-                parts = self.engine(*crops)
+                parts = self._computed(crops)
                 factors = [_factor(part, crops[0]) for part in parts]
                 if not outs:
                     outs = tuple(_empty(p, f, height, width) for p, f in zip(parts, factors, strict=True))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -106,7 +107,6 @@ class Upscaler:
 
         return fetched
 
-    @torch.inference_mode()
     def upscale_image(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
         """Upscale one image: (H, W, 3) or (H, W, 4) RGB(A), or (H, W) gray; uint8 or uint16, and so the result.
 
@@ -115,21 +115,56 @@ class Upscaler:
         Args:
             size: (width, height) of the result in pixels; by the network's scale unless given.
         """
+        return self.upscale_images([image], size)[0]
+
+    @torch.inference_mode()
+    def upscale_images(self, images: Sequence[np.ndarray], size: tuple[int, int] | None = None) -> list[np.ndarray]:
+        """Upscale images of one height and width together; the results are those of `upscale_image`, bit for bit.
+
+        Args:
+            size: see `upscale_image`.
+        """
         if self.card.recurrent:
             raise OptionError(f"`model={self.card.name}` needs the frames of a video; `model=srresnet` is for images")
+        prepared = [_ImageOnItsWay.of(image, self, size) for image in images]
+        # CPU engines compute each image of a batch by itself; kernels of a GPU round otherwise for another batch.
+        at_once = len(prepared) if self.device.type == "cpu" else 1
+        results = []
+        for first in range(0, len(prepared), at_once):
+            part = prepared[first : first + at_once]
+            outs = self.network(torch.cat([each.x for each in part]))[0]
+            results += [each.finish(out) for each, out in zip(part, torch.split(outs, 1), strict=True)]
+        return results
+
+
+@dataclass(frozen=True, slots=True)
+class _ImageOnItsWay:
+    """An image that is ready for the network, and the rest of its way.
+
+    x: the network's input, (1, C, H, W).  finish: makes the upscaled image of the network's output.
+    """
+
+    x: Tensor
+    finish: Callable[[Tensor], np.ndarray]
+
+    @classmethod
+    def of(cls, image: np.ndarray, upscaler: Upscaler, size: tuple[int, int] | None) -> _ImageOnItsWay:
         peak = _image_peak(image)
         pixels = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(image))).permute(2, 0, 1)[None]
-        x = pixels.to(self.device).to(torch.float32) / peak
-        height, width = image.shape[0] * self.card.scale, image.shape[1] * self.card.scale
-        if size is not None:
-            width, height = size
-        prepared = rgb_to_network(x[:, :3].expand(-1, 3, -1, -1), (height, width), self._color)
-        rgb = prepared.finish(self.network(prepared.x)[0])[0]
-        if image.ndim == 2:
-            rgb = convert.rgb_to_ycbcr(rgb, Matrix.SMPTE170M)[0]
-        if x.shape[1] == 4:
-            rgb = torch.cat((rgb, resample(x[:, 3:], (height, width)).clamp(0, 1)), 1)
-        return _as_array(rgb, peak, image)
+        x = pixels.to(upscaler.device).to(torch.float32) / peak
+        scale, color = upscaler.card.scale, upscaler.network.card.color
+        width, height = size or (image.shape[1] * scale, image.shape[0] * scale)
+        prepared = rgb_to_network(x[:, :3].expand(-1, 3, -1, -1), (height, width), "y" if color == "y" else "rgb")
+
+        def finish(out: Tensor) -> np.ndarray:
+            rgb = prepared.finish(out)[0]
+            if image.ndim == 2:
+                rgb = convert.rgb_to_ycbcr(rgb, Matrix.SMPTE170M)[0]
+            if x.shape[1] == 4:
+                rgb = torch.cat((rgb, resample(x[:, 3:], (height, width)).clamp(0, 1)), 1)
+            return _as_array(rgb, peak, image)
+
+        return cls(prepared.x, finish)
 
 
 def _as_array(x: Tensor, peak: int, like: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -21,7 +21,8 @@ class DeviceTurns:
     its turn. Turns of one kind are taken in the order in which they were asked for. Used from any thread.
     """
 
-    def __init__(self, image_seconds: float = 0.5) -> None:
+    def __init__(self, image_seconds: float = 0.5, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._condition = threading.Condition()
         self._waiting: dict[TurnKind, deque[object]] = {"image": deque(), "video": deque()}
         self._is_taken = False
@@ -38,13 +39,13 @@ class DeviceTurns:
             finally:
                 self._waiting[kind].remove(ticket)
             self._is_taken = True
-        began = time.monotonic()
+        began = self._clock()
         try:
             yield
         finally:
             with self._condition:
                 self._is_taken = False
-                self._since_video = 0.0 if kind == "video" else self._since_video + time.monotonic() - began
+                self._since_video = 0.0 if kind == "video" else self._since_video + self._clock() - began
                 self._condition.notify_all()
 
     def num_waiting(self, kind: TurnKind) -> int:
