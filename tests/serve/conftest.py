@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from videos import Gate, write_video
 
 ADDRESS = "http://127.0.0.1:5000"
 
@@ -35,3 +36,58 @@ def make_client(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 def client(make_client: Callable[..., Any]) -> Any:
     """A client of a service as it is started by default, with the smallest model."""
     return make_client()
+
+
+# -- video jobs ----------------------------------------------------------------------------------------
+
+FRAMES_PER_SEGMENT = 8
+
+
+@pytest.fixture(scope="session")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video of 20 frames, 32x24."""
+    return write_video(tmp_path_factory.mktemp("video") / "a film.mp4")
+
+
+@pytest.fixture
+def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs finish a segment every eight frames."""
+    monkeypatch.setattr("vsr.jobs.resume._FEWEST_FRAMES", FRAMES_PER_SEGMENT)
+    monkeypatch.setattr("vsr.jobs.resume._MOST_FRAMES", FRAMES_PER_SEGMENT)
+
+
+@pytest.fixture(scope="session")
+def enhanced(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Run a job as `vsr enhance` does, with segments of eight frames; each once."""
+    import vsr
+
+    made: dict[str, Path] = {}
+
+    def run(source: Path, options: dict[str, Any]) -> Path:
+        key = f"{source} {sorted(options.items())}"
+        if key not in made:
+            output = tmp_path_factory.mktemp("enhanced") / "out.mp4"
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("vsr.jobs.resume._FEWEST_FRAMES", FRAMES_PER_SEGMENT)
+                patch.setattr("vsr.jobs.resume._MOST_FRAMES", FRAMES_PER_SEGMENT)
+                vsr.enhance(source, output, **options, device="cpu", backend="pytorch", resume=True)
+            made[key] = output
+        return made[key]
+
+    return run
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """Hold the video jobs of this process."""
+    from vsr.events import Progress
+    from vsr.serve.job_run import JobRun
+
+    gate, on_progress = Gate(), JobRun._on_progress
+
+    def held(run: JobRun, progress: Progress) -> None:
+        on_progress(run, progress)
+        gate.arrive(progress.num_frames)
+
+    monkeypatch.setattr(JobRun, "_on_progress", held)
+    return gate

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,29 +12,21 @@ import pytest
 
 pytest.importorskip("fastapi")
 
-from videos import frames_of, write_video
+from videos import Gate, frames_of
 
-import vsr
 from vsr.errors import OptionError, OutputError
-from vsr.events import Progress
-from vsr.jobs import resume
 from vsr.serve.errors import RefusedError
-from vsr.serve.job_run import JobRun
 from vsr.serve.job_service import JobService
 from vsr.serve.job_store import EventKind, JobState
 from vsr.serve.settings import Limits, Settings
 from vsr.serve.turns import DeviceTurns
 
-FRAMES_PER_SEGMENT = 8
 OPTIONS = {"model": "nano", "batch": 2, "preset": "ultrafast"}
 
 Make = Callable[..., JobService]
 
 
-@pytest.fixture(autouse=True)
-def _short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resume, "_FEWEST_FRAMES", FRAMES_PER_SEGMENT)
-    monkeypatch.setattr(resume, "_MOST_FRAMES", FRAMES_PER_SEGMENT)
+pytestmark = pytest.mark.usefixtures("short_segments")
 
 
 @pytest.fixture
@@ -50,51 +41,10 @@ def make(tmp_path: Path) -> Iterator[Make]:
         yield make
 
 
-class Gate:
-    """Holds jobs at a number of frames until it is opened."""
-
-    def __init__(self) -> None:
-        self.num_frames, self._reached, self._opened = 10**9, threading.Event(), threading.Event()
-
-    def arrive(self, num_frames: int) -> None:
-        if num_frames >= self.num_frames:
-            self._reached.set()
-            assert self._opened.wait(60)
-
-    def wait(self) -> None:
-        assert self._reached.wait(60)
-
-    def open(self) -> None:
-        self._opened.set()
-
-
 @pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
-    gate, on_progress = Gate(), JobRun._on_progress
-
-    def held(run: JobRun, progress: Progress) -> None:
-        on_progress(run, progress)
-        gate.arrive(progress.num_frames)
-
-    monkeypatch.setattr(JobRun, "_on_progress", held)
-    return gate
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_video(tmp_path_factory.mktemp("video") / "a film.mp4")
-
-
-@pytest.fixture(scope="module")
-def expected(video: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[float, str]]:
+def expected(video: Path, enhanced: Callable[..., Path]) -> list[tuple[float, str]]:
     """The frames of the same job on the command line's way."""
-    output = tmp_path_factory.mktemp("expected") / "out.mp4"
-    patch = pytest.MonkeyPatch()
-    patch.setattr(resume, "_FEWEST_FRAMES", FRAMES_PER_SEGMENT)
-    patch.setattr(resume, "_MOST_FRAMES", FRAMES_PER_SEGMENT)
-    vsr.enhance(video, output, **OPTIONS, device="cpu", backend="pytorch", resume=True)  # type: ignore[arg-type]
-    patch.undo()
-    return frames_of(output)
+    return frames_of(enhanced(video, OPTIONS))
 
 
 def _wait_for(service: JobService, job_id: str, state: JobState) -> None:
@@ -249,7 +199,7 @@ def test_no_room_on_the_disk(make: Make, video: Path) -> None:
     service = make(limits=Limits(stored_bytes=1000))
     with pytest.raises(RefusedError, match="no room") as refused:
         service.submit(video, OPTIONS)
-    assert refused.value.status == 507
+    assert refused.value.status == 413
 
 
 def test_a_job_that_fails_says_why_without_paths(make: Make, video: Path) -> None:

@@ -1,8 +1,9 @@
-"""Small videos for the tests of the service, and what is read back of them."""
+"""Small videos for the tests of the service, what is read back of them, and a gate that holds jobs."""
 
 from __future__ import annotations
 
 import hashlib
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -46,3 +47,24 @@ def frames_of(path: Path | str) -> list[tuple[float, str]]:
             (round(float(frame.time or 0), 3), hashlib.sha256(frame.to_ndarray().tobytes()).hexdigest())
             for frame in container.decode(video=0)
         ]
+
+
+class Gate:
+    """Holds jobs at a number of frames until it is opened."""
+
+    def __init__(self) -> None:
+        self.num_frames, self._reached, self._opened = 10**9, threading.Event(), threading.Event()
+
+    def arrive(self, num_frames: int) -> None:
+        """Called by the job after each batch."""
+        if num_frames >= self.num_frames:
+            self._reached.set()
+            assert self._opened.wait(60)
+
+    def wait(self) -> None:
+        """Wait until a job is held."""
+        assert self._reached.wait(60)
+
+    def open(self) -> None:
+        """Let all jobs go on."""
+        self._opened.set()

@@ -11,10 +11,12 @@ from fastapi import FastAPI
 from vsr.serve.errors import add_error_handlers
 from vsr.serve.health import make_health_router
 from vsr.serve.job_service import JobService
+from vsr.serve.jobs_api import make_jobs_router
 from vsr.serve.middleware import BodyLimit, Guard, RequestLog
 from vsr.serve.services import Services
 from vsr.serve.settings import Settings
 from vsr.serve.turns import DeviceTurns
+from vsr.serve.uploads_api import make_uploads_router
 
 __all__ = ["make_app"]
 
@@ -40,7 +42,8 @@ def make_app(settings: Settings) -> FastAPI:
 
 def _add_routes(app: FastAPI, services: Services) -> None:
     app.include_router(make_health_router(services))
-    # video jobs: app.include_router(make_jobs_router(services))
+    app.include_router(make_jobs_router(services))
+    app.include_router(make_uploads_router(services))
     # the page comes last, as it is mounted at "/": mount_page(app, services)
 
 

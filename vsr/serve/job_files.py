@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO
 
 from vsr.errors import InputError, reason
 from vsr.serve.errors import RefusedError, TooLargeError
@@ -46,7 +46,7 @@ class JobFiles:
             if path != self.source:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
-    def take(self, source: Path | BinaryIO, most_bytes: int) -> None:
+    def take(self, source: Path | IO[bytes], most_bytes: int) -> None:
         """Make the job's own copy of a source: another name of the same file where the disk allows it.
 
         Raises InputError for what is no file, TooLargeError for a file of more than `most_bytes`.
@@ -91,7 +91,7 @@ def clean_name(name: str) -> str:
 
 
 @contextmanager
-def open_in_roots(name: str, roots: Sequence[Path]) -> Iterator[BinaryIO]:
+def open_in_roots(name: str, roots: Sequence[Path]) -> Iterator[IO[bytes]]:
     """Open a file under one of the folders that jobs may read: by its path in one of them, or its absolute path.
 
     Neither ".." nor any symbolic link is followed, so that nothing outside can be had.
@@ -161,12 +161,12 @@ def stored_bytes(state: Path) -> int:
 
 
 def check_room(state: Path, num_bytes: int, limits: Limits) -> None:
-    """Refuse a file for which there is no room. Raises RefusedError, of status 507."""
+    """Refuse a file for which there is no room. Raises RefusedError (413), to be tried again."""
     used = stored_bytes(state)
     if used + num_bytes > limits.stored_bytes or shutil.disk_usage(state).free < num_bytes + _FREE_BYTES:
         raise RefusedError(
             "there is no room for more files; remove finished jobs, or try again later",
-            status=507,
+            status=413,
             code="no_room",
             headers={"Retry-After": "600"},
         )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import IO, Self
 
 from filelock import FileLock, Timeout
 
 from vsr.errors import OptionError, OutputError, reason
+from vsr.jobs.journal import work_folder
 from vsr.jobs.plan import choose_size
 from vsr.pipeline.loading import ModelOptions
 from vsr.serve.errors import BusyError, RefusedError
+from vsr.serve.hls import SegmentFiles
 from vsr.serve.job_events import JobWatch
 from vsr.serve.job_files import JobFiles, check_room, clean_name
 from vsr.serve.job_keeping import Sweeper, remove_job, take_up
@@ -38,11 +41,13 @@ class JobService:
     a job's state RefusedError (409).
 
     uploads: files that are being sent, or were sent and may become jobs.
+    incoming: folder of files that come in one request, for its length; emptied when the service starts.
     """
 
     def __init__(self, settings: Settings, turns: DeviceTurns) -> None:
         """Take settings and the turns on the device; nothing is opened before `start`."""
         self.settings, self._turns = settings, turns
+        self.incoming = settings.state / "incoming"
 
     def __enter__(self) -> Self:
         self.start()
@@ -69,6 +74,8 @@ class JobService:
         self._watch = JobWatch(self._store)
         self.uploads = UploadStore(state / "uploads", self.settings)
         take_up(state, self._store)
+        shutil.rmtree(self.incoming, ignore_errors=True)
+        self.incoming.mkdir(mode=0o700)
         self._sweeper = Sweeper(self.settings, self._store, self._watch, self.uploads)
         self._worker = JobWorker(self.settings, self._store, self._watch, self._turns)
 
@@ -84,7 +91,7 @@ class JobService:
 
     def submit(
         self,
-        source: Path | BinaryIO,
+        source: Path | IO[bytes],
         options: VideoOptions | Mapping[str, object] | None = None,
         *,
         name: str | None = None,
@@ -93,7 +100,7 @@ class JobService:
         """Take on a job, which waits for its turn; return its id.
 
         Raises OptionError and ModelError for options that do not fit, InputError for what is no file, and RefusedError
-        for what is no video (415), is beyond a limit (413, 503), or does not fit on the disk (507).
+        for what is no video (415), is beyond a limit or does not fit on the disk (413), and while too many wait (503).
 
         Args:
             source: A video's file; the job makes a copy of its own, or another name for the file where it can.
@@ -113,7 +120,7 @@ class JobService:
             files.take(source, self.settings.limits.upload_bytes)
             check_room(self.settings.state, 0, self.settings.limits)
             video = check_video(files.source, self.settings.limits)
-            self._check_options(given, video)
+            _check_options(given, video, self.settings)
             now = time.time()
             values = given.model_dump(exclude_defaults=True)
             self._store.add(
@@ -152,8 +159,16 @@ class JobService:
         return self._watch.follow_async(self.get(job_id).id, after)
 
     def segments(self, job_id: str) -> list[StoredSegment]:
-        """Return a job's finished segments."""
+        """Return a job's finished segments, in the order of time."""
         return self._store.segments(self.get(job_id).id)
+
+    def segment_files(self, job_id: str) -> SegmentFiles:
+        """Return the finished segments as fragments for HLS. Raises RefusedError (409) where there is none yet."""
+        segments, output = self.segments(job_id), _output_of(self.get(job_id), self.settings.state)
+        if not segments:
+            text, headers = "no segment of the job is finished yet", {"Retry-After": "2"}
+            raise RefusedError(text, status=409, code="no_segment", headers=headers)
+        return SegmentFiles(segments, work_folder(output), output)
 
     # -- what a client may do to them --------------------------------------------------------------
 
@@ -201,8 +216,7 @@ class JobService:
         record = self.get(job_id)
         if record.state is not JobState.DONE:
             raise RefusedError(f"the job has no result: it is {record.state}", status=409, code="no_result")
-        container = parse_options(record.options).container
-        return JobFiles(self.settings.state, record.id).output(container)
+        return _output_of(record, self.settings.state)
 
     def source(self, job_id: str) -> Path:
         """Return the job's own copy of its source."""
@@ -219,10 +233,15 @@ class JobService:
         if record.state not in steps.values():
             raise RefusedError(f"a job that is {record.state} cannot {what}", status=409, code="state")
 
-    def _check_options(self, given: VideoOptions, video: SourceVideo) -> None:
-        """Refuse options that no job can have, and sizes that are too large, before the job waits."""
-        options = job_options(given, self.settings, video.demuxer).model
-        size = ModelOptions(scale=options.scale, size=options.size)
-        width, height = choose_size(size, 1, video.width, video.height, (False, False))
-        if width * height > _LARGEST_GROWTH * self.settings.limits.video_pixels:
-            raise OptionError(f"`scale`: the result would be {width}x{height}; choose a smaller scale or size")
+
+def _output_of(record: JobRecord, state: Path) -> Path:
+    return JobFiles(state, record.id).output(parse_options(record.options).container)
+
+
+def _check_options(given: VideoOptions, video: SourceVideo, settings: Settings) -> None:
+    """Refuse options that no job can have, and sizes that are too large, before the job waits."""
+    options = job_options(given, settings, video.demuxer).model
+    size = ModelOptions(scale=options.scale, size=options.size)
+    width, height = choose_size(size, 1, video.width, video.height, (False, False))
+    if width * height > _LARGEST_GROWTH * settings.limits.video_pixels:
+        raise OptionError(f"`scale`: the result would be {width}x{height}; choose a smaller scale or size")

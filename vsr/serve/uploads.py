@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from vsr.files import write_file
-from vsr.serve.errors import BusyError, RefusedError, TooLargeError
+from vsr.serve.errors import RefusedError, TooLargeError
 from vsr.serve.job_files import check_room, clean_name
 from vsr.serve.settings import Settings
 
@@ -66,7 +66,7 @@ class UploadStore:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def create(self, length: int, metadata: str = "") -> Upload:
-        """Make room for a file of `length` bytes. Raises TooLargeError, BusyError, and RefusedError (507)."""
+        """Make room for a file of `length` bytes. Raises TooLargeError, and RefusedError (413, 429) without room."""
         settings = self._settings
         if length > settings.limits.upload_bytes:
             raise TooLargeError(f"the file has {length:,} bytes; at most {settings.limits.upload_bytes:,} are taken")
@@ -75,7 +75,8 @@ class UploadStore:
         with self._lock:
             others = self._all()
             if len(others) >= _MOST_PER_JOB * settings.limits.jobs:
-                raise BusyError("as many uploads are here as this service takes", retry_seconds=600)
+                text, headers = "as many uploads are here as this service takes", {"Retry-After": "600"}
+                raise RefusedError(text, status=429, code="too_many", headers=headers)
             promised = sum(each.length - each.offset for each in others)
             check_room(settings.state, promised + length, settings.limits)
             folder = self._folder / upload_id
@@ -171,7 +172,7 @@ class UploadStore:
 class Appending:
     """The next bytes of an upload, on their way to its file."""
 
-    def __init__(self, file: BinaryIO, upload: Upload, checksum: str | None) -> None:
+    def __init__(self, file: IO[bytes], upload: Upload, checksum: str | None) -> None:
         self._file, self._upload, self.offset = file, upload, upload.offset
         self._expected, self._digest = None, hashlib.sha256()
         if checksum is not None:

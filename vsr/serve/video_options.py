@@ -33,30 +33,38 @@ class VideoOptions(BaseModel):
         extra="forbid", protected_namespaces=(), json_schema_extra={"examples": [{"model": "fast", "crf": 16}]}
     )
 
-    model: _Word = Field("auto", description="auto, or a name that `vsr models` lists.")
-    scale: float | None = Field(None, ge=1, le=16, description="Output pixels per input pixel; the model's if null.")
+    model: _Word = Field(default="auto", description="auto, or a name that `vsr models` lists.")
+    scale: float | None = Field(
+        default=None, ge=1, le=16, description="Output pixels per input pixel; the model's if null."
+    )
     size: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,5}([x×:][0-9]{1,5}|p)$|^[248]k$")] | None = Field(
-        None, description="1920x1080, 720p, 1080p, 1440p, 4k or 8k, instead of a scale."
+        default=None, description="1920x1080, 720p, 1080p, 1440p, 4k or 8k, instead of a scale."
     )
-    fidelity: float | None = Field(None, ge=0, le=1, description="Instead of a model: 0 invents detail, 1 is faithful.")
-    precision: Literal["auto", "int8", "fp16", "bf16", "fp32"] | None = Field(None, description="Of the network.")
-    batch: int | None = Field(None, ge=1, le=64, description="Frames that the network takes at once.")
-    tile: int | None = Field(None, ge=32, le=8192, description="Side of a tile in input pixels.")
-    reuse: bool = Field(True, description="Compute only those parts of a frame that differ from the frame before.")
-    start_seconds: _Seconds | None = Field(None, description="Start of the part to upscale.")
+    fidelity: float | None = Field(
+        default=None, ge=0, le=1, description="Instead of a model: 0 invents detail, 1 is faithful."
+    )
+    precision: Literal["auto", "int8", "fp16", "bf16", "fp32"] | None = Field(
+        default=None, description="Of the network."
+    )
+    batch: int | None = Field(default=None, ge=1, le=64, description="Frames that the network takes at once.")
+    tile: int | None = Field(default=None, ge=32, le=8192, description="Side of a tile in input pixels.")
+    reuse: bool = Field(
+        default=True, description="Compute only those parts of a frame that differ from the frame before."
+    )
+    start_seconds: _Seconds | None = Field(default=None, description="Start of the part to upscale.")
     duration_seconds: Annotated[float, Field(gt=0, le=10**7, allow_inf_nan=False)] | None = Field(
-        None, description="Length of the part to upscale."
+        default=None, description="Length of the part to upscale."
     )
-    maps: list[_Stream] = Field([], max_length=64, description="Streams to take, as ffmpeg's -map names them.")
+    maps: list[_Stream] = Field(default=[], max_length=64, description="Streams to take, as ffmpeg's -map names them.")
     deinterlace: Literal["auto", "on", "off"] = "auto"
-    container: Container = Field("mp4", description="Container of the result.")
-    codec: _Codec | None = Field(None, description="Video encoder, by FFmpeg's name.")
-    crf: float | None = Field(None, ge=0, le=255, description="Quality of the encoder: lower is better.")
-    preset: _Word | None = Field(None, description="Speed of the encoder.")
-    pix_fmt: _Word | None = Field(None, description="Pixel format of the result.")
-    encoder_options: dict[_EncoderOption, _Word] = Field({}, description="Further options of the encoder.")
+    container: Container = Field(default="mp4", description="Container of the result.")
+    codec: _Codec | None = Field(default=None, description="Video encoder, by FFmpeg's name.")
+    crf: float | None = Field(default=None, ge=0, le=255, description="Quality of the encoder: lower is better.")
+    preset: _Word | None = Field(default=None, description="Speed of the encoder.")
+    pix_fmt: _Word | None = Field(default=None, description="Pixel format of the result.")
+    encoder_options: dict[_EncoderOption, _Word] = Field(default={}, description="Further options of the encoder.")
     audio: Literal["copy", "aac", "opus", "none"] = "copy"
-    strict: bool = Field(False, description="Fail, rather than note, where the result cannot hold a part.")
+    strict: bool = Field(default=False, description="Fail, rather than note, where the result cannot hold a part.")
 
 
 def parse_options(values: Mapping[str, object]) -> VideoOptions:
