@@ -261,9 +261,9 @@ def test_rgb_video_keeps_its_look_as_ycbcr(
 
 
 def _player_rgb(frame: av.VideoFrame) -> np.ndarray:
-    """What a player shows: by the frame's matrix; without one, BT.601 up to 576 lines and BT.709 above."""
+    """What a player shows: by the frame's matrix; without one, BT.709 from 1280 columns or 577 lines on."""
     tagged = int(frame.colorspace)
-    matrix = tagged if tagged != 2 else (6 if frame.height <= 576 else 1)
+    matrix = tagged if tagged != 2 else (6 if frame.height <= 576 and frame.width < 1280 else 1)
     return _rgb_by(frame, matrix)
 
 

@@ -83,5 +83,5 @@ def test_presets_that_are_numbers_are_left_to_the_encoder() -> None:
 )
 def test_nvenc_gets_what_all_its_generations_take(codec: str, source: str, chosen: str) -> None:
     info: Any = SimpleNamespace(pixel_format=FORMATS[source], color=SimpleNamespace(range=Range.LIMITED))
-    assert _choose_pixel_format(find_encoder(codec), find_container("mp4"), info, None).name == chosen
-    assert _choose_pixel_format(find_encoder(codec), find_container("mp4"), info, "nv12").name == "nv12"
+    assert _choose_pixel_format(find_encoder(codec), find_container("mp4"), info, None) == chosen
+    assert _choose_pixel_format(find_encoder(codec), find_container("mp4"), info, "nv12") == "nv12"

@@ -153,6 +153,7 @@ def _write_video(
             canvas.height,
             encoding.color,
             options=encoding.options,
+            stored_as=encoding.stored_as,
         )
         sources = [
             _Source(reader, view, encoding.pixel_format, encoding.color)

@@ -109,7 +109,7 @@ def _plan_lines(opened: OpenVideo) -> Iterator[str]:
     options = " ".join(f"{name}={value}" for name, value in settings.options.items())
     yield (
         f"output: {plan.container}, {settings.codec}{f' ({options})' if options else ''}, "
-        f"{settings.width}x{settings.height}, {settings.pixel_format.name}"
+        f"{settings.width}x{settings.height}, {settings.stored_format}"
     )
     plans = {stream.index: stream for stream in plan.streams}
     for stream in reader.container.streams:

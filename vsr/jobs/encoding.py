@@ -16,6 +16,7 @@ from vsr.media.formats import Y4M, Container, Encoder, container_named, find_con
 from vsr.media.read.color_tags import color_of_rgb_as_video
 from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.options import EncodingOptions
+from vsr.media.write.stored_format import coarseness, native_format
 
 __all__ = ["Encoding", "choose_encoding"]
 
@@ -29,6 +30,7 @@ class Encoding:
     options: dict[str, str]
     pixel_format: PixelFormat
     color: Color
+    stored_as: str | None = None  # the format that the encoder takes, where frames are not made in it
 
 
 def choose_encoding(info: VideoInfo, target: Target, options: EncodingOptions, shorter_side: int) -> Encoding:
@@ -48,8 +50,11 @@ def choose_encoding(info: VideoInfo, target: Target, options: EncodingOptions, s
         name = container.shown_name
         raise OptionError(f'`codec="{options.codec}"`: {name} holds raw video; add `format="matroska"` or nut')
     encoder = find_encoder(codec)
-    format_ = _choose_pixel_format(encoder, container, info, options.pix_fmt)
-    return Encoding(container.name, codec, _encoder_options(encoder, options), format_, _output_color(info, format_))
+    stored = _choose_pixel_format(encoder, container, info, options.pix_fmt)
+    format_ = native_format(stored)
+    assert format_ is not None
+    color, stored_as = _output_color(info, format_), None if stored in FORMATS else stored
+    return Encoding(container.name, codec, _encoder_options(encoder, options), format_, color, stored_as)
 
 
 def _container(target: Target, format_: str | None) -> tuple[Container, str]:
@@ -139,23 +144,30 @@ def _encoder_options(encoder: Encoder, options: EncodingOptions) -> dict[str, st
     return result | given
 
 
-def _choose_pixel_format(encoder: Encoder, container: Container, info: VideoInfo, asked: str | None) -> PixelFormat:
-    """Return the encoder's format that loses least of the source, or the one asked for."""
+def _choose_pixel_format(encoder: Encoder, container: Container, info: VideoInfo, asked: str | None) -> str:
+    """Return FFmpeg's name of the encoder's format that loses least of the source, or of the one asked for."""
     names = container.pixel_formats or encoder.pixel_formats or _encoder_facts(encoder.name)[1]
     if asked is not None:
-        if asked not in FORMATS:
+        if native_format(asked) is None:
             raise OptionError(f'`pix_fmt="{asked}"`: not supported; try yuv420p, yuv420p10le or yuv444p')
         if names and asked not in names:
-            taken = ", ".join(n for n in names if n in FORMATS)
+            taken = ", ".join(n for n in names if native_format(n) is not None)
             raise OptionError(f'`pix_fmt="{asked}"`: {encoder.name} takes {taken}')
-        return FORMATS[asked]
+        return asked
     names = encoder.usual_pixel_formats or names
-    candidates = [FORMATS[n] for n in names if n in FORMATS] or [FORMATS["yuv420p"]]
-    return min(candidates, key=lambda f: _loss(info.pixel_format, f, info.color.range))
+    losses = {}
+    for name in names:
+        format_ = native_format(name)
+        if format_ is not None:
+            losses[name] = _loss(info.pixel_format, format_, info.color.range, coarseness(name)), name not in FORMATS
+    return min(losses, key=losses.__getitem__, default="yuv420p")
 
 
-def _loss(source: PixelFormat, target: PixelFormat, color_range: Range) -> tuple[float, ...]:
-    """Return how much of `source` is lost in `target`, most important first, and then how much `target` wastes."""
+def _loss(source: PixelFormat, target: PixelFormat, color_range: Range, coarse: int = 0) -> tuple[float, ...]:
+    """Return how much of `source` is lost in `target`, most important first, and then how much `target` wastes.
+
+    coarse: of how few colours the target is, as `coarseness` gives it.
+    """
     wide_j = target.name.startswith("yuvj")
     chroma_lost = 0
     if source.kind != "gray":
@@ -164,6 +176,7 @@ def _loss(source: PixelFormat, target: PixelFormat, color_range: Range) -> tuple
     return (
         source.alpha and not target.alpha,
         chroma_lost,
+        coarse,
         max(0, source.bit_depth - target.bit_depth),
         source.kind == "rgb" and target.kind != "rgb",
         source.kind != "rgb" and target.kind == "rgb",
@@ -184,6 +197,6 @@ def _output_color(info: VideoInfo, format_: PixelFormat) -> Color:
         location = ChromaLocation.LEFT
         return Color(Matrix.RGB, source.primaries, source.transfer, Range.FULL, location, depth)
     if source.is_rgb:
-        source = color_of_rgb_as_video(source, info.height)
+        source = color_of_rgb_as_video(source, info.width, info.height)
     color_range = Range.FULL if format_.name.startswith("yuvj") else source.range
     return Color(source.matrix, source.primaries, source.transfer, color_range, source.chroma_location, depth)

@@ -13,7 +13,7 @@ from vsr.errors import StrictError
 from vsr.events import Note, NoteCode, OnNote
 from vsr.frames import Range
 from vsr.media.formats import find_container, find_encoder
-from vsr.media.read.color_tags import SD_MAX_LINES
+from vsr.media.read.color_tags import is_standard_definition
 from vsr.media.read.reader import VideoReader
 from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.encoder import VideoSettings
@@ -46,7 +46,7 @@ def untold_by_raw_video(info: VideoInfo, settings: VideoSettings, container: str
     if not color.is_rgb:
         if not info.untagged:
             omissions.append(f"the colour tags ({color.matrix.name}) are left out: {name} has none; {keeps}")
-        elif (info.height <= SD_MAX_LINES) != (settings.height <= SD_MAX_LINES):
+        elif is_standard_definition(info.width, info.height) != is_standard_definition(settings.width, settings.height):
             read_as = f"the video has no colour tags; read as {color.matrix.name}"
             notes.append(f"{read_as}, which {name} cannot say and a reader of this size will not expect")
         if not row.states_range and color.range is Range.FULL:

@@ -162,7 +162,15 @@ def plan_video(reader: VideoReader, target: Target, options: JobOptions, scale: 
 def plan_streams_beside(reader: VideoReader, encoding: Encoding, size: tuple[int, int], audio: AudioMode) -> VideoPlan:
     """Complete the plan of a video of which the encoding is decided. size: (width, height) of the output, in pixels."""
     aspect = output_aspect(reader.info, *size)
-    settings = VideoSettings(encoding.codec, encoding.pixel_format, *size, encoding.color, aspect, encoding.options)
+    settings = VideoSettings(
+        encoding.codec,
+        encoding.pixel_format,
+        *size,
+        encoding.color,
+        aspect,
+        encoding.options,
+        encoding.stored_as,
+    )
     container, row = encoding.container, find_container(encoding.container)
     if not row.holds_streams:
         streams = left_out_streams(reader, audio, f"{row.shown_name} holds")

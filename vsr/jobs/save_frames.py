@@ -150,7 +150,8 @@ def _plan(
 
 def _settings(encoding: Encoding, stream: FrameStream) -> VideoSettings:
     width, height = stream.size
-    return VideoSettings(encoding.codec, encoding.pixel_format, width, height, encoding.color, None, encoding.options)
+    samples, color = encoding.pixel_format, encoding.color
+    return VideoSettings(encoding.codec, samples, width, height, color, None, encoding.options, encoding.stored_as)
 
 
 # -- writing -------------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ class PacketClock:
             return True
         jump = seconds - self._span[1]
         usual = JUMP_STEPS * self._longest_step.get(index, Fraction(UNKNOWN_STEP_SECONDS))
-        if packet.stream.type not in ("audio", "video") or jump <= max(JUMP_SECONDS, usual):
+        if packet.stream.type not in ("audio", "video") or jump <= max(Fraction(JUMP_SECONDS), usual):
             return False
         self.jump_seconds.append(jump)
         return True

@@ -23,13 +23,16 @@ __all__ = [
     "color_of_rgb_as_video",
     "display_matrix_of_frame",
     "hdr_of_frame",
+    "is_standard_definition",
     "side_data_not_carried",
 ]
 
 _Tag = TypeVar("_Tag", Matrix, Primaries, Transfer)
 
-# Standard-definition video has at most this many lines; untagged, it is BT.601, and above BT.709.
-SD_MAX_LINES = 576
+# Untagged video of standard definition is BT.601, and other BT.709. Players take it so by both sides of the image, as
+# cinema formats have few lines.
+_SD_MOST_LINES = 576
+_HD_FEWEST_COLUMNS = 1280
 
 # Codecs whose 4:2:0 chroma lies in the middle of its four luma samples, as in JPEG and MPEG-1.
 _CENTERED_CHROMA = {"mjpeg", "mpeg1video", "h261", "h263", "h263p", "flv", "vp6", "vp8"}
@@ -78,6 +81,11 @@ class HdrMetadata:
     content_light: ContentLight | None = None
 
 
+def is_standard_definition(width: int, height: int) -> bool:
+    """Tell whether players take untagged video of a size, in pixels, for BT.601."""
+    return width < _HD_FEWEST_COLUMNS and height <= _SD_MOST_LINES
+
+
 def color_of_frame(
     frame: av.VideoFrame, format_: PixelFormat, codec: str, chroma_location: ChromaLocation | None = None
 ) -> tuple[Color, bool]:
@@ -85,10 +93,10 @@ def color_of_frame(
 
     chroma_location: as the stream states it; None for that of its codec.
 
-    An untagged stream is BT.601 up to 576 lines and BT.709 above, limited range, as players assume; RGB is full
-    range, and so is gray, except where a codec's standard says otherwise.
+    An untagged stream is BT.601 below 1280 columns and up to 576 lines, else BT.709, limited range, as players
+    assume; RGB is full range, and so is gray, except where a codec's standard says otherwise.
     """
-    is_sd = frame.height <= SD_MAX_LINES
+    is_sd = is_standard_definition(frame.width, frame.height)
     if format_.kind == "rgb":
         matrix: Matrix | None = Matrix.RGB
     else:
@@ -107,9 +115,9 @@ def color_of_frame(
     return Color(matrix, primaries, transfer, color_range, location, format_.bit_depth), untagged
 
 
-def color_of_rgb_as_video(color: Color, height: int) -> Color:
+def color_of_rgb_as_video(color: Color, width: int, height: int) -> Color:
     """Choose the colour in which RGB is encoded where the codec wants Y'CbCr: limited range, matrix by size."""
-    matrix = Matrix.SMPTE170M if height <= SD_MAX_LINES else Matrix.BT709
+    matrix = Matrix.SMPTE170M if is_standard_definition(width, height) else Matrix.BT709
     return Color(matrix, color.primaries, color.transfer, Range.LIMITED, ChromaLocation.LEFT, color.bit_depth)
 
 
@@ -121,7 +129,7 @@ def _member(kind: type[_Tag], value: int) -> _Tag | None:
 def _usual_primaries(matrix: Matrix, height: int) -> Primaries:
     if matrix in (Matrix.BT2020_NCL, Matrix.BT2020_CL, Matrix.ICTCP):
         return Primaries.BT2020
-    if matrix is Matrix.BT470BG or (matrix is Matrix.SMPTE170M and height == SD_MAX_LINES):
+    if matrix is Matrix.BT470BG or (matrix is Matrix.SMPTE170M and height == _SD_MOST_LINES):
         return Primaries.BT470BG
     if matrix in (Matrix.SMPTE170M, Matrix.SMPTE240M):
         return Primaries.SMPTE170M

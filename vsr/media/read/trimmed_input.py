@@ -244,7 +244,7 @@ class TrimmedInput:
         """Note what the first frames after a search tell of its end."""
         if self._has_passed_key or self.trim.start is None:
             return
-        seconds = pts_of(frame) * (frame.time_base or 0)
+        seconds = pts_of(frame) * Fraction(frame.time_base or 0)
         self._first_seconds = seconds if self._first_seconds is None else self._first_seconds
         self._has_passed_key = frame.key_frame and seconds <= self.trim.start
 

@@ -67,7 +67,7 @@ def describe_video(
         chroma_location: of the stream, or None where it does not say.
     """
     codec = stream.codec_context.name
-    format_ = FORMATS[closest_native(frame.format)]
+    format_ = FORMATS[_closest_format(frame)]
     color, untagged = color_of_frame(frame, format_, codec, chroma_location)
     duration, start = container.duration, stream.start_time
     time_base = frame.time_base or stream.time_base or Fraction(1, 90000)
@@ -91,3 +91,12 @@ def describe_video(
         duration_seconds=None if duration is None else duration / av.time_base,
         num_frames_from_header=stream.frames or None,
     )
+
+
+def _closest_format(frame: av.VideoFrame) -> str:
+    """Name the format that keeps the samples of a frame; of a palette, with alpha where one of its colours has it."""
+    name = closest_native(frame.format)
+    if not frame.format.has_palette:
+        return name
+    alpha = frame.reformat(format="rgba", threads=1).to_ndarray()[..., 3]
+    return "rgba" if alpha.min() < 255 else name

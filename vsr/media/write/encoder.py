@@ -22,6 +22,7 @@ from vsr.media.formats import HdrParameters, find_container, find_encoder
 from vsr.media.pyav_fixes import mend_dts
 from vsr.media.read.color_tags import HdrMetadata
 from vsr.media.read.video_info import VideoInfo
+from vsr.media.write.stored_format import to_stored_format
 
 __all__ = ["VideoEncoder", "VideoSettings", "encoder_threads", "scaled_matrix"]
 
@@ -48,6 +49,7 @@ class VideoSettings:
         color: The colour tags.
         sample_aspect_ratio: Width by height of a pixel; None where unknown.
         options: Options of the encoder in FFmpeg's words, such as crf or x264-params.
+        stored_as: FFmpeg's name of the format that the encoder takes; None for `pixel_format` itself.
     """
 
     codec: str
@@ -57,6 +59,12 @@ class VideoSettings:
     color: Color
     sample_aspect_ratio: Fraction | None = None
     options: dict[str, str] = field(default_factory=dict)
+    stored_as: str | None = None
+
+    @property
+    def stored_format(self) -> str:
+        """FFmpeg's name of the format that the encoder takes."""
+        return self.stored_as or self.pixel_format.name
 
 
 class VideoEncoder:
@@ -102,7 +110,7 @@ class VideoEncoder:
     def _describe_frames(self) -> None:
         context, settings = self.stream.codec_context, self.settings
         context.width, context.height = settings.width, settings.height
-        context.pix_fmt = settings.pixel_format.name
+        context.pix_fmt = settings.stored_format
         context.time_base = self.stream.time_base = self.time_base
         context.thread_count = encoder_threads(settings.codec)
         context.thread_type = "AUTO"
@@ -125,7 +133,7 @@ class VideoEncoder:
             asked = " ".join(f"{k}={v}" for k, v in settings.options.items())
             problem = (
                 f"the encoder {settings.codec} does not open at {settings.width}x{settings.height} "
-                f"{settings.pixel_format.name} with {asked or 'its defaults'} ({reason(error)})"
+                f"{settings.stored_format} with {asked or 'its defaults'} ({reason(error)})"
             )
             software = find_encoder(settings.codec).software
             if software is not None:
@@ -144,6 +152,8 @@ class VideoEncoder:
             if self._begins_at_zero and not self.num_frames:
                 self._first_ticks = pts
             frame.pts, frame.time_base = round((pts - self._first_ticks) * ticks), self.time_base
+            if self.settings.stored_as is not None:
+                frame = to_stored_format(frame, self.settings.stored_as)
             frame.colorspace, frame.color_range = batch.color.matrix, batch.color.range
             frame.color_primaries, frame.color_trc = batch.color.primaries, batch.color.transfer
             if duration:
