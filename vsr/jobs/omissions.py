@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
     "name_or_refuse",
     "output_aspect",
     "sample_omissions",
+    "stream_tag_omissions",
     "untold_by_raw_video",
 ]
 
@@ -117,6 +119,10 @@ def container_omissions(
     tags = carried_tags(dict(metadata))
     if tags and not row.holds_metadata:
         omissions.append(f"metadata ({', '.join(tags)}) is left out: {container} has no place for it")
+    elif row.file_tags is not None and not row.takes_free_tags:
+        unheld = [tag for tag in tags if _tag_name(tag) not in row.file_tags]
+        if unheld:
+            omissions.append(f"metadata ({', '.join(unheld)}) is left out: {container} has no place for it")
     if not row.holds_languages:
         kept = [plan for plan in streams if plan.action in ("copy", "transcode")]
         omissions += [
@@ -133,6 +139,32 @@ def container_omissions(
     if (info.hdr.mastering_display or info.hdr.content_light) and find_encoder(codec).hdr is None:
         omissions.append(f'HDR10 metadata is left out: {codec} has no place for it; `codec="libx265"` keeps it')
     return omissions
+
+
+def stream_tag_omissions(container: str, reader: VideoReader, streams: Sequence[StreamPlan]) -> list[str]:
+    """Name the tags of streams that a container has no place for, a line each stream. container: FFmpeg's name."""
+    row = find_container(container)
+    kept = {plan.index for plan in streams if plan.action in ("copy", "transcode")} | {reader.stream.index}
+    if row.stream_tags is None or not row.holds_streams:
+        return []
+    omissions = []
+    for stream in reader.container.streams:
+        unheld = [tag for tag in carried_tags(stream.metadata) if _tag_name(tag) not in row.stream_tags]
+        unheld = [tag for tag in unheld if _tag_name(tag) not in _TOLD_OTHERWISE]
+        if stream.index in kept and unheld:
+            title = f"{stream.type} stream {stream.index}"
+            omissions.append(f"{title}: metadata ({', '.join(unheld)}) is left out: {container} has no place for it")
+    return omissions
+
+
+# Tags for what is named, or kept, by itself.
+_TOLD_OTHERWISE = {"language", "alpha_mode", "stereo_mode", "creation_time", "rotate", "variant_bitrate", "id3v2_priv"}
+_LANGUAGE_OF_TAG = re.compile(r"-[a-z]{3}$")
+
+
+def _tag_name(tag: str) -> str:
+    """Return a tag's name as all containers share it: in small letters, without the language that QuickTime adds."""
+    return _LANGUAGE_OF_TAG.sub("", tag.lower())
 
 
 def name_or_refuse(is_strict: bool, source: Path, omissions: Sequence[str], note: OnNote) -> None:

@@ -18,12 +18,14 @@ from vsr.jobs.omissions import (
     left_out_streams,
     output_aspect,
     sample_omissions,
+    stream_tag_omissions,
     untold_by_raw_video,
 )
 from vsr.jobs.options import JobOptions
 from vsr.jobs.source import expected_frames
 from vsr.media.endpoints import Target
-from vsr.media.formats import find_container, find_encoder
+from vsr.media.formats import MATROSKA, find_container, find_encoder
+from vsr.media.read.color_tags import STEREO_LAYOUT
 from vsr.media.read.reader import VideoReader
 from vsr.media.write.encoder import VideoSettings
 from vsr.media.write.stream_plan import AudioMode, StreamPlan, plan_streams
@@ -192,12 +194,13 @@ def _omissions_and_notes(
     info, codec, row = reader.info, settings.codec, find_container(container)
     is_raw = find_encoder(codec).is_raw
     omissions = [f"{s.title}: {s.note}" for s in streams if s.is_omission]
-    omissions += [f"{name} of the video cannot be carried over" for name in info.side_data_not_carried]
+    omissions += [f"{name} of the video cannot be carried over" for name in _side_data_not_carried(reader, container)]
     omissions += [] if row.holds_streams else file_omissions(reader, f"{row.shown_name} holds")
     holder = codec if row.holds_streams else row.shown_name
     omissions += sample_omissions(info.pixel_format, settings.pixel_format, holder)
     if not is_raw:
         omissions += container_omissions(container, codec, info, reader.container.metadata, streams)
+        omissions += stream_tag_omissions(container, reader, streams)
     notes = [Note(NoteCode.STREAM, f"{s.title}: {s.note}") for s in streams if s.note and not s.is_omission]
     if settings.sample_aspect_ratio not in (None, 1) and not holds_aspect(container, codec):
         omissions.append(
@@ -213,6 +216,12 @@ def _omissions_and_notes(
             Note(NoteCode.INPUT, f"the video has no colour tags; read as {info.color.matrix.name}, and tagged so")
         )
     return omissions, notes
+
+
+def _side_data_not_carried(reader: VideoReader, container: str) -> list[str]:
+    """Name the side data of the video that the output lacks; Matroska keeps the stereo layout as a tag."""
+    is_kept = "stereo_mode" in reader.stream.metadata and container in (MATROSKA, "webm")
+    return [name for name in reader.info.side_data_not_carried if not (is_kept and name == STEREO_LAYOUT)]
 
 
 def input_notes(reader: VideoReader) -> list[Note]:

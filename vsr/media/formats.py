@@ -77,6 +77,8 @@ class Container:
         holds_aspect: Whether PyAV can write the sample aspect ratio into it.
         holds_rotation: Whether it holds a display matrix.
         holds_metadata, holds_languages, holds_chapters, holds_attachments: Whether it has a place for them.
+        file_tags, stream_tags: The tags that it has a place for, of the file and of its streams; None for any.
+        takes_free_tags: Whether its muxer has another place, for any tags of the file, instead of that for `file_tags`.
         holds_covers: Whether its muxer takes a cover image as such.
         holds_packed_amr: Whether AMR audio may have several frames in a packet, as phones record it.
         states_range: Whether it says if raw video in it is of full range.
@@ -123,6 +125,9 @@ class Container:
     holds_languages: bool = True
     holds_chapters: bool = False
     holds_attachments: bool = False
+    file_tags: frozenset[str] | None = None
+    stream_tags: frozenset[str] | None = None
+    takes_free_tags: bool = False
     holds_covers: bool = False
     holds_packed_amr: bool = True
     states_range: bool = False
@@ -154,6 +159,26 @@ _MPEGTS_CODECS = frozenset({
     "opus", "libopus", "s302m", "dvbsub", "pgssub", "libzvbi_teletextdec",
 })  # fmt: skip
 
+# Tags of ISO files, of iTunes' kind and of QuickTime's.
+_ITUNES_TAGS = frozenset({
+    "title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright", "grouping",
+    "lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords", "episode_sort", "season_number",
+    "media_type", "hd_video", "gapless_playback", "compilation", "track", "disc", "tmpo", "location", "creation_time",
+})  # fmt: skip
+_QUICKTIME_TAGS = frozenset({
+    "title", "artist", "author", "album", "date", "comment", "genre", "copyright", "make", "model", "location",
+    "creation_time",
+})  # fmt: skip
+_PHONE_TAGS = frozenset({
+    "title", "artist", "author", "album", "date", "comment", "genre", "copyright", "location", "creation_time",
+})  # fmt: skip
+_AVI_TAGS = frozenset({
+    "title", "artist", "comment", "copyright", "date", "genre", "album", "product", "track", "language", "encoded_by",
+    "software", "timecode",
+})  # fmt: skip
+_TRACK_TAGS = frozenset({"title", "name", "language", "creation_time", "timecode", "rotate", "filename", "mimetype"})
+_NO_TAGS: frozenset[str] = frozenset()
+
 _Y4M_DEPTHS = (9, 10, 12, 14, 16)
 _Y4M_FORMATS = (
     "gray", *(f"gray{depth}le" for depth in _Y4M_DEPTHS if depth != 14),
@@ -169,26 +194,30 @@ CONTAINERS: dict[str, Container] = {
             "mp4", suffixes=(".mp4",), encoder="libx264", deep_encoder="libx265", needs_seeking=True,
             takes_timescale=True, holds_aspect=True, holds_rotation=True, holds_chapters=True, holds_covers=True,
             holds_packed_amr=False, text_encoder="mov_text", rebuilds_timecode=True, needs_channel_names=True,
-            is_joinable=True, states_duration=True,
+            is_joinable=True, states_duration=True, file_tags=_ITUNES_TAGS, stream_tags=_TRACK_TAGS,
+            takes_free_tags=True,
         ),
         Container(
             "mov", suffixes=(".mov",), encoder="libx264", deep_encoder="libx265", needs_seeking=True,
             takes_timescale=True, holds_aspect=True, holds_rotation=True, holds_chapters=True, holds_packed_amr=False,
             text_encoder="mov_text", rebuilds_timecode=True, has_quicktime_languages=True, is_joinable=True,
-            states_duration=True,
+            states_duration=True, file_tags=_QUICKTIME_TAGS, stream_tags=_TRACK_TAGS, takes_free_tags=True,
         ),
         Container(
             "ipod", suffixes=(".m4v",), encoder="libx264", needs_seeking=True, takes_timescale=True,
             holds_aspect=True, holds_rotation=True, holds_chapters=True, holds_covers=True,
             holds_packed_amr=False, text_encoder="mov_text", needs_channel_names=True, is_joinable=True,
+            file_tags=_ITUNES_TAGS, stream_tags=_TRACK_TAGS - {"title", "name"}, takes_free_tags=True,
         ),
         Container(
             "3gp", suffixes=(".3gp",), encoder="libx264", needs_seeking=True, takes_timescale=True, holds_aspect=True,
             holds_rotation=True, holds_packed_amr=False, needs_channel_names=True,
+            file_tags=_PHONE_TAGS, stream_tags=_TRACK_TAGS - {"title", "name"},
         ),
         Container(
             "3g2", suffixes=(".3g2",), encoder="libx264", needs_seeking=True, takes_timescale=True, holds_aspect=True,
             holds_rotation=True, holds_packed_amr=False, needs_channel_names=True,
+            file_tags=_PHONE_TAGS, stream_tags=_TRACK_TAGS - {"title", "name"},
         ),
         Container(
             "psp", encoder="libx264", needs_seeking=True, holds_aspect=True, holds_rotation=True,
@@ -225,17 +254,21 @@ CONTAINERS: dict[str, Container] = {
         Container(
             "avi", suffixes=(".avi", ".divx"), encoder="libx264", needs_seeking=True, counts_frames=True,
             starts_at_first_frame=True, holds_reordered_frames=False, holds_languages=False, rewrites_packets=True,
-            states_duration=True,
+            states_duration=True, file_tags=_AVI_TAGS, stream_tags=frozenset({"title", "language"}),
         ),
         Container(
             "flv", suffixes=(".flv",), encoder="libx264", holds_negative_times=False, holds_reordered_frames=False,
             holds_languages=False, rewrites_packets=True, lists_streams=False, states_duration=True,
+            stream_tags=_NO_TAGS,
         ),
         Container(
             "nut", suffixes=(".nut",), encoder="libx264", deep_encoder="libx265", pipe_encoder=RAW_VIDEO,
             holds_negative_times=False, holds_reordered_frames=False, holds_chapters=True, holds_covers=True,
         ),
-        Container("asf", suffixes=(".asf", ".wmv"), holds_chapters=True, holds_covers=True),
+        Container(
+            "asf", suffixes=(".asf", ".wmv"), holds_chapters=True, holds_covers=True,
+            stream_tags=frozenset({"language"}),
+        ),
         Container("ogg", suffixes=(".ogm",), holds_chapters=True, rewrites_packets=True),
         Container("ogv", suffixes=(".ogv",), holds_chapters=True),
         Container("mxf", suffixes=(".mxf",)),

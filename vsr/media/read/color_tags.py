@@ -25,6 +25,7 @@ __all__ = [
     "hdr_of_frame",
     "is_standard_definition",
     "side_data_not_carried",
+    "STEREO_LAYOUT",
 ]
 
 _Tag = TypeVar("_Tag", Matrix, Primaries, Transfer)
@@ -44,6 +45,8 @@ _EXIF = Type(31)  # AV_FRAME_DATA_EXIF
 # Codecs whose standards make gray limited in range where nothing is said; FFmpeg takes all other gray for full.
 _LIMITED_GRAY = {"h264", "hevc", "vvc", "av1", "libdav1d", "libaom-av1", "mpeg2video", "mpeg4"}
 
+STEREO_LAYOUT = "stereo 3D layout"
+
 # Side data of frames that PyAV gives no way to hand to an encoder: named, never dropped in silence.
 _NOT_CARRIED = {
     Type.A53_CC: "closed captions (CEA-608/708)",
@@ -51,7 +54,7 @@ _NOT_CARRIED = {
     Type.DYNAMIC_HDR_PLUS: "HDR10+ dynamic metadata",
     Type.DYNAMIC_HDR_VIVID: "HDR Vivid dynamic metadata",
     Type.SPHERICAL: "360° projection",
-    Type.STEREO3D: "stereo 3D layout",
+    Type.STEREO3D: STEREO_LAYOUT,
     Type.S12M_TIMECODE: "SMPTE 12-1 timecode",
     Type.ICC_PROFILE: "ICC profile",
     _EXIF: "EXIF metadata",

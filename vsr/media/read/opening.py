@@ -17,7 +17,15 @@ from vsr.media.image_sequence import Images
 from vsr.media.pipe import PipeReader
 from vsr.media.pyav_fixes import keep_timestamps
 
-__all__ = ["DEFAULT_FRAMERATE", "InputFormat", "check_source", "open_input", "open_pipe", "open_images"]
+__all__ = [
+    "DEFAULT_FRAMERATE",
+    "InputFormat",
+    "check_source",
+    "open_input",
+    "open_images",
+    "open_pipe",
+    "readable_text",
+]
 
 DEFAULT_FRAMERATE = Fraction(25)  # of an input without times of its own, as in FFmpeg
 PIPE_BUFFER_BYTES = 2**18
@@ -94,7 +102,7 @@ def open_input(path: Path, hwaccel: HWAccel | None = None, format_: InputFormat 
             mode="r",
             format=format_.name,
             options=format_.options,
-            metadata_errors="replace",
+            metadata_errors="surrogateescape",
             hwaccel=hwaccel,
         )
     except PermissionError as error:
@@ -119,7 +127,7 @@ def open_pipe(pipe: PipeReader, name: Path, format_: InputFormat) -> InputContai
             mode="r",
             format=format_.name,
             options=format_.options,
-            metadata_errors="replace",
+            metadata_errors="surrogateescape",
             buffer_size=PIPE_BUFFER_BYTES,
         )
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -138,12 +146,33 @@ def _unreadable(format_: InputFormat, error: BaseException) -> str:
 def _checked(container: InputContainer, name: Path, format_: InputFormat) -> InputContainer:
     """Prepare an opened container. Raises OptionError where its frame rate is not to be given."""
     keep_timestamps(container)
+    _decode_tags(container)
     demuxer = container.format.name
     lacks_times = demuxer.endswith("_pipe") or any(row.lacks_times for row in find_containers_of_demuxer(demuxer))
     if format_.framerate is not None and not lacks_times:
         container.close()
         raise OptionError(f"`framerate`: {name} has times of its own ({demuxer}), which are kept")
     return container
+
+
+def readable_text(text: str) -> str:
+    """Decode text again that is not UTF-8, of which PyAV keeps the bytes as surrogates: Windows-1252, or Latin-1."""
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        try:
+            return data.decode("cp1252")
+        except UnicodeDecodeError:
+            return data.decode("latin-1")
+
+
+def _decode_tags(container: InputContainer) -> None:
+    """Make the tags of a file and its streams readable."""
+    for metadata in (container.metadata, *(stream.metadata for stream in container.streams)):
+        for key, value in list(metadata.items()):
+            del metadata[key]
+            metadata[readable_text(key)] = readable_text(value)
 
 
 def open_images(images: Images, format_: InputFormat) -> InputContainer:
@@ -155,9 +184,12 @@ def open_images(images: Images, format_: InputFormat) -> InputContainer:
     if images.kind == "numbered":
         options["start_number"] = str(images.start_number)
     try:
-        container = av.open(images.pattern, mode="r", format="image2", options=options, metadata_errors="replace")
+        container = av.open(
+            images.pattern, mode="r", format="image2", options=options, metadata_errors="surrogateescape"
+        )
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"{images}: {images.files[0].name} is no picture that FFmpeg can read") from error
+    _decode_tags(container)
     found = container.streams.video[0].duration if container.streams.video else 0
     if found != len(images.files):  # never seen: two readings of one pattern
         container.close()

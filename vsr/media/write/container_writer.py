@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -68,7 +68,8 @@ class OutputFile(ABC):
         assert info is not None
         self.info = info
         try:
-            self.container = self._open(_muxer_options(path, spec.container, self.info.time_base))
+            tags = {} if reader is None else carried_tags(reader.container.metadata)
+            self.container = self._open(_muxer_options(path, spec.container, self.info.time_base, tags))
         except (av.FFmpegError, OSError, ValueError) as error:
             raise OutputError(f"{path}: cannot be created ({reason(error)})") from error
         self._remuxer = Remuxer(self.container, spec.streams)
@@ -225,8 +226,10 @@ _FINEST_TRACK_CLOCK = 1_000_000  # ticks a second; a track's samples last at mos
 _COARSEST_FILE_CLOCK = 90_000
 
 
-def _muxer_options(path: Path, container: str | None, time_base: Fraction) -> dict[str, str]:
-    """Return the options by which a muxer keeps the source's timestamps."""
+def _muxer_options(
+    path: Path, container: str | None, time_base: Fraction, tags: Collection[str] = ()
+) -> dict[str, str]:
+    """Return the options by which a muxer keeps the source's timestamps, and all of its file's tags."""
     options = {"avoid_negative_ts": "disabled"}  # else they are moved to zero
     row = find_container_of_file(path) if container is None else find_container(container)
     if row.takes_timescale:
@@ -234,6 +237,9 @@ def _muxer_options(path: Path, container: str | None, time_base: Fraction) -> di
         # The start of each track is stored in ticks of the file's clock: those of the sound as well.
         file_clock = clock * -(-_COARSEST_FILE_CLOCK // clock)
         options["movflags"] = "+write_colr"
+        # Players know the usual place for tags better, so that it is left only for tags that it does not hold.
+        if row.takes_free_tags and not {tag.lower() for tag in tags} <= (row.file_tags or set()):
+            options["movflags"] += "+use_metadata_tags"
         options["video_track_timescale"] = str(clock)
         options["movie_timescale"] = str(file_clock)
     return options

@@ -151,13 +151,14 @@ class VideoEncoder:
             frame = store_planes(batch, position, self.settings.pixel_format)
             if self._begins_at_zero and not self.num_frames:
                 self._first_ticks = pts
-            frame.pts, frame.time_base = round((pts - self._first_ticks) * ticks), self.time_base
+            ticks_shown = round((pts - self._first_ticks) * ticks)
+            frame.pts, frame.time_base = ticks_shown, self.time_base
             if self.settings.stored_as is not None:
                 frame = to_stored_format(frame, self.settings.stored_as)
             frame.colorspace, frame.color_range = batch.color.matrix, batch.color.range
             frame.color_primaries, frame.color_trc = batch.color.primaries, batch.color.transfer
             if duration:
-                self._durations[frame.pts] = round(duration * ticks)
+                self._durations[ticks_shown] = round(duration * ticks)
             self.num_frames += 1
             yield from self._packets(frame)
 

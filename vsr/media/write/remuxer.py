@@ -21,6 +21,7 @@ from av.subtitles.stream import SubtitleStream
 
 from vsr.media.formats import ATTACHED_COVERS, find_audio_encoder, find_container
 from vsr.media.packet_times import PacketOrder
+from vsr.media.read.opening import readable_text
 from vsr.media.write.stream_plan import TEXT_TIME_BASE, StreamPlan, add_copy, codec_name, with_names
 
 __all__ = [
@@ -52,7 +53,9 @@ _STALE_TAGS = {
 
 def carried_tags(metadata: dict[str, str]) -> dict[str, str]:
     """Return the metadata for a stream or file that is encoded anew: without tags of the source's own encoding."""
-    return {k: v for k, v in metadata.items() if k.lower().removesuffix("-eng") not in _STALE_TAGS}
+    kept = {k: v for k, v in metadata.items() if k.lower().removesuffix("-eng") not in _STALE_TAGS}
+    # As AVI calls what others call "encoder".
+    return {k: v for k, v in kept.items() if not (k.lower() == "software" and v.startswith("Lavf"))}
 
 
 def use_known_languages(output: OutputContainer) -> None:
@@ -89,6 +92,7 @@ def trimmed_chapters(source: InputContainer, shift_seconds: Fraction, end: Fract
         first, last = max(0, chapter["start"] - shift), chapter["end"] - shift
         if last > 0 and (end is None or first * base < end):
             limit = last if end is None else min(last, int(end / base))
+            chapter["metadata"] = {readable_text(k): readable_text(v) for k, v in chapter["metadata"].items()}
             chapters.append({**chapter, "start": first if shift else chapter["start"], "end": limit})
     return chapters
 

@@ -54,9 +54,7 @@ def to_stored_format(frame: av.VideoFrame, name: str) -> av.VideoFrame:
 def _with_palette(frame: av.VideoFrame) -> av.VideoFrame:
     """Choose the 256 colours that suit a frame best, one of them transparent, and dither the others."""
     graph = Graph()
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format.name, time_base=frame.time_base
-    )
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
     both, palette = graph.add("split"), graph.add("palettegen", "stats_mode=single:reserve_transparent=1")
     use, sink = graph.add("paletteuse", "new=1:alpha_threshold=128"), graph.add("buffersink")
     source.link_to(both)
