@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from vsr.errors import OutputError, reason
 
 __all__ = [
     "check_target",
+    "followed",
+    "is_stream",
     "naming_output",
     "partial_file",
     "partial_folder",
@@ -42,46 +45,90 @@ def target_of_partial(path: Path) -> Path | None:
     return path.with_name(match["stem"] + (match["suffix"] or "")) if match else None
 
 
-def put_in_place(partial: Path, target: Path) -> None:
-    """Move a complete file to its target's place, in one step. Raises OutputError."""
+def followed(path: Path) -> Path:
+    """Return the file that a symbolic link leads to, which may not be there yet; any other path as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def is_stream(path: Path) -> bool:
+    """Tell whether a name is that of a pipe or a device: something to be written to, and never to be replaced."""
     try:
-        partial.replace(target)
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def put_in_place(partial: Path, target: Path, overwrite: bool = True) -> None:
+    """Move a complete file to its target's place, in one step. Raises OutputError.
+
+    overwrite: whether a file is replaced that has appeared there meanwhile.
+    """
+    try:
+        if overwrite:
+            partial.replace(target)
+        else:
+            _move_to_free_name(partial, target)
+    except FileExistsError as error:
+        raise OutputError(f"{target}: has appeared meanwhile, and is kept; `overwrite=True` overwrites it") from error
     except OSError as error:
         raise OutputError(f"{target}: cannot be put in place ({reason(error)})") from error
 
 
+def _move_to_free_name(partial: Path, target: Path) -> None:
+    """Move a file to a name that nobody has, in one step. Raises FileExistsError where somebody has it."""
+    try:
+        os.link(partial, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links: the name is taken first
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        partial.replace(target)
+    else:
+        partial.unlink()
+
+
 @contextlib.contextmanager
-def partial_file(target: Path, *, sync: bool = False) -> Iterator[Path]:
+def partial_file(target: Path, *, sync: bool = False, overwrite: bool = True) -> Iterator[Path]:
     """Give the path to write to; move the file to the target's place when the block ends, remove it on an error.
 
     Args:
         target: The file to create or to replace.
         sync: Wait until the contents are on the disk before the move: after a power cut, a file that was moved before
             its blocks were written can come back empty.
+        overwrite: Whether a file is replaced that is there at the end.
 
-    Raises OSError.
+    A symbolic link is followed. Raises OSError.
     """
+    target = followed(target)
     partial = partial_path(target)
     try:
         yield partial
         if sync:
             with partial.open("rb+") as file:
                 os.fsync(file.fileno())
-        partial.replace(target)
+        if overwrite:
+            partial.replace(target)
+        else:
+            _move_to_free_name(partial, target)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def write_file(target: Path, data: bytes | str, *, sync: bool = False) -> None:
-    """Write bytes, or text as UTF-8, to a file, whole or not at all. Raises OSError.
+def write_file(target: Path, data: bytes | str, *, sync: bool = False, overwrite: bool = True) -> None:
+    """Write bytes, or text as UTF-8, to a file, whole or not at all; to a pipe or device as it is. Raises OSError.
 
     Args:
         target: The file to create or to replace.
         data: The whole contents.
-        sync: See `partial_file`.
+        sync, overwrite: See `partial_file`.
     """
-    with partial_file(target, sync=sync) as partial:
-        partial.write_bytes(data.encode() if isinstance(data, str) else data)
+    content = data.encode() if isinstance(data, str) else data
+    if is_stream(target):
+        target.write_bytes(content)
+        return
+    with partial_file(target, sync=sync, overwrite=overwrite) as partial:
+        partial.write_bytes(content)
 
 
 @contextlib.contextmanager
@@ -130,7 +177,9 @@ def check_target(path: Path, overwrite: bool, source: Path | None = None) -> Non
         raise OutputError(f"{path}: is a folder; name a file in it")
     if not path.parent.is_dir():
         raise OutputError(f"{path}: the folder {path.parent} does not exist; make it first")
-    if path.exists() and not overwrite:
+    if path.exists() and not path.is_file() and not is_stream(path):
+        raise OutputError(f"{path}: is no file that could be replaced; name another")
+    if path.exists() and not overwrite and not is_stream(path):
         raise OutputError(f"{path}: exists already; `overwrite=True` overwrites it")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"{path}: no permission to write in {path.parent}")

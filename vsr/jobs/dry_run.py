@@ -15,6 +15,7 @@ import av
 from av.packet import Packet
 
 from vsr.errors import OptionError, StrictError
+from vsr.files import is_stream
 from vsr.frames import FrameBatch
 from vsr.jobs.model_cache import ModelCache
 from vsr.jobs.open_job import OpenImage, OpenVideo, decide
@@ -75,7 +76,7 @@ def describe_job(
     The time is guessed from the first frames, which are upscaled and encoded for it, after one batch to warm up.
     Raises what the job would raise before its first frame, StrictError among it, after all is said.
     """
-    if is_pipe(source):
+    if is_pipe(source) or is_stream(source):
         raise OptionError("a dry run would use up what comes from the pipe; name a file")
     on_line(f"{source} to {output}, if this were no dry run:")
     with decide(source, output, options, on_line, ModelCache(), is_dry=True) as opened:

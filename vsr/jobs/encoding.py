@@ -63,7 +63,7 @@ def _container(target: Target, format_: str | None) -> tuple[Container, str]:
     Raises OptionError and OutputError where there is none that can be written to the target.
     """
     path, is_pipe = target.path, isinstance(target, Pipe)
-    if format_ is None and is_pipe:
+    if format_ is None and is_pipe and not path.suffix:
         format_ = Y4M
     name = container_named(format_) if format_ is not None else None
     remedy = "use .mp4, .mkv, .mov or .webm"
@@ -81,7 +81,7 @@ def _container(target: Target, format_: str | None) -> tuple[Container, str]:
         raise OutputError(f"{path}: {container.name} does not hold video; {remedy}")
     if is_pipe and container.needs_seeking:
         raise OptionError(
-            f'`format="{format_}"`: {container.name} cannot go to a pipe; try matroska, mpegts, nut or y4m'
+            f'`format="{container.name}"`: {container.name} cannot go to a pipe; try matroska, mpegts, nut or y4m'
         )
     return container, codec
 

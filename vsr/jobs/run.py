@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vsr.errors import JobCancelledError, VsrError
 from vsr.events import Note, NoteCode, OnNote, Progress
+from vsr.files import is_stream
 from vsr.jobs.job import Job
 from vsr.jobs.model_cache import GivenModel, ModelCache, ModelSource
 from vsr.jobs.omissions import name_or_refuse
@@ -18,9 +19,8 @@ from vsr.jobs.report import JobReport, reported
 from vsr.jobs.resume import Ends, open_journal, resumed, target_of
 from vsr.jobs.segmented_sink import OnSegment
 from vsr.jobs.sinks import open_sink
-from vsr.media.endpoints import Pipe
 from vsr.media.images import write_image
-from vsr.media.pipe import PipeWriter, is_pipe, standard_output
+from vsr.media.pipe import PipeWriter, is_pipe, opened_for_writing
 from vsr.media.read.reader import Chunk
 from vsr.media.write.image_writer import ImageWriter
 from vsr.pipeline.processor import FrameProcessor, make_processor
@@ -65,7 +65,7 @@ def run_job(
     started = time.perf_counter()
     _check_cancelled(job)
     try:
-        with _stdout_for(isinstance(job.target, Pipe)) as pipe, open_again(job, note, models or ModelCache()) as opened:
+        with _pipe_for(job.target.path) as pipe, open_again(job, note, models or ModelCache()) as opened:
             return _run(opened, pipe, started, on_progress, on_segment)
     except VsrError:
         _check_cancelled(job)  # the error may be of what was woken for that
@@ -90,15 +90,16 @@ def enhance_file(
     """
     started = time.perf_counter()
     models = GivenModel(upscaler) if upscaler is not None else models or ModelCache()
-    with _stdout_for(is_pipe(output)) as pipe, decide(source, output, options, note, models) as opened:
+    with _pipe_for(output) as pipe, decide(source, output, options, note, models) as opened:
         _announce(opened, note)
         return _run(opened, pipe, started, on_progress)
 
 
 @contextmanager
-def _stdout_for(is_target: bool) -> Iterator[PipeWriter | None]:
-    """Hold stdout for the job alone, if it is the target."""
-    with standard_output() if is_target else nullcontext() as pipe:
+def _pipe_for(output: Path) -> Iterator[PipeWriter | None]:
+    """Hold stdout, or a named pipe, for the job alone, if it is the target."""
+    is_target = is_pipe(output) or is_stream(output)
+    with opened_for_writing(output) if is_target else nullcontext() as pipe:
         yield pipe
 
 
@@ -141,7 +142,7 @@ def _run_image(opened: OpenImage, started: float) -> JobReport:
     if reference is not None and truth is not None:
         quality = image_quality(reference, truth, upscaled)
     _check_cancelled(job)
-    write_image(job.target.path, upscaled)
+    write_image(job.target.path, upscaled, job.policy.overwrite)
     seconds = time.perf_counter() - started
     report = JobReport(job.target.path, upscaler.card.name, upscaler.engine.name, 1, *size, seconds)
     return reported(report, quality, job.source, job.policy.report)
@@ -208,7 +209,7 @@ class _VideoRun:
                 yield ends
             return
         reader = self._opened.reader
-        with open_sink(self._job.target, self._pipe, reader, self._plan) as sink:
+        with open_sink(self._job.target, self._pipe, reader, self._plan, self._job.policy.overwrite) as sink:
             yield Ends(reader.chunks(self._job.batch), sink)
 
     @contextmanager

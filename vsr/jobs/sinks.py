@@ -40,24 +40,31 @@ def check_output(target: Target, overwrite: bool, source: Source) -> None:
 
 
 @contextmanager
-def open_sink(target: Target, pipe: PipeWriter | None, reader: VideoReader, plan: VideoPlan) -> Iterator[Sink]:
+def open_sink(
+    target: Target, pipe: PipeWriter | None, reader: VideoReader, plan: VideoPlan, overwrite: bool
+) -> Iterator[Sink]:
     """Open the writer that takes the frames; unless it has put them in place, nothing is left after the block.
 
-    pipe: stdout, if it is the target.
+    Args:
+        target: Where to write.
+        pipe: stdout or a named pipe, if it is the target.
+        reader: The source.
+        plan: The decisions on the video.
+        overwrite: Whether a file is replaced that has appeared in the target's place meanwhile.
     """
-    sink = _sink(target, pipe, reader, plan)
+    sink = _sink(target, pipe, reader, plan, overwrite)
     try:
         yield sink
     finally:
         sink.abort()
 
 
-def _sink(target: Target, pipe: PipeWriter | None, reader: VideoReader, plan: VideoPlan) -> Sink:
+def _sink(target: Target, pipe: PipeWriter | None, reader: VideoReader, plan: VideoPlan, overwrite: bool) -> Sink:
     if isinstance(target, Images):
         return ImageWriter(target, reader, plan.settings)
     if plan.container == Y4M:
-        return Y4mWriter(target.path if pipe is None else Path(pipe.name), reader, plan.settings, pipe)
-    spec = OutputSpec(plan.settings, plan.streams, plan.container)
+        return Y4mWriter(target.path if pipe is None else Path(pipe.name), reader, plan.settings, pipe, overwrite)
+    spec = OutputSpec(plan.settings, plan.streams, plan.container, overwrite=overwrite)
     if pipe is not None:
         return PipeVideoWriter(pipe, reader, spec)
     return VideoWriter(target.path, reader, spec)

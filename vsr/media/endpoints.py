@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vsr.errors import OutputError
+from vsr.files import followed, is_stream
 from vsr.media.image_sequence import Images, find_images_of, is_image, is_numbered
 from vsr.media.pipe import PIPE, is_pipe
 
@@ -26,15 +27,15 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Pipe:
-    """stdin as a source, stdout as a target."""
+    """stdin as a source, stdout as a target; or a named pipe or a device, which cannot be searched either.
 
-    @property
-    def path(self) -> Path:
-        """The name that stands for it on a command line."""
-        return PIPE
+    path: The name that stands for it on a command line.
+    """
+
+    path: Path = PIPE
 
     def __str__(self) -> str:
-        return str(PIPE)
+        return str(self.path)
 
 
 Source = File | Pipe | Images
@@ -43,8 +44,8 @@ Target = File | Pipe | Images
 
 def parse_source(path: Path) -> Source:
     """Find out what a name of an input stands for; "-" is stdin. Raises InputError for images that do not fit."""
-    if is_pipe(path):
-        return Pipe()
+    if is_pipe(path) or is_stream(path):
+        return Pipe(path)
     return find_images_of(path) or File(path, is_image(path))
 
 
@@ -52,14 +53,14 @@ def parse_target(path: Path, source: Source) -> Target:
     """Find out what a name of an output stands for; "-" is stdout.
 
     With images as the source, a folder, or a name without a suffix, stands for images of the same names.
-    Raises OutputError for a pattern with more than one number.
+    A symbolic link stands for the file that it leads to. Raises OutputError for a pattern with more than one number.
     """
-    if is_pipe(path):
-        return Pipe()
+    if is_pipe(path) or is_stream(path):
+        return Pipe(path)
     if is_numbered(path):
         if len(re.findall(r"%\d*d", path.name.replace("%%", ""))) != 1:
             raise OutputError(f"{path}: one %d is for the number; write %% for a percent sign")
         return Images(path, "numbered")
     if isinstance(source, Images) and (path.is_dir() or not (path.suffix or path.exists())):
         return Images(path, "folder", tuple(path / file.name for file in source.files))
-    return File(path, is_image(path))
+    return File(followed(path), is_image(path))

@@ -135,11 +135,19 @@ def encode_image(image: np.ndarray, path: Path) -> bytes:
     return bytes(data.data)
 
 
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Write an image as `read_image` gives it, whole or not at all; JPEG and WebP at quality 95."""
+def write_image(path: Path, image: np.ndarray, overwrite: bool = True) -> None:
+    """Write an image as `read_image` gives it, whole or not at all; JPEG and WebP at quality 95.
+
+    overwrite: whether a file is replaced that is there by then.
+    """
     data = encode_image(image, path)
-    with naming_output(path):
-        write_file(path, data)
+    try:
+        with naming_output(path):
+            write_file(path, data, overwrite=overwrite)
+    except OutputError as error:
+        if isinstance(error.__cause__, FileExistsError):
+            raise OutputError(f"{path}: has appeared meanwhile, and is kept; `overwrite=True` overwrites it") from error
+        raise
 
 
 def find_images(folder: Path) -> list[Path]:

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from vsr.errors import InputError, OutputError
+from vsr.errors import InputError, OutputError, reason
 
-__all__ = ["PIPE", "PipeReader", "PipeWriter", "is_pipe", "run_in_thread", "standard_output"]
+__all__ = ["PIPE", "PipeReader", "PipeWriter", "is_pipe", "opened_for_writing", "run_in_thread", "standard_output"]
 
 PIPE = Path("-")  # stdin as an input, stdout as an output; a file of that name needs its folder, as in /tmp/-
 
@@ -72,14 +72,20 @@ class _Descriptor:
 
 
 class PipeReader(_Descriptor):
-    """Read stdin, as a file object for PyAV. Raises InputError where stdin is a terminal or not there.
+    """Read stdin or a named pipe, as a file object for PyAV.
 
+    name: of it, in messages.
     num_bytes: read so far from a pipe; meaningless where stdin is a file, which can be searched.
     """
 
-    name = "stdin"
-
-    def __init__(self, descriptor: int = 0) -> None:
+    def __init__(self, path: Path = PIPE) -> None:
+        """Open the pipe. Raises InputError where stdin is a terminal or not there, or the pipe cannot be read."""
+        self._is_own = not is_pipe(path)
+        self.name = str(path) if self._is_own else "stdin"
+        try:
+            descriptor = os.open(path, os.O_RDONLY) if self._is_own else 0
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({reason(error)})") from error
         try:
             self._is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
             if os.isatty(descriptor):
@@ -112,6 +118,8 @@ class PipeReader(_Descriptor):
     def close(self) -> None:
         """Free the means of interrupting, once no thread reads any more. stdin itself stays open."""
         self._close()
+        if self._is_own:
+            os.close(self._descriptor)
 
 
 class PipeWriter(_Descriptor):
@@ -120,13 +128,14 @@ class PipeWriter(_Descriptor):
     Raises BrokenPipeError where nobody reads any more. Data written after an interrupt are dropped.
     """
 
-    name = "stdout"
-
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, name: str = "stdout") -> None:
+        """Prepare a descriptor for writing. name: of it, in messages."""
         super().__init__(descriptor, select.POLLOUT if os.name != "nt" else 0)
-        # A pipe that is ready takes this much without blocking; a file takes all.
-        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        self._most = 2**24 if is_file or os.name == "nt" else select.PIPE_BUF
+        self.name = name
+        # A pipe that is ready takes this much without blocking; a file or device takes all.
+        mode = os.fstat(descriptor).st_mode
+        takes_all = stat.S_ISREG(mode) or stat.S_ISCHR(mode) or os.name == "nt"
+        self._most = 2**24 if takes_all else select.PIPE_BUF
         self.is_reader_gone = False
 
     def writable(self) -> bool:
@@ -148,6 +157,25 @@ class PipeWriter(_Descriptor):
                 self.is_reader_gone = True
                 raise BrokenPipeError(f"{self.name}: nobody reads it any more") from None
         return len(view)
+
+
+@contextmanager
+def opened_for_writing(path: Path) -> Iterator[PipeWriter]:
+    """Open stdout, or a named pipe or device, for one writer alone. Raises OutputError."""
+    if is_pipe(path):
+        with standard_output() as writer:
+            yield writer
+        return
+    try:
+        descriptor = os.open(path, os.O_WRONLY)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written to ({reason(error)})") from error
+    writer = PipeWriter(descriptor, str(path))
+    try:
+        yield writer
+    finally:
+        os.close(descriptor)
+        writer._close()
 
 
 @contextmanager

@@ -55,7 +55,7 @@ class Demuxer:
             warn: called with one line for anything out of the ordinary.
         """
         self._warn, self._format, self._maps = warn, format_, maps
-        self.pipe = PipeReader() if isinstance(source, Pipe) else None
+        self.pipe = PipeReader(source.path) if isinstance(source, Pipe) else None
         self.path = source.path if self.pipe is None else Path(self.pipe.name)
         self.images = source if isinstance(source, Images) else None
         self._num_openings = 0

@@ -38,12 +38,14 @@ class OutputSpec:
         streams: The plans of all other streams of the source.
         container: FFmpeg's name of the container; None for that of the file's suffix.
         info: Clock, rate, rotation and HDR of the frames to be written; None for those of the reader's frames.
+        overwrite: Whether a file is replaced that has appeared in the target's place meanwhile.
     """
 
     settings: VideoSettings
     streams: Sequence[StreamPlan]
     container: str | None = None
     info: VideoInfo | None = None
+    overwrite: bool = True
 
 
 class OutputFile(ABC):
@@ -145,7 +147,7 @@ class OutputFile(ABC):
 
     def commit(self) -> None:
         """Put the complete file in the target's place, in one step."""
-        put_in_place(self.partial, self.path)
+        put_in_place(self.partial, self.path, self.spec.overwrite)
 
     def abort(self) -> None:
         """Close without completing, and remove the partial file."""

@@ -29,7 +29,9 @@ _SITINGS = {ChromaLocation.CENTER: "jpeg", ChromaLocation.TOPLEFT: "paldv"}
 class Y4mWriter:
     """Write frames to a pipe, or to a file beside the target."""
 
-    def __init__(self, path: Path, reader: VideoReader, settings: VideoSettings, pipe: PipeWriter | None) -> None:
+    def __init__(
+        self, path: Path, reader: VideoReader, settings: VideoSettings, pipe: PipeWriter | None, overwrite: bool = True
+    ) -> None:
         """Open the file.
 
         Args:
@@ -37,9 +39,10 @@ class Y4mWriter:
             reader: The source.
             settings: How the frames are stored.
             pipe: Where to write; None for the file.
+            overwrite: Whether a file is replaced that has appeared in the target's place meanwhile.
         """
         self.path, self.partial, self.settings = path, partial_path(path), settings
-        self._reader, self._pipe = reader, pipe
+        self._reader, self._pipe, self._overwrite = reader, pipe, overwrite
         self._rate = reader.info.average_rate or DEFAULT_FRAMERATE
         self._first_seconds: Fraction | None = None
         self.num_frames = self.num_bytes = self._num_moved = 0
@@ -121,7 +124,7 @@ class Y4mWriter:
     def commit(self) -> None:
         """Put the complete file in the target's place; for a pipe, do nothing."""
         if self._file is not None:
-            put_in_place(self.partial, self.path)
+            put_in_place(self.partial, self.path, self._overwrite)
 
     def abort(self) -> None:
         """Close without completing, and remove the partial file."""
