@@ -13,6 +13,7 @@ from vsr.cli.benchmark import benchmark
 from vsr.cli.compare import compare, preview
 from vsr.cli.enhance import enhance
 from vsr.cli.models import engine, export, models
+from vsr.cli.remote import remote
 from vsr.cli.serve import serve
 from vsr.cli.signals import Terminated, handle_signals
 from vsr.cli.spelling import Group
@@ -57,7 +58,7 @@ def doctor() -> None:
     click.echo(describe_machine())
 
 
-for _command in (enhance, preview, compare, verify, models, train, engine, export, benchmark, serve):
+for _command in (enhance, preview, compare, verify, models, train, engine, export, benchmark, serve, remote):
     cli.add_command(_command)
 
 
