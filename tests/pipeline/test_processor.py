@@ -102,7 +102,7 @@ class Trailing:
         self._held = held.part(max(0, num_ready), held.num_frames)
         return self._submitted(held.part(0, num_ready), _at(held.planes, HELD, None)) if num_ready > 0 else []  # type: ignore[arg-type]
 
-    def flush(self) -> Sequence[Result]:
+    def flush(self, after: FrameBatch | None = None) -> Sequence[Result]:
         held, self._held = self._held, None
         if held is None:
             return []

@@ -73,6 +73,10 @@ def _processor(net: RecurrentNet, target: Target | None = None, **options: Any) 
     return make_processor(upscaler, target or _target())
 
 
+def test_on_a_cpu_auto_takes_pytorch_however_long_the_job(net: RecurrentNet) -> None:
+    assert "PyTorch" in upscaler_of_net(CARD, net, ModelOptions(device="cpu"), num_pixels=1e12).engine.name
+
+
 def _run(processor: FrameProcessor, batches: Sequence[FrameBatch]) -> list[Tensor]:
     """All planes of all frames, each with all frames."""
     results = [result for batch in batches for result in processor.push(batch)]

@@ -200,8 +200,18 @@ class EngineMaker:
             title, extra = PACKAGES[name]
             self._give_up(f"{title} is not installed", f"; for it: {install_hint(extra)}")
             return "pytorch"
-        is_short = name == "openvino" and precision != "int8" and self._is_short(precision)
-        return "pytorch" if is_short else name
+        if name == "openvino" and precision != "int8" and (self._has_state or self._is_short(precision)):
+            return "pytorch"
+        return name
+
+    @property
+    def _has_state(self) -> bool:
+        """Tell whether a state goes from frame to frame.
+
+        OpenVINO takes and gives it plane by plane, and needs half as long again as PyTorch, which keeps it channels
+        last, as warping wants it.
+        """
+        return len(self._signature.inputs) > 1
 
     def _is_short(self, precision: Precision) -> bool:
         if self._work is not None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from vsr.errors import InputError, OptionError
 from vsr.events import Note, NoteCode, OnNote
 from vsr.frames import FrameBatch
+from vsr.jobs.frames_beside import FramesBeside
 from vsr.jobs.job import Job
 from vsr.jobs.journal import Done, Journal, work_folder
 from vsr.jobs.open_job import OpenVideo
@@ -41,11 +43,13 @@ class Ends:
     """Both ends of a running job: the chunks to upscale, and the sink of the result.
 
     num_lead_in: frames at the beginning of the chunks that are done already; a network with memory needs them again.
+    after: gives the frame of the source after the last of the chunks, for a network that sees it.
     """
 
     chunks: Iterator[Chunk]
     sink: Sink
     num_lead_in: int = 0
+    after: Callable[[], FrameBatch | None] = lambda: None
 
 
 def open_journal(opened: OpenVideo) -> Journal | None:
@@ -153,13 +157,32 @@ def resumed(journal: Journal, opened: OpenVideo, processor: FrameProcessor, on_s
             yield Ends(iter(()), InPlace(journal))
             return
         stack.callback(_say_what_is_kept, journal, opened.note)
-        kept = _segments_before(journal, processor.lead_in_frames(journal.num_frames))
+        beside = frames_beside(opened)
+        num_seen = processor.lead_in_frames(beside.number + journal.num_frames)
+        kept = _segments_before(journal, num_seen)
         num_lead_in = sum(done.segment.num_frames for done in journal.done[len(kept) :])
-        processor.reset(journal.num_frames - num_lead_in)
+        before = before_part(beside, processor, journal.num_frames - num_lead_in)
         opened = replace(opened, reader=stack.enter_context(_going_on(journal, kept, opened)))
         sink = SegmentedSink(journal, opened, on_segment, num_lead_in)
         stack.callback(sink.abort)
-        yield Ends(sink.marked(opened.reader.chunks(opened.job.batch)), sink, num_lead_in)
+        chunks = chain(before, sink.marked(opened.reader.chunks(opened.job.batch)))
+        yield Ends(chunks, sink, num_lead_in, beside.after)
+
+
+def frames_beside(opened: OpenVideo) -> FramesBeside:
+    """Find the frames beside the part of its source that a job reads, where its network sees them."""
+    return FramesBeside.of(opened.job, opened.reader, is_seen=opened.upscaler.card.recurrent)
+
+
+def before_part(beside: FramesBeside, processor: FrameProcessor, first_frame: int = 0) -> Iterator[Chunk]:
+    """Make a processor ready for a frame of a job, and return the frames before the job's part that it needs first.
+
+    first_frame: the frame of the part that is read first.
+    """
+    number = beside.number + first_frame
+    num_frames = 0 if first_frame else processor.lead_in_frames(number)
+    processor.reset(number - num_frames)
+    return beside.before(num_frames)
 
 
 def _segments_before(journal: Journal, num_lead_in: int) -> list[Done]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
 
 from vsr.errors import JobCancelledError, VsrError
@@ -16,7 +17,7 @@ from vsr.jobs.omissions import name_or_refuse
 from vsr.jobs.open_job import OpenImage, OpenVideo, decide, open_again
 from vsr.jobs.options import JobOptions
 from vsr.jobs.report import JobReport, reported
-from vsr.jobs.resume import Ends, open_journal, resumed, target_of
+from vsr.jobs.resume import Ends, before_part, frames_beside, open_journal, resumed, target_of
 from vsr.jobs.segmented_sink import OnSegment
 from vsr.jobs.sinks import open_sink
 from vsr.media.images import write_image
@@ -171,7 +172,7 @@ class _VideoRun:
             ends = stack.enter_context(self._ends(processor))
             chunks, sink = ends.chunks, ends.sink
             meter = stack.enter_context(self._meter())
-            network = NetworkStage(processor, self._opened.reader.path, ends.num_lead_in)
+            network = NetworkStage(processor, self._opened.reader.path, ends.num_lead_in, ends.after)
             num_before = sink.num_frames
 
             def on_frames() -> None:
@@ -210,7 +211,9 @@ class _VideoRun:
             return
         reader = self._opened.reader
         with open_sink(self._job.target, self._pipe, reader, self._plan, self._job.policy.overwrite) as sink:
-            yield Ends(reader.chunks(self._job.batch), sink)
+            beside = frames_beside(self._opened)
+            chunks = chain(before_part(beside, processor), reader.chunks(self._job.batch))
+            yield Ends(chunks, sink, after=beside.after)
 
     @contextmanager
     def _meter(self) -> Iterator[ReferenceMeter | None]:

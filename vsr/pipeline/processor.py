@@ -43,8 +43,11 @@ class FrameProcessor(Protocol):
         """Take the next frames. Their planes must not be changed until all results are in."""
         ...
 
-    def flush(self) -> Sequence[Result]:
-        """Return the results of all frames that are still held back: the video ends here."""
+    def flush(self, after: FrameBatch | None = None) -> Sequence[Result]:
+        """Return the results of all frames that are still held back: the video ends here.
+
+        after: frames that follow in the source, where the video is a part of it; seen, and not upscaled.
+        """
         ...
 
     def reset(self, next_frame: int = 0) -> None:
@@ -83,7 +86,7 @@ class FrameWise:
     def push(self, batch: FrameBatch) -> Sequence[Result]:
         return [(self._reuse or self._upscaler).submit(batch, self._target)]
 
-    def flush(self) -> Sequence[Result]:
+    def flush(self, after: FrameBatch | None = None) -> Sequence[Result]:
         return []
 
     def reset(self, next_frame: int = 0) -> None:

@@ -105,9 +105,21 @@ class NetworkStage:
     busy_seconds: spent in the processor.
     """
 
-    def __init__(self, processor: FrameProcessor, path: Path, num_lead_in: int = 0) -> None:
-        """num_lead_in: frames at the beginning whose results are dropped; see `FrameProcessor.lead_in_frames`."""
-        self._processor, self._path, self._num_lead_in = processor, path, num_lead_in
+    def __init__(
+        self,
+        processor: FrameProcessor,
+        path: Path,
+        num_lead_in: int = 0,
+        after: Callable[[], FrameBatch | None] = lambda: None,
+    ) -> None:
+        """Begin at a processor's first frame.
+
+        Args:
+            num_lead_in: frames at the beginning whose results are dropped, beside those of chunks that say so; see
+                `FrameProcessor.lead_in_frames`.
+            after: gives a frame of the source after the last chunk, to be seen and not upscaled, if there is one.
+        """
+        self._processor, self._path, self._num_lead_in, self._after = processor, path, num_lead_in, after
         self._cut = _Cut()
         self.busy_seconds, self.num_frames = 0.0, 0
         self.out_seconds: float | None = None
@@ -119,6 +131,7 @@ class NetworkStage:
             packets = chunk.packets
             if chunk.batch is not None:
                 self._cut.add(chunk.batch.num_frames)
+                self._num_lead_in += chunk.batch.num_frames if chunk.is_beside else 0
                 with self._at_work():
                     waiting.extend(self._processor.push(chunk.batch))
             while len(waiting) > self._processor.num_in_flight:
@@ -128,7 +141,7 @@ class NetworkStage:
             if packets:
                 yield Chunk(packets, None)
         with self._at_work():
-            waiting.extend(self._processor.flush())
+            waiting.extend(self._processor.flush(self._after()))
         while waiting:
             for batch in self._finished(waiting.popleft()):
                 yield Chunk((), batch)

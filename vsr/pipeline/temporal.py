@@ -19,7 +19,7 @@ from vsr.frames import FrameBatch
 from vsr.models.nets.recurrent import state_channels
 from vsr.pipeline.checked_network import CheckedNetwork
 from vsr.pipeline.color_path import Target, VideoInput, batch_to_video_network
-from vsr.pipeline.motion import Motion, Taps, luma_8bit, submit_motion, taps_of, warp
+from vsr.pipeline.motion import Motion, Taps, luma_8bit, sampling_of, submit_motion, warp, warp_plane
 from vsr.pipeline.steps import State, Stepped, StepQueue
 
 __all__ = ["TemporalProcessor"]
@@ -122,10 +122,15 @@ class TemporalProcessor:
         self._held, self._held_motions, self._last_luma = batch, motions, lumas[-1]
         return results
 
-    def flush(self) -> Sequence[Result]:
-        results = [] if self._held is None else [self._submit(self._held, None, None)]
+    def flush(self, after: FrameBatch | None = None) -> Sequence[Result]:
+        held, last_luma = self._held, self._last_luma
         self._held = self._last_luma = None
-        return results
+        if held is None or last_luma is None:
+            return []
+        if after is None:
+            return [self._submit(held, None, None)]
+        following = after.part(0, 1)
+        return [self._submit(held, following, submit_motion(last_luma, luma_8bit(following)[0]))]
 
     def _submit(self, held: FrameBatch, after: FrameBatch | None, into_after: Future[Motion | None] | None) -> Result:
         """Queue the batch that was held back, now that the frame after it is known, in parts that begin at restarts."""
@@ -188,10 +193,11 @@ class TemporalProcessor:
         )
         back = [None if motion is None else motion.back for motion in passage.motions[:-1]]
         ahead = [None if motion is None else motion.ahead for motion in passage.motions[1:]]
-        taps, taps_ahead = (taps_of(self._uploaded(flows, luma)) for flows in (back, ahead))
-        previous = _where_known(back, warp(torch.cat((before, luma[:-1])), taps), luma)
-        following = _where_known(ahead, warp(torch.cat((luma[1:], after)), taps_ahead), luma)
-        return _Sight((planes, previous, following), taps.split(len(back)), [flow is not None for flow in back])
+        places, places_ahead = (sampling_of(self._uploaded(flows, luma)) for flows in (back, ahead))
+        previous = _where_known(back, warp_plane(torch.cat((before, luma[:-1])), places), luma)
+        following = _where_known(ahead, warp_plane(torch.cat((luma[1:], after)), places_ahead), luma)
+        taps = places.taps().split(len(back))
+        return _Sight((planes, previous, following), taps, [flow is not None for flow in back])
 
     def _uploaded(self, flows: Sequence[np.ndarray | None], luma: Tensor) -> Tensor:
         """Bring flows to the device, (N, H, W, 2); zeros where there is none."""
@@ -202,7 +208,7 @@ class TemporalProcessor:
     def _moved(self, sight: _Sight, position: int, state: State) -> State:
         """Warp the state to a frame; zeros where a scene begins."""
         if state and sight.goes_on[position]:
-            return torch.split(warp(torch.cat(state, 1), sight.taps[position]), self._channels, 1)
+            return tuple(warp(x, sight.taps[position]) for x in state)
         x = sight.frames[0][:1]
         return tuple(x.new_zeros(1, channels, *x.shape[2:]) for channels in self._channels)
 

@@ -36,10 +36,12 @@ class Chunk:
 
     packets: those that lie before the last of the frames and were not handed over yet; of bounded size.
     batch: the frames; None for packets alone, where a long stretch of the file has no frames, and at its end.
+    is_beside: whether the frames lie before the part that is wanted, for networks that see them.
     """
 
     packets: tuple[Packet[Any], ...]
     batch: FrameBatch | None
+    is_beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)

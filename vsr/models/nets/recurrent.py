@@ -70,7 +70,7 @@ class RecurrentNet(nn.Module):
         seen = [planes, previous - luma, following - luma] if self.uses_next else [planes, previous - luma]
         weight = self.tail.weight
         first = self.pixels(torch.cat(seen, 1).to(self.pixels.weight.dtype)).to(weight.dtype)
-        features = self.activation(first + self.state(torch.cat((hidden, detail), 1).to(weight.dtype)))
+        features = self.activation(first + self.state(torch.cat((hidden.to(weight.dtype), detail.to(weight.dtype)), 1)))
         features = self.body(features)
         detail = self.tail(features).to(planes.dtype)
         sharp = F.pixel_shuffle(detail[:, : self.num_luma_details] + luma, self.scale)

@@ -1,0 +1,150 @@
+"""Jobs with a network that carries what it saw before: parts, stops and hard material end as an unbroken run does."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+from av.video.stream import VideoStream
+from torch import Tensor, nn
+
+from vsr.backends.torch_engine import TorchEngine
+from vsr.jobs import resume
+from vsr.jobs.options import JobOptions
+from vsr.jobs.run import enhance_file
+from vsr.models.cards import ModelCard
+from vsr.models.weights import build_net
+from vsr.pipeline.checked_network import CheckedNetwork
+from vsr.pipeline.upscaler import Upscaler
+
+NUM_FRAMES, INTERVAL, WARM_UP = 46, 10, 3
+OPTIONS: dict[str, Any] = {"features": 4, "blocks": 1, "scale": 2}
+CARD = ModelCard(
+    "small", "recurrent", OPTIONS, 2, "yuv", halo=4, recurrent=True, restart_interval=INTERVAL, warm_up=WARM_UP
+)
+
+
+class Stopped(Exception):
+    """What ends a job in the middle."""
+
+
+class Engine:
+    """A small recurrent network on the CPU, until it has been called often enough."""
+
+    def __init__(self, net: nn.Module, num_calls: float = float("inf")) -> None:
+        self._engine, self._calls_left = TorchEngine(net, torch.device("cpu"), "fp32"), num_calls
+        self.name, self.device, self.dtype = self._engine.name, self._engine.device, self._engine.dtype
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        if self._calls_left <= 0:
+            raise Stopped
+        self._calls_left -= 1
+        return self._engine(*inputs)
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Module:
+    torch.manual_seed(3)
+    made = build_net(CARD)
+    nn.init.normal_(made.tail.weight, std=0.05)  # type: ignore[arg-type, union-attr]
+    return made.eval().requires_grad_(False)
+
+
+def _pictures(num_frames: int, size: tuple[int, int] = (64, 48), seed: int = 1) -> Iterator[np.ndarray]:
+    """(H, W, 3) uint8 RGB: a texture that drifts by a part of a pixel a frame."""
+    width, height = size
+    noise = np.random.default_rng(seed).normal(0, 1, (height + 40, width + 60, 3)).astype(np.float32)
+    texture = np.clip(cv2.GaussianBlur(noise, (0, 0), 1.5) * 250 + 128, 0, 255).astype(np.uint8)
+    for index in range(num_frames):
+        moved = np.array([[1, 0, -0.7 * index - 4], [0, 1, -0.3 * index - 4]], np.float32)
+        yield cv2.warpAffine(texture, moved, size)
+
+
+def _write(path: Path, pictures: Iterator[np.ndarray], pix_fmt: str = "yuv420p", codec: str = "libx264") -> Path:
+    """Write a clip of variable frame rate; H.264 gets B-frames and a key frame every 14 frames."""
+    steps = itertools.accumulate(itertools.cycle((40, 40, 20, 80, 41)), initial=0)
+    with av.open(str(path), "w") as container:
+        options = {"bf": "2", "g": "14"} if codec == "libx264" else {}
+        stream = container.add_stream(codec, rate=25, options=options)
+        assert isinstance(stream, VideoStream)
+        stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
+        stream.pix_fmt = pix_fmt
+        first = next(pictures)
+        stream.height, stream.width = first.shape[:2]
+        for picture, pts in zip(itertools.chain([first], pictures), steps, strict=False):
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=pix_fmt)
+            frame.pts, frame.time_base = pts, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _write(tmp_path_factory.mktemp("clip") / "in.mkv", _pictures(NUM_FRAMES))
+
+
+def _run(source: Path, output: Path, net: nn.Module, num_calls: float = float("inf"), **options: Any) -> None:
+    chosen = JobOptions.of(**{"batch": 3, "codec": "ffv1", "overwrite": True, **options})
+    network = CheckedNetwork(CARD, lambda precision: Engine(net, num_calls), "fp32")
+    enhance_file(source, output, chosen, upscaler=Upscaler(network))
+
+
+def _frames(path: Path) -> tuple[list[Fraction], list[bytes]]:
+    """Times in seconds, and the samples of every frame."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+    return [frame.pts * frame.time_base for frame in frames], [frame.to_ndarray().tobytes() for frame in frames]
+
+
+@pytest.fixture(scope="module")
+def whole(clip: Path, net: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Fraction], list[bytes]]:
+    output = tmp_path_factory.mktemp("whole") / "whole.mkv"
+    _run(clip, output, net)
+    times, frames = _frames(output)
+    assert len(frames) == NUM_FRAMES
+    return times, frames
+
+
+@pytest.mark.parametrize("first", [2, 9, 10, 17, 33])
+def test_a_part_has_the_frames_of_the_whole(
+    first: int, clip: Path, net: nn.Module, whole: tuple[list[Fraction], list[bytes]], tmp_path: Path
+) -> None:
+    times, frames = whole
+    last = first + 11
+    part = {"start_seconds": times[first] - Fraction(1, 1000), "duration_seconds": times[last] - times[first]}
+    _run(clip, tmp_path / "part.mkv", net, **part)
+    found_times, found = _frames(tmp_path / "part.mkv")
+    assert found == frames[first:last]
+    assert [time - found_times[0] for time in found_times] == [time - times[first] for time in times[first:last]]
+
+
+def test_a_part_without_the_frames_beside_it_would_differ(
+    clip: Path, net: nn.Module, whole: tuple[list[Fraction], list[bytes]], tmp_path: Path
+) -> None:
+    """Else the test above would show nothing: a file of the part alone has other frames."""
+    part = _write(tmp_path / "alone.mkv", itertools.islice(_pictures(NUM_FRAMES), 14, 26), codec="ffv1")
+    _run(part, tmp_path / "out.mkv", net)
+    assert _frames(tmp_path / "out.mkv")[1][0] != whole[1][14]
+
+
+@pytest.mark.parametrize("start", [None, 0.5])
+def test_a_stopped_job_ends_as_an_unbroken_one(
+    start: float | None, clip: Path, net: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resume, "_FEWEST_FRAMES", 6)
+    monkeypatch.setattr(resume, "_MOST_FRAMES", 6)
+    _run(clip, tmp_path / "whole.mkv", net, start_seconds=start)
+    for num_calls in (16, 9, 14):
+        with pytest.raises(Stopped):
+            _run(clip, tmp_path / "out.mkv", net, num_calls, start_seconds=start, resume=True)
+    _run(clip, tmp_path / "out.mkv", net, start_seconds=start, resume=True)
+    assert _frames(tmp_path / "out.mkv") == _frames(tmp_path / "whole.mkv")
