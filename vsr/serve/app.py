@@ -9,10 +9,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fastapi import FastAPI
 
 from vsr.serve.errors import add_error_handlers
-from vsr.serve.health import make_health_router
+from vsr.serve.health import make_health_router, make_metrics_router
+from vsr.serve.image_api import make_image_router
+from vsr.serve.images import ImageService
 from vsr.serve.job_service import JobService
 from vsr.serve.jobs_api import make_jobs_router
+from vsr.serve.metrics import Metrics
 from vsr.serve.middleware import BodyLimit, Guard, RequestLog
+from vsr.serve.predict_api import make_predict_router
 from vsr.serve.services import Services
 from vsr.serve.settings import Settings
 from vsr.serve.turns import DeviceTurns
@@ -25,8 +29,9 @@ _DESCRIPTION = "Upscale images and videos with super-resolution networks; nothin
 
 def make_app(settings: Settings) -> FastAPI:
     """Make the application that answers all requests of a service; `app.state.services` has its shared parts."""
-    turns = DeviceTurns()
-    services = Services(settings, turns, JobService(settings, turns))
+    turns, metrics = DeviceTurns(), Metrics()
+    images, jobs = ImageService(settings, turns, metrics), JobService(settings, turns)
+    services = Services(settings, turns, images, jobs, metrics)
     app = FastAPI(
         title="vsr", description=_DESCRIPTION, version="1", lifespan=_lifespan(services), docs_url=None, redoc_url=None
     )
@@ -36,7 +41,7 @@ def make_app(settings: Settings) -> FastAPI:
     # The last one added is the first that a request meets.
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(Guard, settings=settings)
-    app.add_middleware(RequestLog)
+    app.add_middleware(RequestLog, metrics=metrics)
     return app
 
 
@@ -44,6 +49,9 @@ def _add_routes(app: FastAPI, services: Services) -> None:
     app.include_router(make_health_router(services))
     app.include_router(make_jobs_router(services))
     app.include_router(make_uploads_router(services))
+    app.include_router(make_metrics_router(services))
+    app.include_router(make_image_router(services))
+    app.include_router(make_predict_router(services))
     # the page comes last, as it is mounted at "/": mount_page(app, services)
 
 
@@ -53,6 +61,8 @@ def _lifespan(services: Services):  # type: ignore[no-untyped-def]
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            services.images.start()
+            stack.push_async_callback(asyncio.to_thread, services.images.close)
             await asyncio.to_thread(services.jobs.start)
             stack.push_async_callback(asyncio.to_thread, services.jobs.close)
             yield

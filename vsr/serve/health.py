@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from vsr.serve.services import Services
 
-__all__ = ["make_health_router"]
+__all__ = ["make_health_router", "make_metrics_router"]
 
 
 def make_health_router(services: Services) -> APIRouter:
@@ -17,8 +19,20 @@ def make_health_router(services: Services) -> APIRouter:
     async def live() -> dict[str, str]:
         return {"status": "live"}
 
-    @router.get("/ready", summary="Tell whether the model is loaded")
-    async def ready() -> dict[str, str]:
-        return {"status": "ready"}
+    @router.get("/ready", summary="Tell whether the model is loaded", responses={503: {"description": "Not yet"}})
+    async def ready() -> JSONResponse:
+        is_ready = services.images.is_ready
+        return JSONResponse({"status": "ready" if is_ready else "loading"}, 200 if is_ready else 503)
+
+    return router
+
+
+def make_metrics_router(services: Services) -> APIRouter:
+    """Make the route that Prometheus reads."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/metrics", summary="Count requests, images and failures, for Prometheus", response_class=Response)
+    async def metrics() -> Response:
+        return Response(services.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -16,6 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vsr.serve.errors import TooLargeError, error_answer
+from vsr.serve.metrics import Metrics
 from vsr.serve.settings import Settings, is_loopback
 
 __all__ = ["LOGGER", "BodyLimit", "Guard", "RequestLog", "body_limit"]
@@ -37,8 +38,8 @@ _HEADERS = {
 class RequestLog:
     """Give every request an id, which comes back as X-Request-ID, and log it as one line of JSON."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -64,6 +65,9 @@ class RequestLog:
         finally:
             seconds = time.perf_counter() - began
             LOGGER.info(json.dumps(_line(scope, request_id, status, seconds)))
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.requests.labels(scope["method"] if route != "other" else "any", route, status).inc()
+            self._metrics.seconds.labels(route).observe(seconds)
 
 
 def _line(scope: Scope, request_id: str, status: int, seconds: float) -> dict[str, object]:
