@@ -26,6 +26,7 @@ EXCEPTIONS: Mapping[Kind, Mapping[str, str]] = {
         "vsr/api.py:enhance": "the options of 'vsr enhance', by their names, each with its line",
         "vsr/api.py:save_video": "the options of an encoding, by their names",
         "vsr/api.py:upscale": "the options of a model, by their names",
+        "vsr/pipeline/loading.py:load_model": "the options of a model, by their names",
         "vsr/video.py:open_video": "the options of an input, by their names",
         "tests/faulty_copies.py:copy": "builds a test clip: keywords with defaults, a test names one or two",
         "benchmarks/fuzz.py:main": "a click command: its options",

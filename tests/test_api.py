@@ -295,3 +295,100 @@ def test_a_network_with_memory_gives_every_frame_once_whatever_the_batch(source:
         for small, large in zip(video, one, strict=True):
             assert large.shape == (96, 128, 3)
             assert abs(float(large.mean()) - float(small.data.mean())) < 12  # frames lie further apart
+
+
+# -- values of other types -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scale": np.float32(1.5)},
+        {"scale": "1.5"},
+        {"scale": np.int64(1)},
+        {"size": (30, 40)},
+        {"size": [np.int64(30), 40]},
+        {"device": torch.device("cpu")},
+        {"batch": np.int32(2)},
+    ],
+    ids=str,
+)
+def test_sensible_values_of_other_types_are_taken(model: Path, options: dict[str, typing.Any]) -> None:
+    frames = [np.zeros((20, 20, 3), np.uint8)]
+    shape = next(upscale(frames, model, **options)).data.shape
+    wanted = {"scale": round(20 * float(options.get("scale", 2))), "size": 30}
+    assert shape[1] == (30 if "size" in options else wanted["scale"])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"scale": "four"}, r"`scale`: is a number, not 'four' \(str\)"),
+        ({"scale": [4]}, "`scale`: is a number"),
+        ({"scale": True}, "`scale`"),
+        ({"size": 360}, "`size`: is WIDTHxHEIGHT"),
+        ({"size": (360, 2.5)}, "`size`: is a whole number"),
+        ({"tile": 2.5}, "`tile`: is a whole number"),
+        ({"device": 0}, "`device`: is a string"),
+        ({"model": 7}, "`model`: is a string"),
+    ],
+)
+def test_values_of_wrong_types_are_one_type_error(options: dict[str, typing.Any], words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        vsr.upscale([np.zeros((4, 4, 3), np.uint8)], **options)
+    with pytest.raises(TypeError, match=words):
+        vsr.enhance("in.mp4", "out.mp4", **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"tile": 0}, {"tile": -5}, {"tile": 1}, {"scale": float("nan")}, {"restore": 1.5}, {"restore": 0.5, "fidelity": 1},
+     {"model": "vdsr", "restore": 0.5}],
+    ids=str,
+)  # fmt: skip
+def test_values_out_of_range_are_refused_behind_the_command_line(options: dict[str, typing.Any]) -> None:
+    with pytest.raises(OptionError, match=next(iter(options)) if "model" not in options else "restore"):
+        vsr.upscale([np.zeros((4, 4, 3), np.uint8)], **options)
+
+
+@pytest.mark.parametrize("crf", [99, -2, float("nan")])
+def test_a_quality_beyond_the_scale_is_refused(source: Path, tmp_path: Path, crf: float) -> None:
+    with pytest.raises(OptionError, match="`crf="):
+        vsr.enhance(source, tmp_path / "out.mp4", crf=crf)
+
+
+def test_images_of_other_kinds(model: Path) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (10, 14, 3), np.uint8)
+    expected = vsr.upscale_image(image, model)
+    tensor = vsr.upscale_image(torch.from_numpy(image), model)
+    assert isinstance(tensor, torch.Tensor) and np.array_equal(tensor.numpy(), expected)
+
+    class OfPillow:  # what an image of Pillow offers
+        __array_interface__ = image.__array_interface__
+
+    assert np.array_equal(vsr.upscale_image(OfPillow(), model), expected)  # type: ignore[arg-type]
+    floats = vsr.upscale_image(image.astype(np.float32) / 255, model)
+    assert floats.dtype == np.float32 and np.abs(np.asarray(floats) * 255 - expected).max() < 0.51
+    with pytest.raises(TypeError, match=r"not \[\[1, 2\]\] \(list\)"):
+        vsr.upscale_image([[1, 2]], model)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="from 0 to 1, and this one from 0 to 255"):
+        vsr.upscale_image(np.array([[[0.0, 255.0, 3.0]]]), model)
+
+
+def test_a_model_file_that_changes_is_read_again(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(model.read_bytes())
+    image = np.full((6, 6, 3), 100, np.uint8)
+    before = vsr.upscale_image(image, path)
+    card = ModelCard("tiny", "luma", {"features": 4, "depth": 0, "scale": 2}, 2, "y", 2)
+    state = build_net(card).state_dict()
+    state["tail.weight"] = torch.zeros_like(state["tail.weight"])
+    state["tail.bias"] = torch.full_like(state["tail.bias"], 0.2)
+    save_model_file(path, card, state)
+    assert np.asarray(vsr.upscale_image(image, path)).mean() > np.asarray(before).mean() + 20
+
+
+def test_a_loaded_model_serves_a_job(source: Path, model: Path, tmp_path: Path) -> None:
+    loaded = vsr.load_model(str(model), backend="pytorch", precision="fp32")
+    report = vsr.enhance(source, tmp_path / "out.mp4", model=loaded)
+    assert report.model == "tiny" and report.num_frames == NUM_FRAMES

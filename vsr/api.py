@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from vsr.events import Note, Progress
+from vsr.events import Note, NoteCode, Progress
+from vsr.jobs.arguments import image_array, like_image, plain_options
 from vsr.jobs.model_cache import GivenModel, ModelCache, ModelSource
 from vsr.jobs.options import JobOptions, OutputPolicy
+from vsr.jobs.purposes import describe_purpose, options_for
 from vsr.jobs.report import JobReport
 from vsr.jobs.run import enhance_file
 from vsr.jobs.save_frames import save_frames
@@ -38,16 +41,22 @@ def enhance(
     source: str | PathLike[str],
     output: str | PathLike[str],
     *,
-    model: str = "auto",
+    model: str | PathLike[str] | Upscaler = "auto",
     scale: float | None = None,
-    size: str | None = None,
+    size: str | tuple[int, int] | None = None,
     fidelity: float | None = None,
-    device: str = "auto",
+    restore: float | None = None,
+    purpose: str | None = None,
+    square: bool = False,
+    device: str | torch.device = "auto",
     backend: str = "auto",
     precision: str = "auto",
     batch: int | None = None,
     tile: int | None = None,
     reuse: bool = True,
+    model_range: str | None = None,
+    model_order: str | None = None,
+    model_scale: int | None = None,
     input_format: str | None = None,
     video_size: str | None = None,
     pixel_format: str | None = None,
@@ -78,16 +87,22 @@ def enhance(
     Args:
         source: A video or an image; a pattern ("%06d.png", "*.png") or a folder of images; "-" is stdin.
         output: The file to write; or a numbered pattern or a folder; "-" is stdout.
-        model: "auto", a name that `vsr models` lists, or the path of a weights file.
+        model: "auto", a name that `vsr models` lists, the path of a weights file, or what `load_model` returned.
         scale: Output pixels per input pixel, 1 to 16; by default the model's own.
-        size: "1920x1080", "720p", "1080p", "1440p", "4k" or "8k", instead of a scale.
+        size: "1920x1080", "480p", "720p", "1080p", "1440p", "4k" or "8k", or (width, height), instead of a scale.
         fidelity: Instead of a model, 0 (invented, sharp detail) to 1 (closest to the source).
+        restore: 0 (faithful to every pixel) to 1 (rid of noise and of what codecs leave behind).
+        purpose: What the source is, instead of single options: "old-video", "phone", "web", "clean", "screen" or
+            "anime"; a note says what it stands for.
+        square: Make pixels square where those of the source are not, as on DVDs.
         device: "auto", "cpu", "cuda", "cuda:1", "mps"; "gpu" is an Intel GPU with the backend "openvino".
         backend: "auto", "tensorrt", "openvino" or "pytorch".
         precision: "auto", "int8", "fp16", "bf16" or "fp32".
         batch: Frames that the network takes at once; by default by their size.
         tile: Side of a tile in input pixels, to save memory; by default whole frames.
         reuse: Compute only the parts of a frame that differ from the frame before; the output is the same.
+        model_range, model_order, model_scale: Of a file of another project, where the test at its loading errs; as for
+            `load_model`.
         input_format: FFmpeg's name of the source's format, where it cannot be recognised, such as "rawvideo".
         video_size, pixel_format: Of raw video, such as "640x360" and "yuv420p".
         framerate: Frames a second of raw video and of images.
@@ -116,6 +131,16 @@ def enhance(
     """
     options = dict(locals())  # the first statement: the arguments alone, under the names that the parts have
     del options["source"], options["output"], options["note"], options["on_progress"]
+    upscaler = model if isinstance(model, Upscaler) else None
+    if upscaler is not None:
+        options["model"] = upscaler.card.name
+    options = plain_options(options)
+    word = options.pop("purpose")
+    if word is not None:
+        chosen = options_for(word, options)
+        options |= chosen
+        if note is not None:
+            note(Note(NoteCode.MODEL, describe_purpose(word, chosen)))
     for key in ("start_seconds", "duration_seconds", "framerate"):
         options[key] = exact(options[key])
     for key in ("reference", "report"):
@@ -123,22 +148,26 @@ def enhance(
     options |= {"maps": tuple(maps), "encoder_options": dict(encoder_options or {})}
     listeners: dict[str, Any] = {"note": note, "on_progress": on_progress}
     given = {name: listener for name, listener in listeners.items() if listener is not None}
-    return enhance_file(Path(source), Path(output), JobOptions.of(**options), **given)
+    return enhance_file(Path(source), Path(output), JobOptions.of(**options), upscaler=upscaler, **given)
 
 
 def upscale(
     frames: Video | Iterable[Frame | Image],
-    model: str | Upscaler = "auto",
+    model: str | PathLike[str] | Upscaler = "auto",
     *,
     scale: float | None = None,
-    size: str | None = None,
+    size: str | tuple[int, int] | None = None,
     fidelity: float | None = None,
-    device: str = "auto",
+    restore: float | None = None,
+    device: str | torch.device = "auto",
     backend: str = "auto",
     precision: str = "auto",
     batch: int | None = None,
     tile: int | None = None,
     reuse: bool = True,
+    model_range: str | None = None,
+    model_order: str | None = None,
+    model_scale: int | None = None,
     note: Callable[[str], None] = _ignored,
 ) -> Iterator[Frame]:
     """Upscale frames lazily, in their order; a few are in memory at a time.
@@ -147,7 +176,8 @@ def upscale(
         frames: A `Video`; or any iterable of frames, or of arrays or tensors: (H, W, 3) RGB of one size, uint8, uint16,
             or float from 0 to 1. They come out as they went in: as arrays or tensors of the same kind.
         model: "auto", a name that `vsr models` lists, the path of a weights file, or what `load_model` returned.
-        scale, size, fidelity, device, backend, precision, batch, tile, reuse: As for `enhance`.
+        scale, size, fidelity, restore, device, backend, precision, batch, tile, reuse: As for `enhance`.
+        model_range, model_order, model_scale: As for `load_model`.
         note: Called with one line for anything worth knowing.
 
     Returns:
@@ -155,10 +185,13 @@ def upscale(
 
     Raises the errors of `vsr.errors`, and ValueError for frames that are no images or do not go together.
     """
-    name = model if isinstance(model, str) else model.card.name
-    options = ModelOptions(name, scale, size, fidelity, device, precision, backend, batch, tile, reuse)
+    values = dict(locals())  # the first statement, as in `enhance`
+    del values["frames"], values["note"]
+    if isinstance(model, Upscaler):
+        values["model"] = model.card.name
+    options = ModelOptions(**plain_options(values))
     JobOptions(model=options)  # raises OptionError now rather than with the first frame
-    models: ModelSource = ModelCache() if isinstance(model, str) else GivenModel(model)
+    models: ModelSource = GivenModel(model) if isinstance(model, Upscaler) else ModelCache()
     return upscale_frames(frames, options, models, note)
 
 
@@ -203,25 +236,43 @@ def save_video(
 
 
 @functools.lru_cache(maxsize=2)
-def _loaded(model: str) -> Upscaler:
+def _loaded(model: str, state: tuple[int, ...]) -> Upscaler:
+    """Load a model. state: of its file, by which another content is noticed."""
     return load_model(model)
 
 
-def upscale_image(array: np.ndarray, model: str | Upscaler = "fast") -> np.ndarray:
+def _state_of(model: str) -> tuple[int, ...]:
+    """Return what tells that a file has changed; nothing for a name."""
+    path = Path(model)
+    if not path.is_file():
+        return ()
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def upscale_image(array: Image, model: str | PathLike[str] | Upscaler = "fast") -> Image:
     """Upscale one image, or a batch of images, by the model's own scale.
 
     Args:
-        array: (H, W, 3) RGB, uint8 or uint16, and so the result; also (H, W, 4) RGBA and (H, W) gray. A batch is
-            (N, H, W, 3) or (N, H, W, 4).
-        model: A name that `vsr models` lists or the path of a weights file, which stays loaded for the next call;
-            or what `load_model` returned.
+        array: (H, W, 3) RGB, uint8, uint16 or float from 0 to 1, an array, a tensor or an image of PIL, and so the
+            result (an array for PIL); also (H, W, 4) RGBA and (H, W) gray. A batch is (N, H, W, 3) or (N, H, W, 4).
+        model: A name that `vsr models` lists or the path of a weights file, which stays loaded for the next call, as
+            long as the file is the same; or what `load_model` returned.
 
-    Raises ModelError for an unknown model, ValueError for an array of another shape or dtype.
+    Raises ModelError for an unknown model, ValueError for an array of another shape or dtype, TypeError for anything
+    else.
     """
-    upscaler = _loaded(model) if isinstance(model, str) else model
-    if array.ndim == 4 and len(array):
-        return np.stack([upscaler.upscale_image(image) for image in array])
-    return upscaler.upscale_image(array)
+    if isinstance(model, Upscaler):
+        upscaler = model
+    else:
+        name = plain_options({"model": model})["model"]
+        upscaler = _loaded(name, _state_of(name))
+    images = image_array(array)
+    if images.ndim == 4 and len(images):
+        result = np.stack([upscaler.upscale_image(image) for image in images])
+    else:
+        result = upscaler.upscale_image(images)
+    return like_image(result, array)
 
 
 def verify(

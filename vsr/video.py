@@ -8,7 +8,7 @@ from fractions import Fraction
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -204,10 +204,18 @@ def open_video(
 
 
 def exact(number: Number | None) -> Fraction | None:
-    """Return a number as it was written: 0.2 is 1/5, and not the float next to it."""
+    """Return a number as it was written: 0.2 is 1/5, and not the float next to it. Raises ValueError, TypeError."""
     if number is None:
         return None
-    return Fraction(str(number)) if isinstance(number, float) else Fraction(number)
+    given: Any = number
+    if isinstance(given, (np.floating, np.integer)):
+        number = float(given)
+    try:
+        return Fraction(str(number)) if isinstance(number, float) else Fraction(number)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f'{number!r} is not a number; give 12.5, or a fraction as in "30000/1001"') from error
+    except TypeError as error:
+        raise TypeError(f"{number!r} ({type(number).__name__}) is not a number of seconds or frames") from error
 
 
 def _ignored(line: str) -> None:

@@ -94,7 +94,9 @@ def test_the_choice_is_noted_with_its_reason(cache: ModelCache) -> None:
 def test_choosing_and_loading_read_the_weights_once(cache: ModelCache, monkeypatch: pytest.MonkeyPatch) -> None:
     read = model_cache.load_card_and_net
     models: list[str] = []
-    monkeypatch.setattr(model_cache, "load_card_and_net", lambda model: models.append(model) or read(model))
+    monkeypatch.setattr(
+        model_cache, "load_card_and_net", lambda model, stated: models.append(model) or read(model, stated)
+    )
     _load(cache, model="nano")
     _load(cache, model="nano")
     assert models == ["nano"]

@@ -68,3 +68,7 @@ def test_a_batch_on_a_cpu_has_frames_to_run_side_by_side() -> None:
     assert choose_batch(None, 320, 180, CPU) == 4
     assert choose_batch(None, 1920, 1080, CPU) == 2
     assert choose_batch(7, 1920, 1080, CPU) == 7
+
+
+def test_480p_is_a_size() -> None:
+    assert choose_size(ModelOptions(size="480p"), 4, 320, 240, (True, True)) == (640, 480)

@@ -514,13 +514,13 @@ def test_a_scale_that_the_weights_do_not_tell_is_the_name_s_or_4_and_said(
 ) -> None:
     card, net = _load(_save(tmp_path / file, {"epoch": 3, "state_dict": _reference("srcnn-955").state_dict()}))
     assert card.scale == net.scale == scale
-    assert f"×{scale}" in card.description and word in card.description
+    assert f"×{scale}" in card.assumptions and word in card.assumptions
     assert ".pth" not in card.name
 
 
 def test_the_residual_scale_that_the_weights_do_not_tell_is_said(tmp_path: Path) -> None:
     card, _ = _load(_save(tmp_path / "edsr.pth", _reference("edsr-x4").state_dict()))
-    assert "residual scale 1.0 assumed" in card.description
+    assert "residual scale 1.0 assumed" in card.assumptions
 
 
 @pytest.mark.parametrize("name", ["rrdb-x2", "rrdb-x1"])
@@ -822,7 +822,7 @@ def test_what_spandrel_knows_runs_like_a_network_of_ours(tmp_path: Path, fake_sp
     padded = F.pad(x, (0, 3, 0, 6), mode="replicate")
     expected = F.pixel_shuffle(fake_spandrel.model(padded), 2)[..., :20, :42]
     torch.testing.assert_close(net(x), expected, rtol=0, atol=0)
-    upscaler = load_model(str(path), device="cpu", precision="bf16")
+    upscaler = load_model(str(path), device="cpu", precision="bf16", model_range="0..1")
     torch.testing.assert_close(upscaler.network(x)[0], expected, rtol=0, atol=1e-6)  # kept in float32
 
 

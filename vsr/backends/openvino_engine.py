@@ -23,10 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vsr.backends.engine import PRECISIONS, Precision, Signature
+from vsr.backends.engine import PRECISIONS, Engine, Precision, Signature
 from vsr.backends.engine_store import engines_folder
 from vsr.backends.onnx_export import export_onnx, fingerprint
 from vsr.backends.onnx_model import OnnxFile
+from vsr.backends.windows import ANY_SIDES, Sides, WindowedEngine
 from vsr.errors import EngineError, MissingExtraError, OptionError
 from vsr.files import write_file
 from vsr.models.quantization import QuantizedConv2d, is_quantized
@@ -44,6 +45,7 @@ _TYPES: dict[str, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 _CAPABILITIES: dict[str, str] = {"int8": "INT8", "fp32": "FP32", "fp16": "FP16", "bf16": "BF16"}
 _BESIDE_INT8: dict[str, tuple[Precision, ...]] = {"CPU": ("bf16",), "GPU": ("fp16",)}  # of the other layers
 _WEIGHTED = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"}
+_MOST_KERNELS = 200  # kept by the CPU plugin: those of two sizes of a network of a hundred layers
 _MAX_SIZES = 8  # of images that a GPU keeps compiled networks for
 _CORES_PER_FRAME = 8
 _FRAMES_ON_GPU = 2  # at a time: one computes while the other is copied
@@ -92,7 +94,7 @@ def openvino_device(asked: str) -> str:
 
 def make_openvino_engine(
     net: nn.Module | OnnxFile, signature: Signature, *, precision: Precision, accelerator: str = "CPU"
-) -> OpenVINOEngine:
+) -> Engine:
     """Make an engine for a network, or for one that lies in an ONNX file.
 
     Raises MissingExtraError, and EngineError with the reason, in one line, where OpenVINO cannot run it.
@@ -113,6 +115,9 @@ def make_openvino_engine(
         others = next((name for name in _BESIDE_INT8[accelerator[:3]] if _CAPABILITIES[name] in capabilities), "fp32")
     try:
         model = _model(core, net, signature)
+        if isinstance(net, OnnxFile):
+            engine = OpenVINOEngine(core, model, signature, precision, accelerator, others, net.sides)
+            return engine if net.sides == ANY_SIDES else WindowedEngine(engine, net.sides, net.scale, net.halo)
         return OpenVINOEngine(core, model, signature, precision, accelerator, others)
     except RuntimeError as error:  # all that OpenVINO raises
         raise EngineError(f"OpenVINO cannot run the network ({_one_line(error)})") from error
@@ -139,8 +144,12 @@ class OpenVINOEngine:
         precision: Precision,
         accelerator: str,
         others: Precision | None = None,
+        sides: Sides = ANY_SIDES,
     ) -> None:
-        """others: the precision of layers that are not quantized; `precision` unless given."""
+        """others: the precision of layers that are not quantized; `precision` unless given.
+
+        sides: of the images that the model takes.
+        """
         self.device, self.dtype = torch.device("cpu"), PRECISIONS[precision]
         version = load_openvino().__version__.split("-")[0]
         self.name = f"OpenVINO {version}, {accelerator.lower()}, {precision}"
@@ -148,10 +157,13 @@ class OpenVINOEngine:
         self._type, self._accelerator = _TYPES[others or precision], accelerator
         self._inputs = _positions(model.inputs, signature.input_names)
         self._outputs = _positions(model.outputs, signature.outputs)
-        probe = self._reshaped(_PROBE, _PROBE)
+        self._sides = sides
+        side = -(-_PROBE // sides.multiple) * sides.multiple
+        height, width = sides.fixed or (side, side)
+        probe = self._reshaped(height, width)
         shapes = [probe.output(position).partial_shape.to_shape() for position in self._outputs]
         self._out_channels = [int(shape[1]) for shape in shapes]
-        self._factors = [Fraction(int(shape[2]), _PROBE) for shape in shapes]
+        self._factors = [Fraction(int(shape[2]) + sides.lost, height) for shape in shapes]
         self._requests: dict[tuple[int, int], list[Any]] = {}
         self._lock = threading.Lock()
 
@@ -162,8 +174,9 @@ class OpenVINOEngine:
                 raise EngineError(f"the network takes {channels} channels as {name}, not {x.shape[1]}")
         inputs = tuple(x.to(torch.float32).contiguous() for x in inputs)
         batch, _, height, width = inputs[0].shape
+        lost = self._sides.lost
         outs = tuple(
-            torch.empty(batch, channels, int(height * factor), int(width * factor))
+            torch.empty(batch, channels, int(height * factor) - lost, int(width * factor) - lost)
             for channels, factor in zip(self._out_channels, self._factors, strict=True)
         )
         try:
@@ -182,7 +195,8 @@ class OpenVINOEngine:
     def _requests_for(self, batch: int, height: int, width: int) -> list[Any]:
         """Return as many requests as frames are worth running at a time; compiled when first needed."""
         # The CPU plugin is as fast with open sizes, so that tiles and other clips compile nothing anew.
-        size = (-1, -1) if self._accelerator == "CPU" else (height, width)
+        is_open = self._accelerator == "CPU" and self._sides.fixed is None
+        size = (-1, -1) if is_open else (height, width)
         at_a_time = max(1, _num_threads() // _CORES_PER_FRAME) if self._accelerator == "CPU" else _FRAMES_ON_GPU
         num_streams = min(batch, at_a_time)
         requests = self._requests.pop(size, [])
@@ -203,6 +217,8 @@ class OpenVINOEngine:
         if self._accelerator == "CPU":
             # Not pinned: decoder and encoder run on the same cores, and a pinned thread waits for its own.
             options |= {"INFERENCE_NUM_THREADS": _num_threads(), "ENABLE_CPU_PINNING": False}
+            # Kernels are kept for each size that was met: by default so many that memory grows with every clip.
+            options["CPU_RUNTIME_CACHE_CAPACITY"] = _MOST_KERNELS
         else:
             options["CACHE_DIR"] = str(engines_folder() / "openvino")
         compiled = self._core.compile_model(model, self._accelerator, options)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from vsr.cli.options import FILE, FfmpegCommand, Rate, Seconds, encoder_options, model_options
+from vsr.cli.options import FILE, FfmpegCommand, Rate, Seconds, encoder_options, model_options, take_purpose
 from vsr.cli.progress import ProgressPrinter
 from vsr.cli.signals import stop_if_interrupted
 from vsr.cli.spelling import Command
@@ -73,8 +73,9 @@ def preview(source: Path, output: Path | None, quiet: bool, **values: Any) -> No
 
     stop_if_interrupted()
     at, duration = values.pop("at"), values.pop("duration")
-    options = JobOptions.of(**values)
     printer = ProgressPrinter("none" if quiet else "bar", quiet)
+    take_purpose(values, printer.note)
+    options = JobOptions.of(**values)
     try:
         done = write_preview(
             source,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vsr.cli.options import FILE, FfmpegCommand, Rate, Seconds, encoder_options, in_section, model_options
+from vsr.cli.options import FILE, FfmpegCommand, Rate, Seconds, encoder_options, in_section, model_options, take_purpose
 from vsr.cli.progress import FfmpegProgress, ProgressPrinter
 from vsr.cli.signals import stop_if_interrupted
 from vsr.cli.spelling import as_typed
@@ -135,6 +135,7 @@ def enhance(
     stop_if_interrupted()
     _check_files(files, output_dir, suffix, container)
     printer = _printer(values, files)
+    take_purpose(values, printer.note)
     options = _job_options(values)
     if output_dir is not None and (options.policy.report is not None or options.policy.reference is not None):
         raise OptionError("`report` and `reference`: are of one file; name one INPUT and one OUTPUT")

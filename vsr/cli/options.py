@@ -12,6 +12,7 @@ import click
 
 from vsr.cli.ffmpeg_args import parse_seconds, translated
 from vsr.cli.spelling import Command
+from vsr.events import Note, NoteCode
 
 __all__ = [
     "BACKENDS",
@@ -26,6 +27,7 @@ __all__ = [
     "in_section",
     "model_options",
     "pairs",
+    "take_purpose",
 ]
 
 PRECISIONS = ["auto", "int8", "fp16", "bf16", "fp32"]
@@ -152,13 +154,29 @@ model_options = _all_of(
         "auto chooses by scale, frame size and device.",
     ),
     _model("--scale", type=float, metavar="N", help="Output pixels per input pixel, 1 to 16.  [default: the model's]"),
-    _model("--size", metavar="WxH", help="Size of OUTPUT instead of a scale: 1920x1080, 720p, 1080p, 1440p, 4k or 8k."),
+    _model("--size", metavar="WxH", help="Size of OUTPUT instead of a scale: 1920x1080, 480p ... 1440p, 4k or 8k."),
+    _model("--square", is_flag=True, help="Make pixels square where those of INPUT are not, as on DVDs."),
     _model(
         "--fidelity",
         type=float,
         metavar="0..1",
         help="Instead of a model: 0 invents sharp detail (srgan), 1 stays closest to the input (srresnet).",
     ),
+    _model(
+        "--restore",
+        type=float,
+        metavar="0..1",
+        help="Between faithful to every pixel (0) and rid of noise and of what codecs leave behind (1).",
+    ),
+    _model(
+        "--for",
+        "purpose",
+        type=click.Choice(["old-video", "phone", "web", "clean", "screen", "anime"]),
+        help="Model, restoration, deinterlacing and size by one word for what INPUT is; says what it stands for.",
+    ),
+    _model("--model-range", metavar="RANGE", help="Values of a foreign network: 0..1, 0..255, -1..1; IN:OUT if two."),
+    _model("--model-order", metavar="ORDER", help="Channels of a foreign network: rgb or bgr; IN:OUT if two."),
+    _model("--model-scale", type=int, metavar="N", help="Scale of a foreign network whose weights serve several."),
     _speed(
         "--device",
         default="auto",
@@ -201,6 +219,19 @@ model_options = _all_of(
     ),
     deinterlace_option,
 )
+
+
+def take_purpose(values: dict[str, Any], note: Callable[[Note], None]) -> None:
+    """Replace --for by the options that it stands for, and say which."""
+    word = values.pop("purpose")
+    if word is None:
+        return
+    from vsr.jobs.purposes import describe_purpose, options_for
+
+    chosen = options_for(word, values)
+    values.update(chosen)
+    note(Note(NoteCode.MODEL, describe_purpose(word, chosen)))
+
 
 encoder_options = _all_of(
     _encoding(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,6 +81,9 @@ class FrameStream:
 
 
 def _as_frame(item: Frame | Image, number: int) -> Frame:
+    given: Any = item
+    if not isinstance(given, (Frame, np.ndarray, Tensor)) and hasattr(given, "__array_interface__"):
+        item = np.asarray(given)  # an image of PIL, for one
     frame = item if isinstance(item, Frame) else Frame(item)
     shape = tuple(getattr(frame.data, "shape", ()))
     if len(shape) != 3 or shape[2] != 3 or 0 in shape:

@@ -17,7 +17,9 @@ from vsr.errors import ModelError
 from vsr.events import Note, NoteCode, OnNote
 from vsr.jobs.plan import choose_model
 from vsr.models.cards import ModelCard
+from vsr.models.conventions import Stated
 from vsr.models.fidelity import load_interpolated
+from vsr.models.restoration import REAL_FORMS, clean_form, load_restored
 from vsr.pipeline.loading import ModelOptions, load_card_and_net, upscaler_of_net
 from vsr.pipeline.upscaler import Upscaler
 
@@ -32,6 +34,7 @@ class ModelChoice:
     title: the name on its card.  sha256: of its weights, or of its file; empty for interpolated weights.
     scale: output pixels per input pixel.  num_parameters: weights of the network.
     device, backend, accelerator: the place, in the words of `Place`.  precision, tile: as in `ModelOptions`.
+    restore: as in `ModelOptions`.  stated: what the user states of a file of another project.
     """
 
     model: str
@@ -45,6 +48,8 @@ class ModelChoice:
     accelerator: str
     precision: str
     tile: int | None
+    restore: float | None
+    stated: Stated
 
     @property
     def place(self) -> Place:
@@ -84,8 +89,12 @@ class ModelCache:
             model, reason = "auto", "as asked"
         else:
             model, reason = choose_model(options, width, height, place.device, is_image=is_image)
-        card, sha256 = self._read(model, options.fidelity)
+        if options.restore is not None and options.model == "auto":
+            model = model if clean_form(model) else next(iter(REAL_FORMS))
+        card, sha256 = self._read(model, options.fidelity, options.restore, options.stated)
         note(Note(NoteCode.MODEL, f"model {card.name} ({reason})"))
+        if card.assumptions:
+            note(Note(NoteCode.MODEL, f"{card.name}: {card.assumptions}"))
         return _choice(card, sha256, model, options, place)
 
     def load(self, choice: ModelChoice, num_pixels: float, note: OnNote) -> Upscaler:
@@ -100,7 +109,7 @@ class ModelCache:
             self._upscaler.network.check_again()
             return self._upscaler
         self._upscaler = None  # before the next one takes memory
-        card, sha256 = self._read(choice.model, choice.fidelity)
+        card, sha256 = self._read(choice.model, choice.fidelity, choice.restore, choice.stated)
         if sha256 != choice.sha256:
             raise ModelError(f"{choice.model}: the weights are not those that the job was made with; make it again")
         assert self._card_and_net is not None
@@ -119,14 +128,19 @@ class ModelCache:
         """Load anew next time, as after an error that may be the engine's."""
         self._upscaler = self._choice = self._card_and_net = None
 
-    def _read(self, model: str, fidelity: float | None) -> tuple[ModelCard, str]:
+    def _read(self, model: str, fidelity: float | None, restore: float | None, stated: Stated) -> tuple[ModelCard, str]:
         """Read a model, unless it is the one that was read last; return its card and checksum."""
         file = Path(model)
         digest = _sha256(file) if fidelity is None and file.is_file() else ""
-        key = (model, fidelity, digest)
+        key = (model, fidelity, restore, stated, digest)
         if self._card_and_net is None or key != self._net_key:
             self.forget()
-            self._card_and_net = load_interpolated(fidelity) if fidelity is not None else load_card_and_net(model)
+            if fidelity is not None:
+                self._card_and_net = load_interpolated(fidelity)
+            elif restore is not None:
+                self._card_and_net = load_restored(model, restore)
+            else:
+                self._card_and_net = load_card_and_net(model, stated)
             self._net_key = key
         card = self._card_and_net[0]
         return card, digest or card.sha256
@@ -163,6 +177,8 @@ def _choice(card: ModelCard, sha256: str, model: str, options: ModelOptions, pla
         place.accelerator,
         options.precision,
         options.tile,
+        options.restore,
+        options.stated,
     )
 
 

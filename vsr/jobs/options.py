@@ -11,9 +11,12 @@ from vsr.errors import OptionError
 from vsr.media.read.options import InputOptions
 from vsr.media.write.options import EncodingOptions
 from vsr.models.fidelity import FAITHFUL, SHARP
-from vsr.pipeline.loading import ModelOptions
+from vsr.models.restoration import REAL_FORMS, clean_form
+from vsr.pipeline.loading import LEAST_TILE, ModelOptions
 
 __all__ = ["JobOptions", "OutputPolicy", "taken"]
+
+HIGHEST_CRF = {"libx264": 51, "libx265": 51}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,10 @@ class JobOptions:
         _check_model(self.model)
         if self.policy.reference is not None and self.policy.report is None:
             raise OptionError("`reference`: needs `report`, the file for its figures")
+        crf = self.encoding.crf
+        if crf is not None and not -1 <= crf <= HIGHEST_CRF.get(self.encoding.codec or "", 63):
+            highest = HIGHEST_CRF.get(self.encoding.codec or "", 63)
+            raise OptionError(f"`crf={crf:g}`: must lie between 0 and {highest}; lower is better and larger")
         start, duration = self.input.start_seconds, self.input.duration_seconds
         if start is not None and start < 0:
             raise OptionError("`start_seconds`: must not be negative")
@@ -85,6 +92,21 @@ def _check_model(model: ModelOptions) -> None:
         raise OptionError(f"`scale={model.scale:g}`: must lie between 1 and 16")
     if model.fidelity is not None and model.model not in ("auto", SHARP, FAITHFUL):
         raise OptionError(f"`fidelity`: lies between {SHARP} and {FAITHFUL}; it cannot change '{model.model}'")
-    for name, value in (("batch", model.batch), ("tile", model.tile)):
-        if value is not None and value < 1:
-            raise OptionError(f"`{name}={value}`: must be at least 1")
+    for name, value, least in (("batch", model.batch, 1), ("tile", model.tile, LEAST_TILE)):
+        if value is not None and value < least:
+            raise OptionError(f"`{name}={value}`: must be at least {least}")
+    _ = model.stated
+    _check_share(model)
+
+
+def _check_share(model: ModelOptions) -> None:
+    """Raise OptionError where `fidelity` or `restore` is no share, or does not go with the model."""
+    for name, value in (("fidelity", model.fidelity), ("restore", model.restore)):
+        if value is not None and not 0 <= value <= 1:
+            raise OptionError(f"`{name}={value:g}`: must lie between 0 and 1")
+    if model.restore is None:
+        return
+    if model.fidelity is not None:
+        raise OptionError("`restore` and `fidelity` exclude each other; give one")
+    if model.model != "auto" and clean_form(model.model) is None:
+        raise OptionError(f"`restore`: '{model.model}' has no real form; {', '.join(REAL_FORMS)} have")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import torch
 
@@ -27,6 +28,7 @@ from vsr.media.endpoints import Target
 from vsr.media.formats import MATROSKA, find_container, find_encoder
 from vsr.media.read.color_tags import STEREO_LAYOUT
 from vsr.media.read.reader import VideoReader
+from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.encoder import VideoSettings
 from vsr.media.write.stream_plan import AudioMode, StreamPlan, plan_streams
 from vsr.pipeline.loading import ModelOptions
@@ -45,7 +47,17 @@ __all__ = [
 LARGEST_IMAGE_ON_CPU = 2**20  # pixels; above, the large network takes more than about a minute
 LARGEST_VIDEO_ON_CPU = 1280 * 720  # pixels; above, even the light network takes seconds for a frame
 
-_NAMED_HEIGHTS = {"720p": 720, "1080p": 1080, "1440p": 1440, "2k": 1440, "4k": 2160, "2160p": 2160, "8k": 4320}
+LARGEST_USUAL = 3840 * 2160  # pixels; above, few players and screens keep up
+_NAMED_HEIGHTS = {
+    "480p": 480,
+    "720p": 720,
+    "1080p": 1080,
+    "1440p": 1440,
+    "2k": 1440,
+    "4k": 2160,
+    "2160p": 2160,
+    "8k": 4320,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +169,20 @@ def plan_video(reader: VideoReader, target: Target, options: JobOptions, scale: 
     info = reader.info
     encoding = choose_encoding(info, target, options.encoding, min(info.width, info.height) * scale)
     shift = encoding.pixel_format.chroma_shift
-    size = choose_size(options.model, scale, info.width, info.height, (shift[0] > 0, shift[1] > 0))
-    return plan_streams_beside(reader, encoding, size, options.encoding.audio)
+    width = _shown_width(info) if options.model.square else info.width
+    size = choose_size(options.model, scale, width, info.height, (shift[0] > 0, shift[1] > 0))
+    plan = plan_streams_beside(reader, encoding, size, options.encoding.audio)
+    if options.model.square and plan.settings.sample_aspect_ratio not in (None, 1):  # what rounding to pixels leaves
+        plan = replace(plan, settings=replace(plan.settings, sample_aspect_ratio=Fraction(1)))
+    if options.model.size is None and options.model.scale is None and size[0] * size[1] > LARGEST_USUAL:
+        text = f'the output is {size[0]}x{size[1]}, larger than 4K; `size="2160p"` makes it smaller'
+        plan = replace(plan, notes=(Note(NoteCode.OUTPUT, text), *plan.notes))
+    return plan
+
+
+def _shown_width(info: VideoInfo) -> int:
+    """Return the width in pixels that a video has with square ones of its height."""
+    return round(info.width * (info.sample_aspect_ratio or 1))
 
 
 def plan_streams_beside(reader: VideoReader, encoding: Encoding, size: tuple[int, int], audio: AudioMode) -> VideoPlan:

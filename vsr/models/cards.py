@@ -40,6 +40,7 @@ class ModelCard:
         quantized: True where the weights belong to the network as `quantization.quantized` makes it.
         figures: luma PSNR in dB by dataset, by the protocols of docs/models.md; "Set5 int8" is that of the int8
             weights.
+        assumptions: values that an import took for granted or found by a test, "" for none.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ModelCard:
     recipe: str = ""
     num_parameters: int = 0
     figures: dict[str, float] = field(default_factory=dict)
+    assumptions: str = ""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"

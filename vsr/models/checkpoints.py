@@ -7,6 +7,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,27 +49,34 @@ _DEEPEST = 4  # containers inside containers
 _DEFAULT_SCALE = 4
 _LUMA_NETS = ("luma", "vdsr", "srcnn")
 _NUM_LISTED = 6
+_MOST_REPEATED_BYTES = 64 << 20  # of a tensor that repeats the few values that are in the file
 _REMEDY = "load it where it comes from and save its weights alone: torch.save(model.state_dict(), ...)"
 
 
-def import_checkpoint(path: Path) -> tuple[ModelCard, State]:
+def import_checkpoint(path: Path, scale: int | None = None) -> tuple[ModelCard, State]:
     """Make a card and weights under our names from a foreign weights file, batch norms folded.
 
     The card names the layout that was recognised and lists all assumptions. A file that only spandrel knows gets the
     card's net `spandrel_net.NET` and keeps its weights as they are. Raises ModelError for a file that cannot be read
     safely, and for an unknown layout with a list of its tensors.
+
+    Args:
+        path: the file.
+        scale: output pixels per input pixel for weights that serve several; by the file's name unless given.
     """
     state = read_checkpoint(path)
-    scale = _scale_in_name(path)
-    found = recognise(state, scale or _DEFAULT_SCALE)
+    named = _scale_in_name(path)
+    found = recognise(state, scale or named or _DEFAULT_SCALE)
     if found is None:
         return _import_with_spandrel(path, state), state
     layout, options, weights = found
     with torch.device("meta"):
         net = NETS[layout.net](**options)
     color: Color = "y" if layout.net in _LUMA_NETS else "rgb"
-    text = f"weights in the layout of {layout.origin}{_describe_assumptions(layout, options, scale)}"
-    return _card(path, net, layout.net, options, color, text), weights
+    text = f"weights in the layout of {layout.origin}"
+    card = _card(path, net, layout.net, options, color, text)
+    source = "as asked" if scale else "by the file's name" if named else ""
+    return replace(card, assumptions=_describe_assumptions(layout, options, source)), weights
 
 
 def read_checkpoint(path: Path) -> State:
@@ -87,6 +95,7 @@ def read_checkpoint(path: Path) -> State:
     if not state:
         keys = f"; at its top: {_list_some(list(content))}" if isinstance(content, Mapping) else ""
         raise ModelError(f"{path}: holds no weights by name, but a {type(content).__name__}{keys}; {_REMEDY}")
+    _check_sizes(path, state)
     return state
 
 
@@ -156,6 +165,17 @@ def _unwrap(content: Any, depth: int = 0) -> State:
     return {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
 
 
+def _check_sizes(path: Path, state: State) -> None:
+    """Refuse tensors that claim more values than the file holds, before anything converts them."""
+    for key, value in state.items():
+        claimed = value.numel() * value.element_size()
+        if claimed > max(value.untyped_storage().nbytes(), _MOST_REPEATED_BYTES):
+            raise ModelError(
+                f"{path}: is damaged or hostile: '{_printable(key)}' claims {claimed / 2**30:.0f} GiB and the file "
+                f"holds {value.untyped_storage().nbytes()} bytes of it"
+            )
+
+
 # -- cards and errors --------------------------------------------------------------------------------------
 
 
@@ -181,13 +201,20 @@ def _scale_in_name(path: Path) -> int | None:
     return int(match[1] or match[2]) if match else None
 
 
-def _describe_assumptions(layout: Layout, options: dict[str, Any], scale_in_name: int | None) -> str:
-    """Describe, for the card, the values that the weights do not determine."""
+def _describe_assumptions(layout: Layout, options: dict[str, Any], source: str) -> str:
+    """Describe, for the card, the values that the weights do not determine.
+
+    Args:
+        layout: the layout that was recognised.
+        options: of our network.
+        source: of the scale; "" where it is assumed.
+    """
+    if layout.any_scale and source:
+        return f"×{options['scale']} {source}"
     if layout.any_scale:
-        source = "as the file's name says" if scale_in_name else "assumed"
-        return f"; ×{options['scale']} {source}, since such weights do not tell it"
+        return f"×{options['scale']} assumed, since such weights serve any scale: `model_scale` states another"
     if layout.net == "edsr":
-        return f"; residual scale {options['residual_scale']} assumed, the paper's for so many features"
+        return f"residual scale {options['residual_scale']} assumed, the paper's for so many features"
     return ""
 
 

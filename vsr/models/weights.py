@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from vsr.files import partial_file
 from vsr.models import spandrel_net
 from vsr.models.cards import CARD_KEY, SHIPPED, ModelCard, card_from_json, find_card, shipped_cards
 from vsr.models.checkpoints import SUFFIXES, import_checkpoint, read_checkpoint, read_safetensors
+from vsr.models.conventions import USUAL, AdaptedNet, Stated, find_convention
 from vsr.models.layouts import fold_batch_norm
 from vsr.models.nets import NETS
 from vsr.models.quantization import quantized
@@ -46,17 +49,40 @@ def resolve(model: str) -> tuple[ModelCard, Path]:
     return card, SHIPPED / card.weights
 
 
-def load_with_card(model: str) -> tuple[ModelCard, nn.Module]:
+def load_with_card(model: str, stated: Stated | None = None) -> tuple[ModelCard, nn.Module]:
     """Load a network, with its card, by name or by the path of a file, which is read once.
 
-    Raises ModelError as `resolve` and `load_net` do.
+    A checkpoint trained elsewhere is tried on a smooth image; the network takes and gives values from 0 to 1 in any
+    case. Raises ModelError as `resolve` and `load_net` do, and for a network that does not enlarge that image.
+
+    Args:
+        model: name or path.
+        stated: what the user states of a checkpoint trained elsewhere.
     """
     path = Path(model)
     if (path.suffix in SUFFIXES or path.is_file()) and not _has_card(path):
-        card, state = import_checkpoint(path)
-        return card, _build_with_weights(card, state, path)
+        stated = stated or Stated()
+        card, state = import_checkpoint(path, stated.scale)
+        return _with_convention(card, _build_with_weights(card, state, path), stated, path)
     card, path = resolve(model)
     return card, load_net(card, path)
+
+
+@torch.inference_mode()
+def _with_convention(card: ModelCard, net: nn.Module, stated: Stated, path: Path) -> tuple[ModelCard, nn.Module]:
+    """Find out which values a foreign network takes and gives, and convert them where they are not ours."""
+    channels = 1 if card.color == "y" else 3
+    multiple = card.multiple_of
+
+    def run(x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        padded = F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        out: Tensor = net(padded)
+        return out[..., : height * card.scale, : width * card.scale]
+
+    convention, why = find_convention(run, channels, card.scale, stated, str(path))
+    card = replace(card, assumptions="; ".join(filter(None, (card.assumptions, why))))
+    return card, net if convention == USUAL else AdaptedNet(net, convention).eval().requires_grad_(False)
 
 
 def load_net(card: ModelCard, path: Path) -> nn.Module:

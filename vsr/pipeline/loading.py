@@ -11,14 +11,18 @@ from torch import nn
 from vsr.backends.engine import Signature, image_signature
 from vsr.backends.onnx_model import ONNX_SUFFIX, OnnxFile, read_onnx
 from vsr.backends.select import EngineMaker, Place, choose_place
-from vsr.events import OnNote
+from vsr.errors import OptionError
+from vsr.events import Note, NoteCode, OnNote
 from vsr.models.cards import ModelCard
+from vsr.models.conventions import Stated
 from vsr.models.nets.recurrent import state_channels
 from vsr.models.weights import load_int8_net, load_with_card
 from vsr.pipeline.checked_network import CheckedNetwork
 from vsr.pipeline.upscaler import Upscaler
 
-__all__ = ["ModelOptions", "load_card_and_net", "load_model", "signature_of", "upscaler_of_net"]
+__all__ = ["LEAST_TILE", "ModelOptions", "load_card_and_net", "load_model", "signature_of", "upscaler_of_net"]
+
+LEAST_TILE = 16  # input pixels that a user can ask for: below, nearly all work is done on overlaps
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,9 @@ class ModelOptions:
     device, precision, backend: see `load_model`.
     batch: frames per batch; None chooses by frame size.  tile: side in input pixels; None for whole frames.
     reuse: take over the parts of a frame that equal the frame before from its result; the bits are the same.
+    restore: 0 (faithful) to 1 (rid of noise and of what codecs leave behind), for networks that have both forms.
+    model_range, model_order, model_scale: what the user states of a file of another project; see `Stated`.
+    square: make pixels square, where those of the input are not.
     """
 
     model: str = "auto"
@@ -44,6 +51,19 @@ class ModelOptions:
     batch: int | None = None
     tile: int | None = None
     reuse: bool = True
+    restore: float | None = None
+    model_range: str | None = None
+    model_order: str | None = None
+    model_scale: int | None = None
+    square: bool = False
+
+    @property
+    def stated(self) -> Stated:
+        """Return what the user states of a file; a whole `scale` counts for weights that serve several."""
+        scale = self.model_scale
+        if scale is None and self.scale is not None and self.scale in (2, 3, 4, 8):
+            scale = int(self.scale)
+        return Stated(self.model_range, self.model_order, scale)
 
 
 def load_model(
@@ -53,6 +73,9 @@ def load_model(
     precision: str = "auto",
     backend: str = "auto",
     tile: int | None = None,
+    model_range: str | None = None,
+    model_order: str | None = None,
+    model_scale: int | None = None,
     note: OnNote = lambda line: None,
 ) -> Upscaler:
     """Load a model by name, or from a .safetensors or .onnx file, ready on a device.
@@ -65,18 +88,27 @@ def load_model(
         precision: "auto", "int8", "fp16", "bf16" or "fp32".
         backend: "auto", "tensorrt", "openvino" or "pytorch".
         tile: side of a tile in input pixels; None for whole frames.
-        note: called with one line where the engine has to fall back.
+        model_range, model_order, model_scale: what is known of a file of another project: "0..1", "0..255", "-1..1"
+            or "-0.5..0.5"; "rgb" or "bgr"; output pixels per input pixel. By default they are found out by a test.
+        note: called with one line where the engine has to fall back, and with what an import took for granted.
     """
+    if tile is not None and tile < LEAST_TILE:
+        raise OptionError(f"`tile={tile}`: must be at least {LEAST_TILE}")
     options = ModelOptions(model, device=device, precision=precision, backend=backend, tile=tile)
-    card, net = load_card_and_net(model)
+    card, net = load_card_and_net(model, Stated(model_range, model_order, model_scale))
+    if card.assumptions:
+        note(Note(NoteCode.MODEL, f"{card.name}: {card.assumptions}"))
     return upscaler_of_net(card, net, options, note=note)
 
 
-def load_card_and_net(model: str) -> tuple[ModelCard, nn.Module | OnnxFile]:
-    """Load a model by name or file: a network with its weights, or an ONNX file, which holds both."""
-    if Path(model).suffix == ONNX_SUFFIX:
-        return read_onnx(Path(model))
-    return load_with_card(model)
+def load_card_and_net(model: str, stated: Stated | None = None) -> tuple[ModelCard, nn.Module | OnnxFile]:
+    """Load a model by name or file: a network with its weights, or an ONNX file, which holds both.
+
+    stated: what the user states of a file of another project.
+    """
+    if Path(model).suffix.lower() == ONNX_SUFFIX:
+        return read_onnx(Path(model), stated)
+    return load_with_card(model, stated)
 
 
 def upscaler_of_net(
