@@ -13,19 +13,28 @@ import uuid
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vsr.serve.errors import TooLargeError, error_answer
 from vsr.serve.metrics import Metrics
 from vsr.serve.settings import Settings, is_loopback
 
-__all__ = ["LOGGER", "BodyLimit", "Guard", "RequestLog", "body_limit"]
+__all__ = ["LOGGER", "TOKEN_COOKIE", "BodyLimit", "Guard", "RequestLog", "body_limit"]
 
 LOGGER = logging.getLogger("vsr.serve")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_OPEN_PATHS = ("/health/live", "/health/ready")  # for supervisors, which have no token
+TOKEN_COOKIE = "vsr_token"
+_OPEN_PATHS = ("/health/live", "/health/ready", "/page/enter")  # for supervisors without a token; the last checks it
 _UPLOADS = ("/v1/jobs", "/v1/uploads", "/gradio_api", "/page")
+# The page's scripts and styles are inside it; no code is evaluated, and nothing comes from another server.
+_CONTENT_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; connect-src 'self'; object-src 'none'; "
+    "frame-ancestors 'self'; form-action 'self'; base-uri 'self'"
+)
 _HEADERS = {
+    "Content-Security-Policy": _CONTENT_POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "SAMEORIGIN",
     "Referrer-Policy": "no-referrer",
@@ -85,7 +94,8 @@ def _line(scope: Scope, request_id: str, status: int, seconds: float) -> dict[st
 class Guard:
     """Refuse requests without the token, by a foreign name of this machine, or that another web site sends.
 
-    The token comes as "Authorization: Bearer TOKEN", or as the password of HTTP Basic, which browsers ask for.
+    The token comes as "Authorization: Bearer TOKEN", as the password of HTTP Basic, which browsers ask for, or in the
+    cookie that /page/enter sets.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -114,6 +124,8 @@ class Guard:
         token = self.settings.token
         if token is None or path in _OPEN_PATHS or _brings(headers.get("authorization", ""), token):
             return None
+        if _has_cookie(headers.get("cookie", ""), token):
+            return None
         return 401, "this service asks for a token", "token"
 
 
@@ -136,6 +148,12 @@ def _brings(authorization: str, token: str) -> bool:
     elif scheme.lower() != "bearer":
         return False
     return hmac.compare_digest(given, token.encode())
+
+
+def _has_cookie(cookies: str, token: str) -> bool:
+    """Tell whether the cookies of a request hold the token."""
+    values = cookie_parser(cookies)
+    return hmac.compare_digest(values.get(TOKEN_COOKIE, "").encode("utf-8", "surrogateescape"), token.encode())
 
 
 def body_limit(path: str, settings: Settings) -> int:

@@ -10,15 +10,15 @@ import sys
 from vsr.errors import MissingExtraError
 from vsr.serve.settings import Settings
 
-__all__ = ["check_extra", "run_server"]
+__all__ = ["bound_threads", "check_extra", "log_to_stderr", "run_server"]
 
-_PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
+_PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "gradio")
 
 
 def check_extra() -> None:
     """Raise MissingExtraError where a package that the service needs is not installed."""
     if any(importlib.util.find_spec(package) is None for package in _PACKAGES):
-        raise MissingExtraError("the service (fastapi, uvicorn)", "serve")
+        raise MissingExtraError("the service (fastapi, uvicorn, gradio)", "serve")
 
 
 def run_server(settings: Settings) -> None:
@@ -27,11 +27,14 @@ def run_server(settings: Settings) -> None:
     import uvicorn
 
     from vsr.serve.app import make_app
+    from vsr.serve.page.mount import mount_page, page_parts
 
-    _bound_threads(settings.threads)
-    _log_to_stderr()
+    bound_threads(settings.threads)
+    log_to_stderr()
+    app = make_app(settings)
+    mount_page(app, page_parts(app.state.services))
     uvicorn.run(
-        make_app(settings),
+        app,
         host=settings.host.strip("[]"),
         port=settings.port,
         log_config=None,
@@ -42,17 +45,18 @@ def run_server(settings: Settings) -> None:
     )
 
 
-def _bound_threads(threads: int | None) -> None:
+def bound_threads(threads: int | None) -> None:
     """Bound the threads of PyTorch, and of OpenVINO, which takes as many as PyTorch."""
     import torch
 
     torch.set_num_threads(threads or os.cpu_count() or 1)
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr(level: int = logging.INFO) -> None:
+    """Write the log of the service to stderr, from a level on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     for name in ("vsr.serve", "uvicorn"):
         logger = logging.getLogger(name)
         logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
+        logger.setLevel(level)
