@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import click
 
+from vsr.cli.app import app
 from vsr.cli.benchmark import benchmark
 from vsr.cli.compare import compare, preview
 from vsr.cli.enhance import enhance
@@ -58,7 +59,7 @@ def doctor() -> None:
     click.echo(describe_machine())
 
 
-for _command in (enhance, preview, compare, verify, models, train, engine, export, benchmark, serve, remote):
+for _command in (enhance, preview, compare, verify, models, train, engine, export, benchmark, serve, remote, app):
     cli.add_command(_command)
 
 
