@@ -9,9 +9,6 @@ from fractions import Fraction
 from typing import Any
 
 import av
-from av.audio.codeccontext import AudioCodecContext
-from av.audio.frame import AudioFrame
-from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.rational import AVRational
@@ -19,10 +16,11 @@ from av.stream import Stream
 from av.subtitles.codeccontext import SubtitleCodecContext
 from av.subtitles.stream import SubtitleStream
 
-from vsr.media.formats import ATTACHED_COVERS, find_audio_encoder, find_container
+from vsr.media.formats import ATTACHED_COVERS, find_container
 from vsr.media.packet_times import PacketOrder
 from vsr.media.read.opening import readable_text
-from vsr.media.write.stream_plan import TEXT_TIME_BASE, StreamPlan, add_copy, codec_name, with_names
+from vsr.media.write.audio import AudioTranscoder
+from vsr.media.write.stream_plan import TEXT_TIME_BASE, StreamPlan, add_copy, codec_name
 
 __all__ = [
     "Remuxer", "carried_tags", "copy_chapters", "is_same_language", "trimmed_chapters", "use_known_languages",
@@ -100,10 +98,18 @@ def trimmed_chapters(source: InputContainer, shift_seconds: Fraction, end: Fract
 class Remuxer:
     """Mux the packets of the input's other streams: copied, or with transcoded audio and text subtitles."""
 
-    def __init__(self, output: OutputContainer, plans: Iterable[StreamPlan]) -> None:
+    def __init__(self, output: OutputContainer, plans: Iterable[StreamPlan], audio_bitrate: int | None = None) -> None:
+        """Prepare for an output.
+
+        Args:
+            output: The container, before its header is written.
+            plans: Of the input's streams.
+            audio_bitrate: Of audio that is transcoded, in bits a second; None for the encoder's own.
+        """
+        self._audio_bitrate = audio_bitrate
         self._output = output
         self._streams: dict[int, Stream] = {}
-        self._encoders: dict[int, AudioStream] = {}
+        self._transcoders: dict[int, AudioTranscoder] = {}
         self._texts: dict[int, SubtitleStream] = {}
         self._order = PacketOrder.of(output)
         self.num_damaged_audio = 0  # packets of audio and text that could not be decoded or held
@@ -127,17 +133,10 @@ class Remuxer:
             self._sources[index] = source
             self._texts[index] = self._add_text(source, plan.encoder or "ass")
         elif plan.action == "transcode":
-            self._sources[index] = source
-            decoder = source.codec_context
-            assert isinstance(decoder, AudioCodecContext)
-            name = plan.encoder or "aac"
-            rate = find_audio_encoder(name).sample_rate or decoder.sample_rate
-            encoded = self._output.add_stream(name, rate=rate)
-            assert isinstance(encoded, AudioStream)
-            encoded.codec_context.layout = with_names(decoder.layout)
-            encoded.metadata.update(carried_tags(source.metadata))
-            encoded.disposition = source.disposition
-            self._encoders[index] = encoded
+            transcoder = AudioTranscoder(self._output, source, plan.encoder or "aac", self._audio_bitrate)
+            transcoder.stream.metadata.update(carried_tags(source.metadata))
+            transcoder.stream.disposition = source.disposition
+            self._transcoders[index] = transcoder
         elif plan.action == "attach":
             name, kind = ATTACHED_COVERS[codec_name(source) or ""]
             self._output.add_attachment(source.metadata.get("filename", name), kind, cover)
@@ -162,7 +161,7 @@ class Remuxer:
     @property
     def transcoded_audio(self) -> dict[int, int]:
         """Return the index in the output of each audio stream that is transcoded, by its index in the input."""
-        return {index: stream.index for index, stream in self._encoders.items()}
+        return {index: transcoder.stream.index for index, transcoder in self._transcoders.items()}
 
     def mux(self, packet: Packet[Any]) -> None:
         """Mux one packet of the input."""
@@ -178,19 +177,19 @@ class Remuxer:
             except (av.InvalidDataError, av.error.PatchWelcomeError):  # AAC with a broken header, which is rewritten
                 self.num_refused[target.index] += 1
                 self.num_damaged_audio += 1
-        elif index in self._encoders:
-            self._transcode(packet, index)
+        elif index in self._transcoders:
+            transcoder = self._transcoders[index]
+            self._transcode(transcoder.transcode(packet), transcoder.stream)
         elif index in self._texts:
             self._translate(packet, index)
 
-    def _transcode(self, packet: Packet[Any], index: int) -> None:
+    def _transcode(self, packets: Iterable[Packet[Any]], target: Stream) -> None:
+        """Write the packets that a transcoder makes of one; count one that cannot be decoded."""
         try:
-            frames: list[AudioFrame] = packet.decode()  # type: ignore[assignment]
-        except av.FFmpegError:
+            for packet in packets:
+                self._write(packet, target)
+        except (av.InvalidDataError, av.error.PatchWelcomeError, av.error.BugError):
             self.num_damaged_audio += 1
-            return
-        for frame in frames:
-            self._write_all(self._encoders[index].encode(frame), self._encoders[index])
 
     def _translate(self, packet: Packet[Any], index: int) -> None:
         """Transcode text subtitles, at the same time and for as long."""
@@ -221,10 +220,6 @@ class Remuxer:
         self.num_cut_texts += shows_one and before <= packet.pts < end
         self._last_texts[index] = packet.pts, packet.pts + (packet.duration or 0)
 
-    def _write_all(self, packets: Iterable[Packet[Any]], target: Stream) -> None:
-        for packet in packets:
-            self._write(packet, target)
-
     def _write(self, packet: Packet[Any], target: Stream) -> None:
         packet.stream = target
         if target.time_base is not None:
@@ -237,12 +232,5 @@ class Remuxer:
 
     def flush(self) -> None:
         """Drain the audio decoders and encoders."""
-        for index, encoder in self._encoders.items():
-            try:
-                frames = self._sources[index].decode(None)  # type: ignore[attr-defined]
-            except av.FFmpegError:
-                self.num_damaged_audio += 1
-                frames = []
-            for frame in frames:
-                self._write_all(encoder.encode(frame), encoder)
-            self._write_all(encoder.encode(None), encoder)
+        for transcoder in self._transcoders.values():
+            self._transcode(transcoder.flush(), transcoder.stream)

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Literal, Self
 
 import av
-from av.audio.layout import AudioLayout
+from av.audio.codeccontext import AudioCodecContext
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.stream import Disposition, Stream
@@ -22,6 +22,7 @@ from vsr.media.formats import (
     audio_encoder_for,
     find_container,
 )
+from vsr.media.write.audio import choose_audio_encoder, fit_encoder, with_names
 
 __all__ = [
     "TEXT_TIME_BASE",
@@ -30,7 +31,6 @@ __all__ = [
     "add_copy",
     "codec_name",
     "plan_streams",
-    "with_names",
 ]
 
 AudioMode = Literal["copy", "aac", "opus", "none"]
@@ -40,11 +40,6 @@ AudioMode = Literal["copy", "aac", "opus", "none"]
 TEXT_TIME_BASE = Fraction(1, 1_000_000)
 
 MOST_AUDIO_OFFSET_SECONDS = 0.02  # beside the video, that nobody notices
-
-_USUAL_LAYOUTS = {
-    "1 channels": "mono", "2 channels": "stereo", "3 channels": "2.1", "4 channels": "4.0", "5 channels": "5.0",
-    "6 channels": "5.1", "7 channels": "6.1", "8 channels": "7.1",
-}  # fmt: skip
 
 
 def codec_name(stream: Stream) -> str | None:
@@ -153,7 +148,7 @@ def _plan_stream(stream: Stream, container: Container, audio: AudioMode, has_cha
     if stream.type == "audio" and asked is not None and not _has_decoder(stream):
         return StreamPlan.of(stream, "leave", note="left out: this FFmpeg has no decoder for it", is_omission=True)
     if stream.type == "audio" and asked is not None:
-        return StreamPlan.of(stream, "transcode", asked.name, f"transcoded to {audio} as asked")
+        return _transcoded_as_asked(stream, asked.name, audio)
     if stream.type == "data" and stream.name == "bin_data" and has_chapters:
         return StreamPlan.of(stream, "leave", note="is a chapter track, rebuilt from the chapters")
     if stream.type == "data" and "timecode" in stream.metadata and container.rebuilds_timecode:
@@ -161,17 +156,27 @@ def _plan_stream(stream: Stream, container: Container, audio: AudioMode, has_cha
     refusal = _known_refusal(stream, container) or _refusal(stream, container)
     if refusal is None:
         return StreamPlan.of(stream, "copy")
-    encoder = None
-    if stream.type == "audio" and _has_decoder(stream):
-        encoder = _audio_encoder(container)
+    encoder, loss = None, ""
+    if isinstance(stream.codec_context, AudioCodecContext):
+        fit = choose_audio_encoder(container, stream.codec_context)
+        encoder, loss = (None, "") if fit is None else (fit.encoder, f" ({fit.loss})" if fit.loss else "")
     elif stream.type == "subtitle" and codec_name(stream) in TEXT_SUBTITLES:
         encoder = container.text_encoder
     if encoder:
-        note = f"transcoded to {encoder}: {container.name} cannot hold it as it is"
+        note = f"transcoded to {encoder}{loss}: {container.name} cannot hold it as it is"
         return StreamPlan.of(stream, "transcode", encoder, note, is_omission=True)
     return StreamPlan.of(
         stream, "leave", note=f"left out: {container.name} cannot hold it ({refusal})", is_omission=True
     )
+
+
+def _transcoded_as_asked(stream: Stream, encoder: str, audio: AudioMode) -> StreamPlan:
+    """Return the plan of audio that is to be transcoded by an encoder; what that cannot keep is an omission."""
+    assert isinstance(stream.codec_context, AudioCodecContext)
+    fit = fit_encoder(encoder, stream.codec_context)
+    loss = fit.loss if fit is not None else ""
+    note = f"transcoded to {audio} as asked{f'; {loss}' if loss else ''}"
+    return StreamPlan.of(stream, "transcode", encoder, note, is_omission=bool(loss))
 
 
 def _has_decoder(stream: Stream) -> bool:
@@ -203,14 +208,6 @@ def _refusal(stream: Stream, container: Container) -> str | None:
     return None
 
 
-def _audio_encoder(container: Container) -> str | None:
-    if container.audio_encoder is not None:
-        return container.audio_encoder
-    with av.open(io.BytesIO(), "w", format=container.name) as probe:
-        name = probe.default_audio_codec
-    return name if name in av.codecs_available and name != "none" else None
-
-
 def add_copy(output: OutputContainer, stream: Stream) -> Stream:
     copied: Stream = output.add_stream_from_template(stream, opaque=True)
     copied.metadata.update(stream.metadata)
@@ -224,8 +221,3 @@ def add_copy(output: OutputContainer, stream: Stream) -> Stream:
         if context.name.startswith("pcm_"):
             context.layout = with_names(context.layout)
     return copied
-
-
-def with_names(layout: AudioLayout) -> AudioLayout | str:
-    """A layout for channels of which only the number is known, as ffmpeg guesses it; else the layout as it is."""
-    return _USUAL_LAYOUTS.get(layout.name, layout)
