@@ -73,6 +73,7 @@ def enhance(
     encoder_options: Mapping[str, str] | None = None,
     format: str | None = None,
     audio: AudioMode = "copy",
+    audio_bitrate: int | None = None,
     overwrite: bool = False,
     resume: bool | None = None,
     strict: bool = False,
@@ -114,6 +115,7 @@ def enhance(
         encoder_options: Any other options of the encoder, such as {"tune": "film"}.
         format: FFmpeg's name of the output's container; by default by the suffix.
         audio: "copy", "aac", "opus" or "none".
+        audio_bitrate: Of audio that is transcoded, in bits a second, such as 192000; by default the encoder's own.
         overwrite: Replace an output that exists.
         resume: True keeps what is done when the job is stopped, and goes on from there; None does so for jobs of more
             than ten minutes; False starts anew.

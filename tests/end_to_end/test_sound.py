@@ -83,6 +83,18 @@ def test_a_rate_that_the_encoder_lacks_is_lowered_and_named(
     assert any("192000 Hz becomes 96000 Hz" in note for note in notes)
 
 
+def test_the_bit_rate_of_transcoded_sound_can_be_set(
+    sound_of_output: Callable[..., tuple[str, str, int, float]], tmp_path: Path
+) -> None:
+    source = _with_sound(tmp_path / "in.mkv", "flac", 48000, "stereo")
+    sizes = []
+    for rate in (32_000, 256_000):
+        sound_of_output(source, f"{rate}.mp4", audio="aac", audio_bitrate=rate)
+        with av.open(str(tmp_path / f"{rate}.mp4")) as container:
+            sizes.append(sum(packet.size for packet in container.demux(audio=0)))
+    assert sizes[0] < 8000 < sizes[1]
+
+
 def test_channels_that_the_usual_encoder_lacks_are_kept_by_another(
     sound_of_output: Callable[..., tuple[str, str, int, float]], tmp_path: Path
 ) -> None:

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vsr.cli.options import FILE, FfmpegCommand, Rate, Seconds, encoder_options, in_section, model_options, take_purpose
+from vsr.cli.options import (
+    FILE,
+    BitRate,
+    FfmpegCommand,
+    Rate,
+    Seconds,
+    encoder_options,
+    in_section,
+    model_options,
+    take_purpose,
+)
 from vsr.cli.progress import FfmpegProgress, ProgressPrinter
 from vsr.cli.signals import stop_if_interrupted
 from vsr.cli.spelling import as_typed
@@ -73,6 +83,13 @@ _files, _messages = in_section("Output files"), in_section("Messages")
     default="copy",
     show_default=True,
     help="Copy audio as it is, transcode it to AAC or Opus, or leave it out.",
+)
+@_encoding(
+    "--audio-bitrate",
+    "-b:a",
+    "audio_bitrate",
+    type=BitRate(),
+    help="Bits a second of audio that is transcoded: 192k ...  [default: the encoder's own]",
 )
 @_files("-y/-n", "--overwrite/--no-overwrite", "overwrite", help="Replace OUTPUT if it exists.  [default: no]")
 @_files("--output-dir", type=FILE, help="Write the outputs of several inputs, or of a folder, into this folder.")

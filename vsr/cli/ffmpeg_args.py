@@ -31,6 +31,8 @@ _BY_PLACE: dict[str, tuple[str | None, str | None]] = {
     "crf": (None, "--crf"),
     "preset": (None, "--preset"),
     "map": (None, "--map"),
+    "b:a": (None, "--audio-bitrate"),
+    "ab": (None, "--audio-bitrate"),
 }
 
 _TIMES = ("ss", "t", "to")
@@ -55,6 +57,7 @@ _WITHOUT_EFFECT_VALUED = {"max_muxing_queue_size", "stats_period"}
 _DONE_ANYWAY = {
     ("map_metadata", "0"), ("map_chapters", "0"), ("codec:s", "copy"), ("scodec", "copy"), ("codec:d", "copy"),
     ("codec:t", "copy"), ("vsync", "0"), ("vsync", "passthrough"), ("fps_mode", "passthrough"),
+    ("movflags", "faststart"), ("movflags", "+faststart"), ("tag:v", "hvc1"), ("tag", "hvc1"), ("vtag", "hvc1"),
     ("pattern_type", "glob"), ("pattern_type", "sequence"),
 }  # fmt: skip
 
@@ -74,7 +77,7 @@ _UNKNOWN = "vsr has no such option; an encoder's goes as --encoder-option NAME=V
 _REFUSED = {
     "vf": _FILTERS, "filter": _FILTERS, "filter:v": _FILTERS, "filter_complex": _FILTERS, "lavfi": _FILTERS,
     "filter_complex_script": _FILTERS, "filter_script:v": _FILTERS,
-    "af": _SOUND, "filter:a": _SOUND, "b:a": _SOUND, "ab": _SOUND, "ac": _SOUND, "ar": _SOUND, "q:a": _SOUND,
+    "af": _SOUND, "filter:a": _SOUND, "ac": _SOUND, "ar": _SOUND, "q:a": _SOUND,
     "codec:s": "vsr copies subtitles, or leaves them out (-sn); convert them with ffmpeg afterwards",
     "scodec": "vsr copies subtitles, or leaves them out (-sn); convert them with ffmpeg afterwards",
     "vn": "vsr upscales video; to take the sound alone, stay with ffmpeg",

@@ -16,6 +16,7 @@ from vsr.events import Note, NoteCode
 
 __all__ = [
     "BACKENDS",
+    "BitRate",
     "FILE",
     "PRECISIONS",
     "FfmpegCommand",
@@ -67,6 +68,20 @@ class Rate(click.ParamType[Fraction]):
             return _NAMED_RATES.get(value) or Fraction(value)
         except (ValueError, ZeroDivisionError):
             self.fail(f"{value!r} is not a frame rate; give 25, 23.976 or 30000/1001", param, ctx)
+
+
+class BitRate(click.ParamType[int]):
+    """Bits a second: 192000, 192k or 1M."""
+
+    name = "bitrate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value)
+        scale = {"k": 1000, "K": 1000, "M": 1_000_000}.get(text[-1:], 1)
+        number = text[:-1] if scale > 1 else text
+        if not number.isdecimal():
+            self.fail(f"{value!r} is not a bit rate; give 192k or 192000", param, ctx)
+        return int(number) * scale
 
 
 class Size(click.ParamType[tuple[int, int]]):

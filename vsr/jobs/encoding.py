@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import io
 from dataclasses import dataclass
+from fractions import Fraction
 
 import av
+from av.video.codeccontext import VideoCodecContext
 
 from vsr.color.pixel_formats import FORMATS, PixelFormat
 from vsr.errors import OptionError, OutputError
@@ -19,6 +21,9 @@ from vsr.media.write.options import EncodingOptions
 from vsr.media.write.stored_format import coarseness, native_format
 
 __all__ = ["Encoding", "choose_encoding"]
+
+
+_TRIAL_SIZE = (352, 288)  # which encoders of few sizes take, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,8 @@ def _container(target: Target, format_: str | None) -> tuple[Container, str]:
                 f'`format="{format_}"`: this FFmpeg writes no such format; try matroska or nut'
             ) from error
         raise OutputError(f"{path}: the suffix '{path.suffix}' names no container; {remedy}") from error
+    if container.remedy:
+        raise OutputError(f"{path}: {container.name} is not written: {container.remedy}; {remedy}")
     if codec == "none" or (codec == "png" and audio != "none"):  # audio files hold a PNG cover at most
         raise OutputError(f"{path}: {container.name} does not hold video; {remedy}")
     if is_pipe and container.needs_seeking:
@@ -160,7 +167,25 @@ def _choose_pixel_format(encoder: Encoder, container: Container, info: VideoInfo
         format_ = native_format(name)
         if format_ is not None:
             losses[name] = _loss(info.pixel_format, format_, info.color.range, coarseness(name)), name not in FORMATS
-    return min(losses, key=losses.__getitem__, default="yuv420p")
+    ranked = sorted(losses, key=losses.__getitem__) or ["yuv420p"]
+    # Of some formats, the list of an encoder says more than it takes.
+    return next((name for name in ranked if _opens(encoder.name, name, info.color.range)), ranked[0])
+
+
+@functools.cache
+def _opens(codec: str, format_: str, color_range: Range) -> bool:
+    """Tell whether an encoder opens for frames of a pixel format and range; of a GPU that is not there, none does."""
+    context = av.CodecContext.create(codec, "w")
+    assert isinstance(context, VideoCodecContext)
+    context.width, context.height = _TRIAL_SIZE
+    context.pix_fmt, context.color_range = format_, Range.FULL if format_.startswith("yuvj") else color_range
+    context.framerate, context.time_base = Fraction(25), Fraction(1, 25)
+    context.options = dict(find_encoder(codec).parameters)
+    try:
+        context.open()
+    except (av.FFmpegError, OSError, ValueError):
+        return False
+    return True
 
 
 def _loss(source: PixelFormat, target: PixelFormat, color_range: Range, coarse: int = 0) -> tuple[float, ...]:

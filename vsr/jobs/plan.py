@@ -11,6 +11,7 @@ import torch
 
 from vsr.errors import OptionError
 from vsr.events import Note, NoteCode
+from vsr.jobs.constant_rate import check_constant_rate
 from vsr.jobs.encoding import Encoding, choose_encoding
 from vsr.jobs.omissions import (
     container_omissions,
@@ -65,6 +66,7 @@ class VideoPlan:
     """The decisions on a video: samples, size, encoder, container, and the fate of every other stream.
 
     container: FFmpeg's name of it, or IMAGES.  num_frames: expected by the header; None where it does not say.
+    audio_bitrate: as in `EncodingOptions`.
     notes: worth knowing.  omissions: what the output cannot hold, which `strict=True` refuses.
     """
 
@@ -74,6 +76,7 @@ class VideoPlan:
     num_frames: int | None
     notes: tuple[Note, ...]
     omissions: tuple[str, ...]
+    audio_bitrate: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +170,13 @@ def choose_batch(asked: int | None, width: int, height: int, device: torch.devic
 def plan_video(reader: VideoReader, target: Target, options: JobOptions, scale: int) -> VideoPlan:
     """Decide on codec, samples, size and the fate of every other stream. scale: of the network."""
     info = reader.info
+    check_constant_rate(reader, target, options.encoding)
     encoding = choose_encoding(info, target, options.encoding, min(info.width, info.height) * scale)
     shift = encoding.pixel_format.chroma_shift
     width = _shown_width(info) if options.model.square else info.width
     size = choose_size(options.model, scale, width, info.height, (shift[0] > 0, shift[1] > 0))
     plan = plan_streams_beside(reader, encoding, size, options.encoding.audio)
+    plan = replace(plan, audio_bitrate=options.encoding.audio_bitrate)
     if options.model.square and plan.settings.sample_aspect_ratio not in (None, 1):  # what rounding to pixels leaves
         plan = replace(plan, settings=replace(plan.settings, sample_aspect_ratio=Fraction(1)))
     if options.model.size is None and options.model.scale is None and size[0] * size[1] > LARGEST_USUAL:

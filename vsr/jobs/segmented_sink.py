@@ -132,7 +132,9 @@ class SegmentedSink:
         plan, segments = self._plan, [done.segment for done in self._journal.done]
         self._joining = reader = open_source(self._job.source, self._job.input, self._job.model.place)
         partial = self._journal.folder / f"joined{output.suffix}"
-        spec = OutputSpec(plan.settings, plan.streams, plan.container, overwrite=self._job.policy.overwrite)
+        spec = OutputSpec(
+            plan.settings, plan.streams, plan.container, None, self._job.policy.overwrite, plan.audio_bitrate
+        )
         self._joined = JoinedWriter(output, reader, spec, segments, partial)
         self._joined.write_all(reader)
 

@@ -64,7 +64,7 @@ def _sink(target: Target, pipe: PipeWriter | None, reader: VideoReader, plan: Vi
         return ImageWriter(target, reader, plan.settings)
     if plan.container == Y4M:
         return Y4mWriter(target.path if pipe is None else Path(pipe.name), reader, plan.settings, pipe, overwrite)
-    spec = OutputSpec(plan.settings, plan.streams, plan.container, overwrite=overwrite)
+    spec = OutputSpec(plan.settings, plan.streams, plan.container, None, overwrite, plan.audio_bitrate)
     if pipe is not None:
         return PipeVideoWriter(pipe, reader, spec)
     return VideoWriter(target.path, reader, spec)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -62,6 +63,7 @@ class Container:
         encoder: The usual video encoder; None for FFmpeg's default.
         deep_encoder: The usual video encoder for more than 8 bits and for HDR; None for `encoder`.
         pipe_encoder: The usual video encoder on the way to another program; None for `encoder`.
+        remedy: Why it is not written, and what to do instead; "" where it is.
         only_encoder: The one video encoder whose packets it holds; None for all that its muxer takes.
         pixel_formats: Those that it holds, of raw video; empty for what the encoder takes.
 
@@ -107,6 +109,7 @@ class Container:
     encoder: str | None = None
     deep_encoder: str | None = None
     pipe_encoder: str | None = None
+    remedy: str = ""
     only_encoder: str | None = None
     pixel_formats: tuple[str, ...] = ()
 
@@ -186,6 +189,9 @@ _Y4M_FORMATS = (
     *(f"yuv{name}p{depth}le" for name in ("420", "422", "444") for depth in _Y4M_DEPTHS),
 )  # fmt: skip
 
+_SEGMENTED = "its pieces lie in several files, which `ffmpeg -i OUT.mp4 -c copy` makes of a finished one"
+_OGG = "Ogg's muxer moves the timestamps of VP8, and this FFmpeg has no Theora"
+
 CONTAINERS: dict[str, Container] = {
     row.name: row
     for row in (
@@ -226,7 +232,10 @@ CONTAINERS: dict[str, Container] = {
         Container(
             "f4v", suffixes=(".f4v",), encoder="libx264", needs_seeking=True, holds_aspect=True, holds_rotation=True,
         ),
-        Container("ismv", needs_seeking=True),
+        Container("ismv", needs_seeking=True, remedy=_SEGMENTED),
+        Container("hls", suffixes=(), remedy=_SEGMENTED),
+        Container("dash", suffixes=(), remedy=_SEGMENTED),
+        Container("smoothstreaming", remedy=_SEGMENTED),
         # Matroska. Some covers are attachments in it, others a track.
         Container(
             MATROSKA, aliases=("mkv",), suffixes=(".mkv",), encoder="libx264", deep_encoder="libx265",
@@ -269,11 +278,11 @@ CONTAINERS: dict[str, Container] = {
             "asf", suffixes=(".asf", ".wmv"), holds_chapters=True, holds_covers=True,
             stream_tags=frozenset({"language"}),
         ),
-        Container("ogg", suffixes=(".ogm",), holds_chapters=True, rewrites_packets=True),
-        Container("ogv", suffixes=(".ogv",), holds_chapters=True),
+        Container("ogg", suffixes=(".ogm",), holds_chapters=True, rewrites_packets=True, remedy=_OGG),
+        Container("ogv", suffixes=(".ogv",), holds_chapters=True, remedy=_OGG),
         Container("mxf", suffixes=(".mxf",)),
         Container("dv", suffixes=(".dv",)),
-        Container("rm", suffixes=(".rm", ".rmvb")),
+        Container("rm", suffixes=(".rm", ".rmvb"), remedy="RealMedia cannot be written with its timestamps"),
         Container("ivf", suffixes=(".ivf",), holds_metadata=False, holds_languages=False),
         # bare streams
         Container("h264", holds_metadata=False, has_timestamps=False, rewrites_packets=True, lacks_times=True),
@@ -360,6 +369,9 @@ class Encoder:
         parameters: Options that are always given, in the encoder's own words; what is asked for is added to them.
         pixel_formats: Those that it takes; empty for those that FFmpeg lists.
         usual_pixel_formats: Those of which one is chosen unless one is asked for; empty for all that it takes.
+        rates: The frame rates that its bitstream can name; empty for any.
+        counts_frames: Whether its bitstream has a constant rate: frames carry the source's times beside it.
+        tag: FFmpeg's codec tag by which all players of ISO files know the stream; "" for the muxer's own.
         smallest_side: Of a frame, in pixels; for smaller frames the container's other encoder is chosen.
         threads_per_core: On a machine of few cores; 0 for the encoder's own choice.
         holds_aspect: Whether it writes the sample aspect ratio into the bitstream.
@@ -376,6 +388,9 @@ class Encoder:
     parameters: Mapping[str, str] = field(default_factory=dict)
     pixel_formats: tuple[str, ...] = ()
     usual_pixel_formats: tuple[str, ...] = ()
+    rates: tuple[Fraction, ...] = ()
+    counts_frames: bool = False
+    tag: str = ""
     smallest_side: int = 0
     threads_per_core: int = 0
     holds_aspect: bool = False
@@ -411,6 +426,30 @@ def _hardware_encoders() -> Iterable[Encoder]:
             yield Encoder(f"{codec}_{platform}", holds_aspect=True, is_listed=is_listed)
 
 
+_MPEG_RATES = tuple(
+    Fraction(*rate)
+    for rate in ((24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1), (50, 1), (60000, 1001), (60, 1))
+)
+_QSCALE_OPTIONS = frozenset({"b", "b:v", "global_quality", "flags", "qscale", "q", "qmin", "qmax"})
+
+
+def _encoders_of_old_standards() -> Iterable[Encoder]:
+    """Yield the rows of encoders with a quantizer for quality; their default is 200 kbit/s, whatever the size."""
+    rates = {"mpeg1video": _MPEG_RATES, "mpeg2video": _MPEG_RATES}
+    quality = {"flags": "+qscale", "global_quality": str(3 * 118)}  # a quantizer of 3, in FFmpeg's units
+    names = (
+        "flv", "h263", "h263p", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4", "msmpeg4v2", "rv10", "rv20",
+        "wmv1", "wmv2",
+    )  # fmt: skip
+    for name in names:
+        holds_aspect = name in ("mpeg2video", "mpeg4")
+        yield Encoder(
+            name, quality=quality, quality_options=_QSCALE_OPTIONS, rates=rates.get(name, ()), counts_frames=True,
+            holds_aspect=holds_aspect, is_listed=False,
+        )  # fmt: skip
+    yield Encoder("mjpeg", quality=quality, quality_options=_QSCALE_OPTIONS, holds_aspect=True, is_listed=False)
+
+
 ENCODERS: dict[str, Encoder] = {
     row.name: row
     for row in (
@@ -425,7 +464,7 @@ ENCODERS: dict[str, Encoder] = {
         # Below 64 pixels x265 refuses or gains nothing; it writes to stderr by itself.
         Encoder(
             "libx265", quality={"crf": "20"}, quality_options=_CRF_OPTIONS, presets=_X26X_PRESETS,
-            parameters={"x265-params": "log-level=error"}, smallest_side=64, holds_aspect=True,
+            parameters={"x265-params": "log-level=error"}, smallest_side=64, holds_aspect=True, tag="hvc1",
             hdr=HdrParameters("x265-params", "master-display", "max-cll"),
         ),
         Encoder(
@@ -443,7 +482,7 @@ ENCODERS: dict[str, Encoder] = {
         ),
         Encoder(
             "hevc_nvenc", quality=_constant_quality(21), quality_options=_CQ_OPTIONS,
-            usual_pixel_formats=("yuv420p", "p010le", "yuv444p"), holds_aspect=True, software="libx265",
+            usual_pixel_formats=("yuv420p", "p010le", "yuv444p"), holds_aspect=True, software="libx265", tag="hvc1",
         ),
         Encoder(
             "av1_nvenc", quality=_constant_quality(26), quality_options=_CQ_OPTIONS,
@@ -451,8 +490,7 @@ ENCODERS: dict[str, Encoder] = {
         ),
         *_hardware_encoders(),
         Encoder("libx264rgb", holds_aspect=True, is_listed=False),
-        Encoder("mpeg4", holds_aspect=True, is_listed=False),
-        Encoder("mjpeg", holds_aspect=True, is_listed=False),
+        *_encoders_of_old_standards(),
         # The formats that all readers of raw video take: of two for the same samples the common one.
         Encoder(
             RAW_VIDEO, is_raw=True, is_listed=False, pixel_formats=tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -146,15 +147,24 @@ def _fit_in(container: Container, encoder: str, source: AudioCodecContext) -> Au
     if container.stream_codecs is not None and name not in container.stream_codecs:
         return None
     fit = fit_encoder(name, source)
-    if fit is None:
-        return None
+    is_held = fit is not None and any(_holds(container, fit, with_video=with_video) for with_video in (False, True))
+    return fit if is_held else None
+
+
+def _holds(container: Container, fit: AudioFit, *, with_video: bool) -> bool:
+    """Tell whether a container takes audio, by writing a header; some, such as MXF, want video before it."""
+    probe = av.open(io.BytesIO(), "w", format=container.name)
     try:
-        with av.open(io.BytesIO(), "w", format=container.name) as probe:
-            _add_stream(probe, fit)
-            probe.start_encoding()
+        if with_video:
+            probe.add_stream(probe.default_video_codec, rate=25, width=352, height=288)
+        _add_stream(probe, fit)
+        probe.start_encoding()
     except (av.FFmpegError, ValueError, OSError):
-        return None
-    return fit
+        return False
+    finally:
+        with contextlib.suppress(av.FFmpegError, OSError):  # as nothing follows the header
+            probe.close()
+    return True
 
 
 def _add_stream(output: OutputContainer, fit: AudioFit) -> AudioStream:
@@ -185,7 +195,7 @@ class AudioTranscoder:
 
     def transcode(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
         """Transcode a packet. Raises av.FFmpegError where it cannot be decoded."""
-        frames: list[AudioFrame] = packet.decode()
+        frames: list[AudioFrame] = packet.decode()  # type: ignore[assignment]
         for frame in frames:
             yield from self._encode(frame)
 

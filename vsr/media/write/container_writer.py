@@ -39,6 +39,7 @@ class OutputSpec:
         container: FFmpeg's name of the container; None for that of the file's suffix.
         info: Clock, rate, rotation and HDR of the frames to be written; None for those of the reader's frames.
         overwrite: Whether a file is replaced that has appeared in the target's place meanwhile.
+        audio_bitrate: Of audio that is transcoded, in bits a second; None for the encoder's own.
     """
 
     settings: VideoSettings
@@ -46,6 +47,7 @@ class OutputSpec:
     container: str | None = None
     info: VideoInfo | None = None
     overwrite: bool = True
+    audio_bitrate: int | None = None
 
 
 class OutputFile(ABC):
@@ -74,7 +76,7 @@ class OutputFile(ABC):
             self.container = self._open(_muxer_options(path, spec.container, self.info.time_base, tags))
         except (av.FFmpegError, OSError, ValueError) as error:
             raise OutputError(f"{path}: cannot be created ({reason(error)})") from error
-        self._remuxer = Remuxer(self.container, spec.streams)
+        self._remuxer = Remuxer(self.container, spec.streams, spec.audio_bitrate)
         self._video_index = 0
 
     def _open(self, options: dict[str, str]) -> OutputContainer:
@@ -238,7 +240,7 @@ def _muxer_options(
         clock = min(time_base.denominator, _FINEST_TRACK_CLOCK)
         # The start of each track is stored in ticks of the file's clock: those of the sound as well.
         file_clock = clock * -(-_COARSEST_FILE_CLOCK // clock)
-        options["movflags"] = "+write_colr"
+        options["movflags"] = "+write_colr+faststart"  # with the index in front, so that it plays while it arrives
         # Players know the usual place for tags better, so that it is left only for tags that it does not hold.
         if row.takes_free_tags and not {tag.lower() for tag in tags} <= (row.file_tags or set()):
             options["movflags"] += "+use_metadata_tags"

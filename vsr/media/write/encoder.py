@@ -97,6 +97,11 @@ class VideoEncoder:
         assert isinstance(stream, VideoStream)
         self.stream = stream
         container = find_container(output.format.name)
+        row = find_encoder(settings.codec)
+        if row.tag and container.takes_timescale:
+            stream.codec_context.codec_tag = row.tag
+        self._counts, self._rate = row.counts_frames, min(row.rates or (rate,), key=lambda each: abs(each - rate))
+        self._shown: list[int] = []  # the PTS of each frame, where the encoder counts them
         self._begins_at_zero = container.starts_at_first_frame
         self._first_ticks = 0
         if container.counts_frames:
@@ -112,6 +117,8 @@ class VideoEncoder:
         context.width, context.height = settings.width, settings.height
         context.pix_fmt = settings.stored_format
         context.time_base = self.stream.time_base = self.time_base
+        if self._counts:
+            context.framerate, context.time_base = self._rate, 1 / self._rate
         context.thread_count = encoder_threads(settings.codec)
         context.thread_type = "AUTO"
         if settings.sample_aspect_ratio:
@@ -159,6 +166,9 @@ class VideoEncoder:
             frame.color_primaries, frame.color_trc = batch.color.primaries, batch.color.transfer
             if duration:
                 self._durations[ticks_shown] = round(duration * ticks)
+            if self._counts:
+                frame.pts, frame.time_base = len(self._shown), 1 / self._rate
+                self._shown.append(ticks_shown)
             self.num_frames += 1
             yield from self._packets(frame)
 
@@ -168,12 +178,22 @@ class VideoEncoder:
 
     def _packets(self, frame: av.VideoFrame | None) -> Iterator[Packet[Any]]:
         for packet in self.stream.encode(frame):
+            if self._counts:
+                self._set_times(packet)
             duration = self._durations.pop(packet.pts, None) if packet.pts is not None else None
             if duration is not None:
                 packet.duration = duration
             mend_dts(packet, self._last_dts)
             self._last_dts = packet.dts
             yield packet
+
+    def _set_times(self, packet: Packet[Any]) -> None:
+        """Give a packet the times of the frames that the encoder has counted."""
+        assert packet.pts is not None and packet.dts is not None
+        first, position = self._shown[0], packet.dts
+        step = max(1, round(1 / (self._rate * self.time_base)))
+        packet.pts, packet.duration, packet.time_base = self._shown[packet.pts], step, self.time_base
+        packet.dts = self._shown[position] if position >= 0 else first + position * step
 
 
 def encoder_threads(codec: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from vsr.errors import OptionError
 from vsr.media.write.stream_plan import AudioMode
 
 __all__ = ["EncodingOptions"]
@@ -19,6 +20,7 @@ class EncodingOptions:
     encoder_options: further options of the encoder, passed on as they are.
     format: the container; None for the one of the output's suffix.
     audio: "copy", "aac" or "opus" (transcoded) or "none" (left out).
+    audio_bitrate: Of audio that is transcoded, in bits a second; None for the encoder's own.
     """
 
     codec: str | None = None
@@ -28,3 +30,9 @@ class EncodingOptions:
     encoder_options: dict[str, str] = field(default_factory=dict)
     format: str | None = None
     audio: AudioMode = "copy"
+    audio_bitrate: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise OptionError where a number is out of its range."""
+        if self.audio_bitrate is not None and not 500 <= self.audio_bitrate <= 10_000_000:
+            raise OptionError(f"`audio_bitrate={self.audio_bitrate}`: give bits a second, 500 to 10000000")

@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from vsr.errors import InputError, OutputError, reason
 from vsr.files import naming_output, partial_path, put_in_place
 from vsr.frames import FrameBatch
-from vsr.media.formats import MATROSKA
+from vsr.media.formats import MATROSKA, find_container, find_encoder
 from vsr.media.read.opening import DEFAULT_FRAMERATE, open_input
 from vsr.media.read.reader import VideoReader
 from vsr.media.read.video_info import VideoInfo
@@ -158,6 +158,9 @@ class JoinedWriter(OutputFile):
     def _add_video(self) -> Stream:
         template = self._first.streams.video[0]
         stream: VideoStream = self.container.add_stream_from_template(template, opaque=True)  # needs no encoder
+        tag = find_encoder(self.spec.settings.codec).tag
+        if tag and find_container(self.container.format.name).takes_timescale:
+            stream.codec_context.codec_tag = tag
         stream.time_base = self.info.time_base
         stream.codec_context.framerate = self.info.average_rate or DEFAULT_FRAMERATE
         if self.info.display_matrix:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
@@ -197,14 +198,17 @@ def _known_refusal(stream: Stream, container: Container) -> str | None:
 
 def _refusal(stream: Stream, container: Container) -> str | None:
     """Return why a container does not take a stream, found out by writing a header with it alone; else None."""
+    probe = av.open(io.BytesIO(), "w", format=container.name)
     try:
-        with av.open(io.BytesIO(), "w", format=container.name) as probe:
-            copied = add_copy(probe, stream)
-            if copied.type == "attachment":  # needs a stream beside it, and the muxer has the last word
-                return None if container.holds_attachments else "no attachments"
-            probe.start_encoding()
+        copied = add_copy(probe, stream)
+        if copied.type == "attachment":  # needs a stream beside it, and the muxer has the last word
+            return None if container.holds_attachments else "no attachments"
+        probe.start_encoding()
     except (av.FFmpegError, ValueError, OSError) as error:
         return reason(error)
+    finally:
+        with contextlib.suppress(av.FFmpegError, OSError):  # as nothing follows the header
+            probe.close()
     return None
 
 

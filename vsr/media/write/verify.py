@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.stream import Disposition
+from av.container import InputContainer
+from av.stream import Disposition, Stream
 
 from vsr.errors import InputError, VerificationError, reason
 from vsr.media.formats import Container, find_containers_of_demuxer
@@ -103,28 +105,52 @@ class _Found:
 
 def _read_back(path: Path, video_index: int, indices: Iterable[int]) -> _Found:
     with open_input(path) as container:
+        places = _places(container, [video_index, *indices], video_index)
         found = _Found(
             find_containers_of_demuxer(container.format.name),
-            container.streams[video_index].time_base or Fraction(1, 1000),
-            {s.index for s in container.streams if getattr(s.codec_context, "name", "").startswith("pcm_")},
-            {s.index: float(s.time_base or Fraction(1, 1000)) for s in container.streams},
+            container.streams[places[video_index]].time_base or Fraction(1, 1000),
+            {i for i, s in _placed(container, places) if getattr(s.codec_context, "name", "").startswith("pcm_")},
+            {i: float(s.time_base or Fraction(1, 1000)) for i, s in _placed(container, places)},
             {index: StreamChecksum() for index in indices},
         )
+        may_lack_times = any(row.guesses_times for row in found.containers)
+        indices_of = {place: index for index, place in places.items()}
         for packet in container.demux():
             if not packet.size:
                 continue
-            if packet.stream.index == video_index:
+            index = indices_of.get(packet.stream.index)
+            if index == video_index:
                 found.num_frames += 1
-                time = packet.pts if packet.pts is not None else packet.dts  # AVI has the latter alone
+                # AVI has the latter alone; in MPEG-PS it is guessed.
+                time = packet.pts if packet.pts is not None or may_lack_times else packet.dts
                 if time is not None:
                     found.times.append(time * packet.time_base)
             elif Disposition.attached_pic in packet.stream.disposition:
                 cover = StreamChecksum()
                 cover.add(packet)
                 found.covers.add(cover.digest)
-            elif packet.stream.index in found.checksums:
-                found.checksums[packet.stream.index].add(packet)
+            elif index in found.checksums:
+                found.checksums[index].add(packet)
     return found
+
+
+def _places(container: InputContainer, indices: Iterable[int], video_index: int) -> dict[int, int]:
+    """Return where a file has the streams that were written, by their index.
+
+    FLV lists its two streams in the order in which their packets come.
+    """
+    places = {index: index for index in indices}
+    streams = container.streams
+    if len(streams) == 2 and streams[video_index].type != "video" and streams.video:
+        return {
+            index: streams.video[0].index if index == video_index else 1 - streams.video[0].index for index in places
+        }
+    return places
+
+
+def _placed(container: InputContainer, places: Mapping[int, int]) -> Iterable[tuple[int, Stream]]:
+    """Pair the indices of streams with the streams of a file."""
+    return [(index, container.streams[place]) for index, place in places.items()]
 
 
 def _compare_frames(name: Path, expected: ExpectedOutput, found: _Found) -> None:
@@ -135,7 +161,17 @@ def _compare_frames(name: Path, expected: ExpectedOutput, found: _Found) -> None
         )
     if all(row.has_timestamps for row in found.containers):
         start = pts[0] if any(row.starts_at_first_frame for row in found.containers) and pts else 0
-        _compare_times(name, [(p - start) * expected.time_base for p in pts], sorted(found.times), found.tick)
+        due, times = [(p - start) * expected.time_base for p in pts], sorted(found.times)
+        if any(row.guesses_times for row in found.containers) and len(times) < len(due):
+            due = _due_nearby(due, times)
+        _compare_times(name, due, times, found.tick)
+
+
+def _due_nearby(due: Sequence[Fraction], actual: Sequence[Fraction]) -> list[Fraction]:
+    """Pick the nearest of the times that are due to each that some frames have; both in ascending order."""
+    places = [bisect.bisect_left(due, time) for time in actual]
+    candidates = [due[max(0, place - 1) : place + 1] for place in places]
+    return [min(near, key=lambda each: abs(each - time)) for near, time in zip(candidates, actual, strict=True)]
 
 
 def _compare_times(name: Path, expected: list[Fraction], actual: list[Fraction], tolerance: Fraction) -> None:
