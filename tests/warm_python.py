@@ -2,7 +2,7 @@
 
 A server imports them once. For each start it forks a process that gets the caller's arguments, folder,
 environment and descriptors 0, 1 and 2, and runs as `python -c`, `python -m` or `python FILE` would. The caller
-is a small program in the place of `python`: it passes SIGINT and SIGTERM on and ends as the process ended.
+is a small program in the place of `python`: it passes SIGINT, SIGTERM and SIGHUP on and ends as the process ended.
 
 Two things differ from a Python started cold. What is printed while modules are imported is not seen, and a
 process outlives a caller that is killed (SIGKILL) by a moment. A test about either takes `sys.executable`.
@@ -21,7 +21,7 @@ import socket
 import sys
 
 READY = "ready\n"
-PASSED_ON = (signal.SIGINT, signal.SIGTERM)
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 # -- the caller: it imports little, as it is started often -------------------------------------------------

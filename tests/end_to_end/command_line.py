@@ -33,7 +33,7 @@ def runner(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -
     def call(*arguments: object) -> Ended:
         capfd.readouterr()
         monkeypatch.setattr(sys, "argv", ["vsr", *map(str, arguments)])
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
         try:
             with pytest.raises(SystemExit) as ended:
                 main()

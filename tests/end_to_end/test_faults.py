@@ -755,7 +755,11 @@ def _last_words(process: subprocess.Popen[str]) -> str:
 
 @pytest.mark.parametrize(
     ("number", "code", "word"),
-    [(signal.SIGINT, INTERRUPTED, "interrupted"), (signal.SIGTERM, TERMINATED, "terminated")],
+    [
+        (signal.SIGINT, INTERRUPTED, "interrupted"),
+        (signal.SIGTERM, TERMINATED, "terminated"),
+        (signal.SIGHUP, 129, "terminated"),
+    ],
 )
 def test_signal_stops_a_job(
     number: signal.Signals,

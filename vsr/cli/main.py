@@ -26,7 +26,7 @@ from vsr.version import __version__
 __all__ = ["main"]
 
 EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
+EXIT_BY_SIGNAL = 128  # and its number: 143 for SIGTERM, 129 for SIGHUP
 EXIT_READER_GONE = 141  # 128 + SIGPIPE: whoever reads stdout has gone, which is no error of ours
 
 
@@ -37,7 +37,7 @@ def cli() -> None:
 
     Exit codes: 0 done, 2 bad input or usage, 3 output cannot be written, 4 wrong option, 5 model,
     6 engine, 7 the output differs from its source, 8 an omission under --strict, 9 missing extra, 130 interrupted,
-    143 terminated, 141 nobody reads stdout any more.
+    143 terminated, 129 the terminal was closed, 141 nobody reads stdout any more.
     Of several inputs, the code of the first that failed.
     """
 
@@ -80,8 +80,8 @@ def main() -> NoReturn:
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "vsr"
         _fail(f"{error.format_message()} See '{command} --help'.", error.exit_code)
-    except Terminated:
-        _fail("terminated", EXIT_TERMINATED)
+    except Terminated as ended:
+        _fail("terminated", EXIT_BY_SIGNAL + ended.number)
     except KeyboardInterrupt:
         _fail("interrupted", EXIT_INTERRUPTED)
     except VsrError as error:

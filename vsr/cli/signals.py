@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as exceptions, so that what was begun is cleaned up on their way out."""
+"""Ctrl-C, SIGTERM and SIGHUP as exceptions, so that what was begun is cleaned up on their way out."""
 
 from __future__ import annotations
 
@@ -11,12 +11,24 @@ _interrupts: list[int] = []
 
 
 class Terminated(BaseException):
-    """SIGTERM, which stops a job as Ctrl-C does but ends with its own exit code."""
+    """SIGTERM or SIGHUP, which stop a job as Ctrl-C does but end with exit codes of their own.
+
+    number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def handle_signals() -> None:
-    """From now on, raise KeyboardInterrupt on Ctrl-C and Terminated on SIGTERM."""
+    """From now on, raise KeyboardInterrupt on Ctrl-C, and Terminated on SIGTERM and where the terminal is closed.
+
+    Under nohup, which makes a process ignore that its terminal is closed, it goes on doing so.
+    """
     _interrupts.clear()
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _on_sigterm)
     signal.signal(signal.SIGTERM, _on_sigterm)
     signal.signal(signal.SIGINT, _on_sigint)
 
@@ -33,4 +45,4 @@ def _on_sigint(number: int, frame: object) -> NoReturn:
 
 
 def _on_sigterm(number: int, frame: object) -> NoReturn:
-    raise Terminated
+    raise Terminated(number)

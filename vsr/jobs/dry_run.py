@@ -78,8 +78,18 @@ def describe_job(
     """
     if is_pipe(source) or is_stream(source):
         raise OptionError("a dry run would use up what comes from the pipe; name a file")
-    on_line(f"{source} to {output}, if this were no dry run:")
-    with decide(source, output, options, on_line, ModelCache(), is_dry=True) as opened:
+    held: list[str] | None = []  # until it is known that there is something to tell
+
+    def note(line: str) -> None:
+        if held is None:
+            on_line(line)
+        else:
+            held.append(line)
+
+    with decide(source, output, options, note, ModelCache(), is_dry=True) as opened:
+        lines, held = held or [], None
+        for line in (f"{source} to {output}, if this were no dry run:", *lines):
+            on_line(line)
         for line in _image_lines(opened) if isinstance(opened, OpenImage) else _video_lines(opened):
             on_line(line)
     if opened.plan.omissions and options.policy.strict:
@@ -119,7 +129,7 @@ def _plan_lines(opened: OpenVideo) -> Iterator[str]:
         else:
             yield f"{plans[stream.index].title}: {_fate(plans[stream.index])}"
     yield from (line for line in plan.notes if not _is_of_stream(line, plan))
-    yield from (f"left out: {line}" for line in plan.omissions)
+    yield from (f"left out: {line}" for line in plan.omissions if not _is_of_stream(line, plan))
 
 
 def _fate(stream: StreamPlan) -> str:
@@ -129,7 +139,7 @@ def _fate(stream: StreamPlan) -> str:
 
 
 def _is_of_stream(line: str, plan: VideoPlan) -> bool:
-    """Tell whether a note says what the line of a stream says already."""
+    """Tell whether a note or an omission says what the line of a stream says already."""
     return any(line == f"{stream.title}: {stream.note}" for stream in plan.streams)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,16 @@ def test_timestamps_that_do_not_increase_are_moved_on(make_clip: MakeClip) -> No
         frames = _decoded(decoder, packets)
     assert [frame.pts for frame in frames] == [*pts[:3], pts[2] + 1, *pts[4:]]
     assert decoder.num_moved_pts == 1
+
+
+def test_an_empty_packet_of_theora_is_a_frame_like_the_one_before(data_file: Callable[[str], Path]) -> None:
+    with _decoder(data_file("faults/static.ogv")) as (decoder, _, container):
+        container.seek(0)
+        frames = _decoded(decoder, [packet for packet in container.demux(video=0) if packet.pts is not None])
+    assert [frame.pts for frame in frames] == list(range(len(frames)))
+    assert len(frames) == 25
+    assert _brightness(frames[1]) == _brightness(frames[0])
+    assert (decoder.num_lost, decoder.num_repeated, decoder.num_moved_pts) == (0, 0, 0)
 
 
 def test_times_that_swap_places_are_put_in_order(make_clip: MakeClip) -> None:

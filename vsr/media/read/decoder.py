@@ -55,6 +55,8 @@ class Decoder:
         self._newest_pts: int | None = None  # of the frames that the decoder gave
         self._stream, self._path = stream, path
         self._last_frame: av.VideoFrame | None = None
+        self._has_begun = False
+        self._repeats: list[int] = []  # the PTS of frames that are like the ones before, in ascending order
         self._awaited_pts: set[int] = set()  # of packets that were decoded and have given no frame yet
         choose_decoding_threads(stream, one_by_one=one_by_one)
         self._alpha_decoder = decoder_with_alpha(stream)
@@ -67,8 +69,12 @@ class Decoder:
     def decode(self, packet: Packet[Any]) -> Iterator[av.VideoFrame]:
         """Decode a packet; hand out the frames that it completes. Raises InputError where a GPU fails."""
         if not packet.size:  # to FFmpeg's decoders an empty packet is the end
-            self.num_lost += 1
+            if self._stream.codec_context.name == "theora" and packet.pts is not None and self._has_begun:
+                self._repeats.append(packet.pts)  # in Theora it is a frame like the one before
+            else:
+                self.num_lost += 1
             return
+        self._has_begun = True
         if packet.pts is not None and not packet.is_discard:  # discarded frames are decoded as references only
             self._awaited_pts.add(packet.pts)
         self.num_torn += packet.is_corrupt
@@ -89,6 +95,7 @@ class Decoder:
             frames = []  # with many threads, also those of sound packets
         yield from self._in_order(frames)
         if self._last_frame is not None:
+            yield from self._repeated(None)
             yield from self._stand_ins(None, self._last_frame)
         while self._waiting:
             yield self._shown(self._waiting.pop(0))
@@ -100,6 +107,8 @@ class Decoder:
         self._last_frame = self.last_pts = self._newest_pts = None
         self.is_timed = True
         self._waiting.clear()
+        self._repeats.clear()
+        self._has_begun = False
         self._awaited_pts.clear()
 
     def _count_failure(self, error: av.FFmpegError) -> None:
@@ -113,10 +122,18 @@ class Decoder:
         """Hand out frames, each after stand-ins for those that damage took before it."""
         for frame in frames:
             if frame.pts is not None:
+                yield from self._repeated(frame.pts)
                 self._awaited_pts.discard(frame.pts)
                 yield from self._stand_ins(frame.pts, self._last_frame or frame)
             self._last_frame = frame
             yield from self._sorted(frame)
+
+    def _repeated(self, before_pts: int | None) -> Iterator[av.VideoFrame]:
+        """Copy the last frame for each that is like it and is shown before a PTS; None for the end."""
+        while self._repeats and (before_pts is None or self._repeats[0] < before_pts):
+            pts = self._repeats.pop(0)
+            if self._last_frame is not None:
+                yield from self._sorted(copy_frame(self._last_frame, pts))
 
     def _stand_ins(self, before_pts: int | None, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
         """Copy `frame` for each packet before a PTS that can no longer give one of its own; None for the end.
