@@ -81,6 +81,12 @@ def test_names_that_were_given_are_served(make_client: Callable[..., Any]) -> No
     assert client.get("/health/live", headers={"Host": "vsr.example"}).status_code == 200
 
 
+def test_an_address_names_a_public_service_and_a_foreign_name_does_not(make_client: Callable[..., Any]) -> None:
+    client = make_client(host="0.0.0.0", allow_public=True, hosts=("vsr.example",))
+    for host, status in (("192.168.0.7:5000", 200), ("vsr.example", 200), ("[::1]", 200), ("evil.example", 421)):
+        assert client.get("/health/live", headers={"Host": host}).status_code == status
+
+
 def test_another_web_site_is_refused(client: Any) -> None:
     answer = client.post("/model/predict", headers={"Origin": "https://evil.example"})
     assert answer.status_code == 403

@@ -21,10 +21,10 @@ from vsr.serve.metrics import Metrics
 from vsr.serve.settings import Settings
 from vsr.serve.turns import DeviceTurns
 
-__all__ = ["ImageQueue", "ImageTask"]
+__all__ = ["TILE", "ImageQueue", "ImageTask"]
 
 _LOGGER = logging.getLogger("vsr.serve")
-_TILE = 384  # input pixels; a tile takes a turn, so that others wait no longer than for one
+TILE = 384  # input pixels; a tile takes a turn, so that others wait no longer than for one
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # two tasks with one image are two tasks
@@ -63,7 +63,7 @@ class ImageQueue:
         limits = settings.limits
         self._limits, self._seconds = limits, limits.request_seconds
         self._together = _Lane(LoadedModels(models, settings, None), settings, turns, metrics)
-        self._alone = _Lane(LoadedModels(models, settings, _TILE), settings, turns, metrics)
+        self._alone = _Lane(LoadedModels(models, settings, TILE), settings, turns, metrics)
         self._default = models.default
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import ipaddress
 import json
 import logging
 import re
@@ -101,8 +102,9 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app, self.settings = app, settings
         own = {"localhost", "127.0.0.1", "::1", settings.host.strip("[]"), *settings.hosts}
-        is_open = not is_loopback(settings.host) and not settings.hosts
-        self._hosts = None if is_open else {name.lower() for name in own}
+        self._hosts = {name.lower() for name in own}
+        self._is_public = not is_loopback(settings.host)
+        self._is_any = self._is_public and settings.token is not None and not settings.hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
@@ -114,10 +116,14 @@ class Guard:
                 return
         await self.app(scope, receive, send)
 
+    def _is_called(self, name: str) -> bool:
+        """Tell whether clients may use a host name: another web site can have a name of its own point here."""
+        return self._is_any or name in self._hosts or (self._is_public and _is_address(name))
+
     def _refusal(self, headers: Headers, path: str) -> tuple[int, str, str] | None:
         host = headers.get("host", "")
-        if self._hosts is not None and _host_name(host) not in self._hosts:
-            return 421, "this service does not go by that host name", "host"
+        if not self._is_called(_host_name(host)):
+            return 421, "this service does not go by that host name; --name gives it one", "host"
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             return 403, "requests from another web site are refused", "origin"
@@ -134,6 +140,14 @@ def _host_name(host: str) -> str:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:  # a bracket that is not closed
         return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _brings(authorization: str, token: str) -> bool:

@@ -6,8 +6,10 @@ import importlib.util
 import logging
 import os
 import sys
+import tempfile
+from pathlib import Path
 
-from vsr.errors import MissingExtraError
+from vsr.errors import MissingExtraError, OutputError, reason
 from vsr.serve.settings import Settings
 
 __all__ = ["bound_threads", "check_extra", "log_to_stderr", "run_server"]
@@ -24,6 +26,9 @@ def check_extra() -> None:
 def run_server(settings: Settings) -> None:
     """Serve until Ctrl-C or SIGTERM; requests that are under way are finished first."""
     check_extra()
+    _use_private_folder(settings.state)
+    # A second bound on what is decoded, beside that on an image's header; read when OpenCV loads.
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(settings.limits.output_pixels))
     import uvicorn
 
     from vsr.serve.app import make_app
@@ -45,11 +50,25 @@ def run_server(settings: Settings) -> None:
     )
 
 
+def _use_private_folder(state: Path) -> None:
+    """Keep temporary files, such as parts of uploads, under the folder that only this user can read."""
+    folder = state / "tmp"
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{state}: cannot be used ({reason(error)}); name another `state`") from error
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+
+
 def bound_threads(threads: int | None) -> None:
     """Bound the threads of PyTorch, and of OpenVINO, which takes as many as PyTorch."""
+    import cv2
     import torch
 
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    count = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:

@@ -61,8 +61,8 @@ class Settings:
 
     host, port: the address to listen on.  allow_public: listen beyond this machine without a token.
     token: every request must bring; None for none.
-    hosts: names by which clients may call the service, beside those of this machine; none given allows every name
-        where the address is public.
+    hosts: names by which clients may call the service, beside those of this machine; with a token, none given allows
+        every name.
     roots: folders whose files a job may name by path.  state: folder of jobs, uploads and results.
     model: of images, where a request names none.  device, backend, precision: as in `ModelOptions`.
     threads: that networks compute with; None for all cores.
