@@ -26,6 +26,7 @@ __all__ = [
     "write_file",
 ]
 
+_LONGEST_NAME = 255  # bytes, on nearly all file systems
 _TOKEN = r"\d+-[0-9a-f]{8}"  # process id and random digits
 _PARTIAL_NAME = re.compile(rf"\.(?P<stem>.+)\.{_TOKEN}\.part(?P<suffix>\.[^.]*)?")
 
@@ -171,6 +172,12 @@ def check_target(path: Path, overwrite: bool, source: Path | None = None) -> Non
         overwrite: Whether a file that is there may be replaced.
         source: The input, which is never replaced.
     """
+    length = len(path.name.encode())
+    room = _LONGEST_NAME - len(partial_path(path).name.encode()) + length
+    if length > room:
+        raise OutputError(
+            f"{path.name[:40]}...: the name is too long; at most {room} bytes leave room for a partial file"
+        )
     if source is not None and path.exists() and source.exists() and path.samefile(source):
         raise OutputError(f"{path}: is the input itself; give the output another name")
     if path.is_dir():
@@ -183,3 +190,8 @@ def check_target(path: Path, overwrite: bool, source: Path | None = None) -> Non
         raise OutputError(f"{path}: exists already; `overwrite=True` overwrites it")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"{path}: no permission to write in {path.parent}")
+    room = _LONGEST_NAME - len(partial_path(path).name.encode()) + len(path.name.encode())
+    if len(path.name.encode()) > room:
+        raise OutputError(
+            f"{path.name[:40]}...: the name is too long; at most {room} bytes leave room for a partial file"
+        )

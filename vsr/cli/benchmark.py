@@ -13,6 +13,7 @@ from vsr.cli.options import BACKENDS, FILE, PRECISIONS, Size
 from vsr.cli.progress import ProgressPrinter
 from vsr.cli.spelling import Group
 from vsr.events import Note, NoteCode
+from vsr.files import check_target, naming_output, write_file
 
 if TYPE_CHECKING:
     from vsr.bench.results import Report
@@ -120,7 +121,10 @@ def speed(models: tuple[str, ...], rounds: int, output: Path | None, **values: A
     """Frames per second of every MODEL, backend, precision and size, alone and in whole jobs, taking turns."""
     from vsr.bench.speed import cases, measure, table, to_json
 
+    if output is not None:
+        check_target(output, overwrite=True)
     speeds = measure(cases(models, **values), rounds=rounds)
     click.echo(table(speeds))
     if output is not None:
-        output.write_text(to_json(speeds), "utf-8")
+        with naming_output(output):
+            write_file(output, to_json(speeds))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vsr.cli.log import LogFile, describe_versions
 from vsr.cli.options import (
     FILE,
     BitRate,
     FfmpegCommand,
     Rate,
     Seconds,
+    check_exist,
     encoder_options,
     in_section,
     model_options,
@@ -25,6 +28,7 @@ from vsr.cli.progress import FfmpegProgress, ProgressPrinter
 from vsr.cli.signals import stop_if_interrupted
 from vsr.cli.spelling import as_typed
 from vsr.errors import OptionError
+from vsr.events import Note, NoteCode
 
 if TYPE_CHECKING:
     from vsr.jobs.model_cache import ModelCache
@@ -93,6 +97,9 @@ _files, _messages = in_section("Output files"), in_section("Messages")
 )
 @_files("-y/-n", "--overwrite/--no-overwrite", "overwrite", help="Replace OUTPUT if it exists.  [default: no]")
 @_files("--output-dir", type=FILE, help="Write the outputs of several inputs, or of a folder, into this folder.")
+@_files(
+    "--recursive", "-R", is_flag=True, help="Take folders inside an INPUT folder, too; they are kept in --output-dir."
+)
 @_files("--suffix", metavar="TEXT", help="Add this to the names of the outputs in --output-dir: _4x.")
 @_files(
     "--container", metavar="NAME", help="Container of the videos in --output-dir: mkv ...  [default: as each input]"
@@ -113,6 +120,8 @@ _files, _messages = in_section("Output files"), in_section("Messages")
 @_files("--reference", type=FILE, help="Sharp original, to which the report gives every frame's PSNR.")
 @_messages("--dry-run", is_flag=True, help="Say what would be done, how long it might take, and how large it gets.")
 @_messages("--quiet", is_flag=True, help="Print errors only.")
+@_messages("--verbose", is_flag=True, help="Print versions and what INPUT is, too; -v debug does the same.")
+@_messages("--log", metavar="FILE", type=FILE, help="Append notes, progress and errors, with their times, to FILE.")
 @_messages(
     "--progress",
     type=click.Choice(["bar", "json", "none"]),
@@ -128,6 +137,7 @@ def enhance(
     output_dir: Path | None,
     suffix: str | None,
     container: str | None,
+    recursive: bool,
     dry_run: bool,
     **values: Any,
 ) -> int | None:
@@ -146,37 +156,69 @@ def enhance(
     A line of ffmpeg works with 'ffmpeg' replaced by 'vsr enhance', as far as vsr does the same: -i, -c:v, -c:a, -an,
     -sn, -map, -ss, -to, -t, -f, -r, -tune, -b:v, -loglevel, -progress and others. Options that vsr lacks are refused.
     """
-    from vsr.jobs.batch import enhance_each, make_folder, name_outputs
-    from vsr.jobs.model_cache import ModelCache
-
     stop_if_interrupted()
     _check_files(files, output_dir, suffix, container)
     printer = _printer(values, files)
+    printer.wait("vsr: loading ...")
+    log, is_verbose = values.pop("log"), values.pop("verbose")
+    many = None if output_dir is None else (output_dir, suffix or "", container, recursive)
+    with LogFile(log) if log is not None else nullcontext() as printer.log:
+        try:
+            if many is None:
+                check_exist(files[:1])
+            if is_verbose:
+                _introduce(printer, files, output_dir)
+            return _enhance_all(printer, files, many, dry_run, values)
+        finally:
+            printer.end()
+
+
+def _introduce(printer: ProgressPrinter, files: Sequence[Path], output_dir: Path | None) -> None:
+    """Print the versions, and what each input is."""
+    from vsr.cli.info import describe_file
+
+    printer.note(Note(NoteCode.INPUT, describe_versions()))
+    for file in files if output_dir is not None else files[:1]:
+        if file.is_file():
+            for line in describe_file(file).splitlines():
+                printer.note(Note(NoteCode.INPUT, line))
+
+
+def _enhance_all(
+    printer: ProgressPrinter,
+    files: Sequence[Path],
+    many: tuple[Path, str, str | None, bool] | None,
+    dry_run: bool,
+    values: dict[str, Any],
+) -> int | None:
+    """Enhance one file or several. many: folder, suffix, container and depth of several outputs; None for one."""
+    from vsr.jobs.batch import enhance_each, make_folder, name_outputs
+    from vsr.jobs.model_cache import ModelCache
+
     take_purpose(values, printer.note)
     options = _job_options(values)
-    if output_dir is not None and (options.policy.report is not None or options.policy.reference is not None):
+    if many is not None and (options.policy.report is not None or options.policy.reference is not None):
         raise OptionError("`report` and `reference`: are of one file; name one INPUT and one OUTPUT")
     models = ModelCache()
-    enhance_one = _describe_one if dry_run else partial(_enhance_one, printer, models)
-    try:
-        if output_dir is None:
-            source, output = files
-            enhance_one(source, output, options)
-            return None
-        named = name_outputs(files, output_dir, suffix or "", container)
-        if not dry_run:
-            make_folder(output_dir)
-        outcome = enhance_each(named, options, enhance_one, models, note=printer.note, complain=printer.complain)
-        if not dry_run:
-            printer.summary(outcome)
-        return outcome.exit_code
-    finally:
-        printer.end()
+    enhance_one = partial(_describe_one, printer) if dry_run else partial(_enhance_one, printer, models)
+    if many is None:
+        source, output = files
+        enhance_one(source, output, options)
+        return None
+    output_dir, suffix, container, recursive = many
+    named = name_outputs(files, output_dir, suffix, container, recursive=recursive)
+    if not dry_run:
+        make_folder(output_dir)
+    outcome = enhance_each(named, options, enhance_one, models, note=printer.note, complain=printer.complain)
+    if not dry_run:
+        printer.summary(outcome)
+    return outcome.exit_code
 
 
-def _describe_one(source: Path, output: Path, options: JobOptions) -> None:
+def _describe_one(printer: ProgressPrinter, source: Path, output: Path, options: JobOptions) -> None:
     from vsr.jobs.dry_run import describe_job
 
+    printer.close()
     describe_job(source, output, options, lambda line: click.echo(as_typed(line)))
 
 

@@ -61,6 +61,8 @@ _DONE_ANYWAY = {
     ("pattern_type", "glob"), ("pattern_type", "sequence"),
 }  # fmt: skip
 
+_VERBOSE_LEVELS = {"verbose", "debug", "trace", "40", "48", "56"}
+_USUAL_LEVELS = {"warning", "info", "24", "32"}
 _QUIET_LEVELS = {"quiet", "panic", "fatal", "error", "-8", "0", "8", "16"}
 
 _FILTERS = (
@@ -220,8 +222,9 @@ class _Translation:
         elif name == "nostats":
             self._result += ["--progress", "none"]
         elif name in ("loglevel", "v"):
-            if self._value(word).rpartition("+")[2] in _QUIET_LEVELS:
-                self._result.append("--quiet")
+            level = self._value(word).rpartition("+")[2] if self._has_level(name) else "verbose"
+            if level in _QUIET_LEVELS | _VERBOSE_LEVELS:
+                self._result.append("--quiet" if level in _QUIET_LEVELS else "--verbose")
         elif name == "codec":
             value = self._value(word)
             if value != "copy":
@@ -232,6 +235,11 @@ class _Translation:
             if value not in _AUDIO:
                 raise OptionError(f"{word} {value}: {_SOUND}")
             self._result += ["--audio", _AUDIO[value]]
+
+    def _has_level(self, name: str) -> bool:
+        """Tell whether a level follows; vsr's own -v stands alone."""
+        following = self._words[0].rpartition("+")[2] if self._words else ""
+        return name != "v" or following in _QUIET_LEVELS | _VERBOSE_LEVELS | _USUAL_LEVELS
 
     def _leave_out_or_refuse(self, word: str, name: str) -> None:
         value = self._words[0] if self._words else ""

@@ -5,27 +5,108 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import torch
 
 from vsr.backends.engine import choose_device, choose_precision
 from vsr.backends.installed import describe_auto, describe_backends
+from vsr.backends.onnx_model import ONNX_SUFFIX
 from vsr.errors import install_hint
 from vsr.jobs.plan import choose_model
 from vsr.media.formats import ENCODERS
 from vsr.media.image_sequence import is_one_picture
 from vsr.media.images import read_image
 from vsr.media.read.reader import VideoReader
+from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.stream_plan import codec_name
-from vsr.pipeline.loading import ModelOptions
+from vsr.models.cards import shipped_cards
+from vsr.models.checkpoints import SUFFIXES
+from vsr.pipeline.loading import ModelOptions, load_card_and_net
 from vsr.version import __version__
 
-__all__ = ["describe_file", "describe_machine"]
+__all__ = ["describe_anything", "describe_file", "describe_machine", "facts_of"]
 
 _EXTRAS = {"test": ("pytest", "the test suite")}
+
+
+def describe_anything(path: Path) -> str:
+    """Describe a video, an image or a model, in lines. Raises InputError, ModelError."""
+    if not _is_model(path):
+        return describe_file(path)
+    card = load_card_and_net(str(path))[0]
+    color = {"y": "luma (chroma is upscaled bicubically)", "rgb": "RGB", "yuv": "luma and chroma"}[card.color]
+    lines = [
+        f"{path}: model {card.name}, ×{card.scale}, {color}, {card.num_parameters:,} parameters"
+        + (", sees earlier frames" if card.recurrent else ""),
+        f"  {card.description}" if card.description else "",
+        f"  network {card.net}, sees {card.halo} pixels around each"
+        + (f", sides padded to multiples of {card.multiple_of}" if card.multiple_of > 1 else ""),
+        f"  assumed or found out: {card.assumptions}" if card.assumptions else "",
+        f"  licence: {card.license}" if card.license else "",
+        *(f"  {name}: {value:.2f} dB" for name, value in card.figures.items()),
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+def _is_model(path: Path) -> bool:
+    return str(path) in shipped_cards() or path.suffix.lower() in (*SUFFIXES, ONNX_SUFFIX) or path.suffix == ".tar"
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """Return what is known of a video, an image or a model, as JSON has it. Raises InputError, ModelError."""
+    if _is_model(path):
+        return {"kind": "model", "file": str(path), **asdict(load_card_and_net(str(path))[0])}
+    if is_one_picture(path):
+        image = read_image(path)
+        channels = 1 if image.ndim == 2 else image.shape[2]
+        size = {"width": image.shape[1], "height": image.shape[0]}
+        return {"kind": "image", "file": str(path), **size, "channels": channels, "dtype": str(image.dtype)}
+    notes: list[str] = []
+    with VideoReader(path, warn=notes.append) as reader:
+        streams = [
+            {
+                "index": stream.index,
+                "type": stream.type,
+                "codec": codec_name(stream) or None,
+                "language": stream.language,
+            }
+            for stream in reader.other_streams
+        ]
+        return {
+            "kind": "video",
+            "file": str(path),
+            "container": reader.container.format.name,
+            "video": {"index": reader.stream.index, **_facts_of_video(reader.info)},
+            "streams": streams,
+            "chapters": len(reader.container.chapters()),
+            "metadata": dict(reader.container.metadata),
+            "notes": [str(note) for note in notes],
+        }
+
+
+def _facts_of_video(info: VideoInfo) -> dict[str, Any]:
+    color = {name: getattr(value, "name", value) for name, value in asdict(info.color).items()}
+    return {
+        "codec": info.codec,
+        "width": info.width,
+        "height": info.height,
+        "pixel_format": info.source_pixel_format,
+        "frames_per_second": None if info.average_rate is None else float(info.average_rate),
+        "seconds": info.duration_seconds,
+        "frames_by_header": info.num_frames_from_header,
+        "time_base": str(info.time_base),
+        "start_seconds": float(info.start_seconds or 0),
+        "sample_aspect_ratio": None if info.sample_aspect_ratio is None else str(info.sample_aspect_ratio),
+        "rotation_degrees": info.rotation_degrees,
+        "is_interlaced": info.interlaced,
+        "color": color,
+        "is_color_assumed": info.untagged,
+    }
 
 
 def describe_file(path: Path) -> str:

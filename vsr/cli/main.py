@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from vsr.cli.benchmark import benchmark
 from vsr.cli.compare import compare, preview
 from vsr.cli.enhance import enhance
 from vsr.cli.models import engine, export, models
+from vsr.cli.options import check_exist
 from vsr.cli.remote import remote
 from vsr.cli.serve import serve
 from vsr.cli.signals import Terminated, handle_signals
@@ -36,19 +38,24 @@ def cli() -> None:
     """Video super-resolution that loses nothing on the way.
 
     Exit codes: 0 done, 2 bad input or usage, 3 output cannot be written, 4 wrong option, 5 model,
-    6 engine, 7 the output differs from its source, 8 an omission under --strict, 9 missing extra, 130 interrupted,
-    143 terminated, 129 the terminal was closed, 141 nobody reads stdout any more.
+    6 engine, 7 the output differs from its source, 8 an omission under --strict, 9 missing extra, 129 the terminal was
+    closed, 130 interrupted, 141 nobody reads stdout any more, 143 terminated.
     Of several inputs, the code of the first that failed.
     """
 
 
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
-def info(file: Path) -> None:
-    """Show what vsr sees in FILE."""
-    from vsr.cli.info import describe_file
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def info(file: Path, as_json: bool) -> None:
+    """Show what vsr sees in FILE: a video, an image or a model, which may be a name of 'vsr models'."""
+    from vsr.models.cards import shipped_cards
 
-    click.echo(describe_file(file))
+    if str(file) not in shipped_cards():
+        check_exist([file])
+    from vsr.cli.info import describe_anything, facts_of
+
+    click.echo(json.dumps(facts_of(file), indent=2, ensure_ascii=False) if as_json else describe_anything(file))
 
 
 @cli.command()

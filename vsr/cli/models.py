@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,14 @@ __all__ = ["engine", "export", "models"]
 
 
 @click.command(cls=Command)
-def models() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the cards of all models as JSON.")
+def models(as_json: bool) -> None:
     """List the models that come with vsr, and what they were measured to do."""
     from vsr.models.cards import shipped_cards
 
+    if as_json:
+        click.echo(json.dumps([asdict(card) for card in shipped_cards().values()], indent=2, ensure_ascii=False))
+        return
     click.echo(f"{'name':<14}{'scale':<7}{'works on':<10}{'parameters':<12}figures (luma PSNR in dB)")
     for card in shipped_cards().values():
         figures = "  ".join(f"{name} {value:.2f}" for name, value in card.figures.items())
@@ -28,7 +34,7 @@ def models() -> None:
 
 @click.group(cls=Group)
 def engine() -> None:
-    """Build, list and remove TensorRT engines. A job builds what it needs by itself, too."""
+    """Build, list and prune TensorRT engines. A job builds what it needs by itself, too."""
 
 
 @engine.command("build")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from vsr.errors import OptionError, OutputError
 from vsr.events import Note, NoteCode
 
 if TYPE_CHECKING:
+    from vsr.cli.log import LogFile
     from vsr.events import Progress
     from vsr.jobs.batch import Outcome
     from vsr.jobs.report import JobReport
@@ -26,6 +28,8 @@ __all__ = ["FfmpegProgress", "ProgressPrinter"]
 _REFRESH_SECONDS = 0.2
 _FFMPEG_REFRESH_SECONDS = 0.5  # ffmpeg's own -stats_period
 _BAR_WIDTH = 24
+_SHORTEST_BAR = 6
+_WIDTH_OF_FILES = 100  # columns of lines that go to a file
 
 
 class ProgressPrinter:
@@ -42,15 +46,27 @@ class ProgressPrinter:
         self._style, self._quiet, self._ffmpeg = style, quiet, ffmpeg
         self._is_terminal = sys.stderr.isatty()
         self._last_shown = 0.0
-        self._is_open = False
+        self._is_open = self._is_passing = False
+        self._model = ""
+        self.log: LogFile | None = None
 
     def note(self, line: str) -> None:
-        """Print a note, unless errors alone are wanted; in JSON with its code."""
+        """Print a note, unless errors alone are wanted; in JSON with its code. Of several files, a model once."""
+        code = getattr(line, "code", None)
+        if self.log is not None:
+            self.log.write(as_typed(line))
+        if code == NoteCode.MODEL and self._style == "bar":
+            model = line.partition(" (")[0]
+            if model == self._model:
+                return
+            self._model = model
         if not self._quiet:
-            self._print_line({"event": "note", "code": getattr(line, "code", None)}, line)
+            self._print_line({"event": "note", "code": code}, line)
 
     def complain(self, line: str) -> None:
         """Print an error that does not end the run; also where only errors are wanted."""
+        if self.log is not None:
+            self.log.write(f"error: {as_typed(line)}")
         self._print_line({"event": "error"}, line)
 
     def _print_line(self, event: dict[str, object], line: str) -> None:
@@ -64,6 +80,8 @@ class ProgressPrinter:
     def update(self, progress: Progress) -> None:
         if self._ffmpeg is not None:
             self._ffmpeg.update(progress)
+        if self.log is not None:
+            self.log.write_progress(_bar(progress, _WIDTH_OF_FILES))
         now = time.monotonic()
         interval = _REFRESH_SECONDS if self._is_terminal or self._style == "json" else 10.0
         if self._style == "none" or now - self._last_shown < interval:
@@ -81,13 +99,25 @@ class ProgressPrinter:
                 }
             )
         elif self._is_terminal:
-            click.echo(f"\r\x1b[K{_bar(progress)}", err=True, nl=False)
-            self._is_open = True
+            self._rewrite(_bar(progress, shutil.get_terminal_size().columns - 1))
         else:
-            click.echo(_bar(progress), err=True)
+            click.echo(_bar(progress, _WIDTH_OF_FILES), err=True)
+
+    def wait(self, text: str) -> None:
+        """Show on a terminal what is waited for, until the next line takes its place."""
+        if self._is_terminal and self._style == "bar":
+            self._rewrite(text)
+            self._is_passing = True
+
+    def _rewrite(self, text: str) -> None:
+        click.echo(f"\r\x1b[K{text}", err=True, nl=False)
+        self._is_open, self._is_passing = True, False
 
     def close(self) -> None:
-        """End a line that is being rewritten."""
+        """End a line that is being rewritten; wipe one of `wait`."""
+        if self._is_passing:
+            click.echo("\r\x1b[K", err=True, nl=False)
+            self._is_open = self._is_passing = False
         if self._is_open:
             click.echo("", err=True)
             self._is_open = False
@@ -109,23 +139,14 @@ class ProgressPrinter:
             self._ffmpeg.close()
 
     def report(self, report: JobReport) -> None:
+        if self.log is not None:
+            self.log.write(_summary(report))
         if self._quiet:
             return
-        busy = sum(report.stage_seconds.values()) or 1.0
         if self._style == "json":
             self._print_json({"event": "done", **report.summary()})
-            return
-        shares = ", ".join(f"{name} {seconds / busy:.0%}" for name, seconds in report.stage_seconds.items())
-        fps = report.num_frames / report.seconds if report.seconds else 0.0
-        click.echo(
-            f"vsr: {report.output}: {report.num_frames} frame{'s' if report.num_frames != 1 else ''} at "
-            f"{report.width}x{report.height} in {report.seconds:.1f} s ({fps:.1f} fps)"
-            + (f"; time: {shares}" if shares else "")
-            + _reused(report)
-            + ("" if report.mean_psnr_db is None else f"; {report.mean_psnr_db:.2f} dB against the reference")
-            + f"; {report.model} on {report.engine}",
-            err=True,
-        )
+        else:
+            click.echo(f"vsr: {_summary(report)}", err=True)
 
     def _print_json(self, values: dict[str, object]) -> None:
         click.echo(json.dumps(values), err=True)
@@ -203,18 +224,40 @@ def _ffmpeg_block(progress: Progress | None, state: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _summary(report: JobReport) -> str:
+    """Describe a job that is done, in a line."""
+    busy = sum(report.stage_seconds.values()) or 1.0
+    shares = ", ".join(f"{name} {seconds / busy:.0%}" for name, seconds in report.stage_seconds.items())
+    fps = report.num_frames / report.seconds if report.seconds else 0.0
+    return (
+        f"{report.output}: {report.num_frames} frame{'s' if report.num_frames != 1 else ''} at "
+        f"{report.width}x{report.height} in {report.seconds:.1f} s ({fps:.1f} fps)"
+        + (f"; time: {shares}" if shares else "")
+        + _reused(report)
+        + ("" if report.mean_psnr_db is None else f"; {report.mean_psnr_db:.2f} dB against the reference")
+        + f"; {report.model} on {report.engine}"
+    )
+
+
 def _reused(report: JobReport) -> str:
     if not report.reused_share:
         return ""
     return f"; reused {report.reused_share:.0%} of {report.num_frames:,} frames' pixels"
 
 
-def _bar(progress: Progress) -> str:
-    text = f"{progress.num_frames} frames  {progress.frames_per_second:.1f} fps"
-    if progress.num_frames_expected and progress.seconds_left is not None:
-        share = min(1.0, progress.num_frames / progress.num_frames_expected)
-        filled = round(share * _BAR_WIDTH)
-        minutes, seconds = divmod(round(progress.seconds_left), 60)
-        bar = "█" * filled + "░" * (_BAR_WIDTH - filled)
-        text = f"{bar} {share:4.0%}  {text} of {progress.num_frames_expected}  ETA {minutes}:{seconds:02d}"
-    return text
+def _bar(progress: Progress, width: int) -> str:
+    """Draw how far a job is in a line of so many columns: a bar as long as fits, frames, their rate, the time left."""
+    fps, expected = f"{progress.frames_per_second:.1f} fps", progress.num_frames_expected
+    if not expected or progress.seconds_left is None:
+        return f"{progress.num_frames} frame{'s' if progress.num_frames != 1 else ''}  {fps}"[:width]
+    share = min(1.0, progress.num_frames / expected)
+    minutes, seconds = divmod(round(progress.seconds_left), 60)
+    hours, minutes = divmod(minutes, 60)
+    left = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+    counts = f"{progress.num_frames} of {expected} frame{'s' if expected != 1 else ''}"
+    text = f" {share:4.0%}  {counts}  {fps}  {left} left"
+    length = min(_BAR_WIDTH, width - len(text))
+    if length < _SHORTEST_BAR:
+        return f"{share:.0%}  {progress.num_frames} of {expected}  {left} left"[:width]
+    filled = round(share * length)
+    return "█" * filled + "░" * (length - filled) + text

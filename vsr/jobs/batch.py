@@ -49,20 +49,28 @@ class Outcome:
 
 
 def name_outputs(
-    sources: Sequence[Path], folder: Path, suffix: str = "", container: str | None = None
+    sources: Sequence[Path],
+    folder: Path,
+    suffix: str = "",
+    container: str | None = None,
+    *,
+    recursive: bool = False,
 ) -> list[tuple[Path, Path]]:
     """Every input with its output in `folder`: the input's name, with `suffix` behind its stem.
 
-    sources: files, and folders, of which the videos and pictures are taken, in the order of their names; what lies
-        deeper is not, nor what is hidden.
+    sources: files, and folders, of which the videos and pictures are taken, in the order of their names; what is hidden
+        is not, nor what lies deeper unless `recursive`: it then lies as deep in `folder`.
     container: suffix of the videos to write ("mkv"), instead of the input's own. Pictures stay what they are.
 
     Raises OptionError where two inputs would get one name, or one that of an input, and InputError where there is
     no file. Nothing is read or written.
     """
-    files = [file for source in sources for file in (_files_in(source) if source.is_dir() else [source])]
-    named = [(file, folder / f"{file.stem}{suffix}{_type_of(file, container)}") for file in files]
-    inputs = {file.resolve() for file in files}
+    named = []
+    for source in sources:
+        for file in _files_in(source, recursive, folder) if source.is_dir() else [source]:
+            place = folder / file.parent.relative_to(source) if source.is_dir() else folder
+            named.append((file, place / f"{file.stem}{suffix}{_type_of(file, container)}"))
+    inputs = {file.resolve() for file, _ in named}
     taken: dict[Path, Path] = {}
     for file, output in named:
         if output.resolve() in inputs:
@@ -73,14 +81,20 @@ def name_outputs(
     return named
 
 
-def _files_in(folder: Path) -> list[Path]:
+def _files_in(folder: Path, recursive: bool, outputs: Path) -> list[Path]:
+    """List the videos and images of a folder, without those in the folder of outputs."""
     try:
-        files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        entries = sorted(folder.rglob("*") if recursive else folder.iterdir())
     except OSError as error:
         raise InputError(f"{folder}: cannot be listed ({error.strerror})") from error
+    if outputs.resolve() != folder.resolve():
+        entries = [path for path in entries if not path.resolve().is_relative_to(outputs.resolve())]
+    is_shown = (not any(part.startswith(".") for part in path.relative_to(folder).parts) for path in entries)
+    files = [path for path, shown in zip(entries, is_shown, strict=True) if shown and path.is_file()]
     known = [path for path in files if is_image(path) or path.suffix.lower() in VIDEO_SUFFIXES]
     if not known:
-        raise InputError(f"{folder}: holds no video and no picture")
+        deeper = "" if recursive else "; `recursive=True` looks into folders inside it"
+        raise InputError(f"{folder}: holds no video and no picture{deeper}")
     return known
 
 
@@ -115,6 +129,8 @@ def enhance_each(
             continue
         note(Note(NoteCode.FILES, f"[{number}/{len(named)}] {source}"))
         try:
+            if output.parent != named[0][1].parent and not output.parent.is_dir():
+                make_folder(output.parent)
             enhance(source, output, options)
         except (ModelError, MissingExtraError):
             raise

@@ -43,8 +43,9 @@ def resolve(model: str) -> tuple[ModelCard, Path]:
     """
     path = Path(model)
     if path.suffix in SUFFIXES or path.is_file():
-        card = read_card(path) if _has_card(path) else import_checkpoint(path)[0]
-        return card, path
+        if _has_card(path):
+            return replace(read_card(path), name=_name_of(path)), path
+        return import_checkpoint(path)[0], path
     card = find_card(model)
     return card, SHIPPED / card.weights
 
@@ -117,6 +118,11 @@ def load_model_file(card: ModelCard, path: Path) -> nn.Module:
     if card.net == spandrel_net.NET:
         return _build_with_weights(card, read_checkpoint(path), path)
     return _build_with_weights(card, read_safetensors(path) if _has_card(path) else import_checkpoint(path)[1], path)
+
+
+def _name_of(path: Path) -> str:
+    """Return the name of a model by its file: "best" of a run in `mine` is "mine/best"."""
+    return f"{path.absolute().parent.name}/{path.stem}" if path.stem in ("weights", "best") else path.stem
 
 
 def _build_with_weights(card: ModelCard, state: dict[str, Tensor], path: Path) -> nn.Module:
