@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
 import os
@@ -158,6 +159,30 @@ def test_paused_resumed_and_cancelled(client: Any, video: Path, gate: Gate) -> N
     _wait(client, first, "done")
     assert client.post(f"/v1/jobs/{first}/cancel").json()["code"] == "state"
     assert client.post("/v1/jobs/unknown/cancel").status_code == 404
+
+
+def test_jobs_are_counted(client: Any, video: Path, gate: Gate) -> None:
+    gate.num_frames = 2
+    _send(client, video)
+    gate.wait()
+    _send(client, video)
+    text = client.get("/metrics").text
+    assert 'vsr_jobs{state="running"} 1.0' in text and 'vsr_jobs{state="queued"} 1.0' in text
+    assert "vsr_stored_bytes" in text and "vsr_job_frames_per_second" in text
+    gate.open()
+
+
+def test_a_disk_that_fills_up(client: Any, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*values: Any, **names: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.link", full)  # which has a copy made
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with video.open("rb") as file:
+        answer = client.post("/v1/jobs", files={"video": file})
+    assert (answer.status_code, answer.json()["code"]) == (413, "no_room"), answer.text
+    assert answer.headers["retry-after"] == "600"
+    assert not list((tmp_path / "state" / "jobs").iterdir())
 
 
 # -- where a video comes from --------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from vsr.serve.errors import add_error_handlers
 from vsr.serve.health import make_health_router, make_metrics_router
 from vsr.serve.image_api import make_image_router
 from vsr.serve.images import ImageService
+from vsr.serve.job_metrics import JobCollector
 from vsr.serve.job_service import JobService
 from vsr.serve.jobs_api import make_jobs_router
 from vsr.serve.metrics import Metrics
@@ -31,6 +32,7 @@ def make_app(settings: Settings) -> FastAPI:
     """Make the application that answers all requests of a service; `app.state.services` has its shared parts."""
     turns, metrics = DeviceTurns(), Metrics()
     images, jobs = ImageService(settings, turns, metrics), JobService(settings, turns)
+    metrics.registry.register(JobCollector(jobs))
     services = Services(settings, turns, images, jobs, metrics)
     app = FastAPI(
         title="vsr", description=_DESCRIPTION, version="1", lifespan=_lifespan(services), docs_url=None, redoc_url=None

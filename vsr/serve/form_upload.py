@@ -12,6 +12,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from vsr.serve.errors import RefusedError
+from vsr.serve.job_files import filling_disk
 
 __all__ = ["FILE_FIELD", "VideoForm", "receiving_form"]
 
@@ -58,7 +59,8 @@ class VideoForm:
         """Take the end of the body. Raises RefusedError (400) where it is not the end of the form."""
         if not self._is_whole:
             raise RefusedError("the form ends too early", code="form")
-        self.file.flush()
+        with filling_disk():
+            self.file.flush()
 
     def _see_end(self) -> None:
         self._is_whole = True
@@ -87,7 +89,8 @@ class VideoForm:
 
     def _take(self, data: bytes, start: int, end: int) -> None:
         if self._is_file:
-            self.file.write(data[start:end])
+            with filling_disk():
+                self.file.write(data[start:end])
             return
         self._data += data[start:end]
         if len(self._data) > _MOST_FIELD:

@@ -32,7 +32,7 @@ def make_metrics_router(services: Services) -> APIRouter:
     router = APIRouter(tags=["health"])
 
     @router.get("/metrics", summary="Count requests, images and failures, for Prometheus", response_class=Response)
-    async def metrics() -> Response:
+    def metrics() -> Response:  # in a thread: it looks at the disk
         return Response(services.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     return router

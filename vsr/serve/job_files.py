@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -14,7 +15,7 @@ from vsr.errors import InputError, reason
 from vsr.serve.errors import RefusedError, TooLargeError
 from vsr.serve.settings import Limits
 
-__all__ = ["JobFiles", "check_room", "clean_name", "open_in_roots", "stored_bytes"]
+__all__ = ["JobFiles", "check_room", "clean_name", "filling_disk", "open_in_roots", "stored_bytes"]
 
 _FREE_BYTES = 256 * 2**20  # of the disk, that are left to others
 _COPY_BYTES = 2**20
@@ -25,7 +26,7 @@ class JobFiles:
     """The files of one job, in a folder that only this user may read."""
 
     def __init__(self, state: Path, job_id: str) -> None:
-        self.folder = state / "jobs" / job_id
+        self._state, self.folder = state, state / "jobs" / job_id
 
     @property
     def source(self) -> Path:
@@ -46,14 +47,14 @@ class JobFiles:
             if path != self.source:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
-    def take(self, source: Path | IO[bytes], most_bytes: int) -> None:
+    def take(self, source: Path | IO[bytes], limits: Limits) -> None:
         """Make the job's own copy of a source: another name of the same file where the disk allows it.
 
-        Raises InputError for what is no file, TooLargeError for a file of more than `most_bytes`.
+        Raises InputError for what is no file, TooLargeError for a file that is too large, RefusedError without room.
         """
         self.folder.mkdir(mode=0o700, parents=True)
         if not isinstance(source, Path):
-            self._take(source.fileno(), most_bytes)
+            self._take(source.fileno(), limits)
             return
         try:
             # A pipe would wait for whoever writes to it.
@@ -61,21 +62,22 @@ class JobFiles:
         except OSError as error:
             raise InputError(f"{source}: cannot be read ({reason(error)})") from error
         try:
-            self._take(descriptor, most_bytes)
+            self._take(descriptor, limits)
         finally:
             os.close(descriptor)
 
-    def _take(self, descriptor: int, most_bytes: int) -> None:
+    def _take(self, descriptor: int, limits: Limits) -> None:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise InputError("the source is no file")
-        if status.st_size > most_bytes:
-            raise TooLargeError(f"the file has {status.st_size:,} bytes; at most {most_bytes:,} are taken")
+        if status.st_size > limits.upload_bytes:
+            raise TooLargeError(f"the file has {status.st_size:,} bytes; at most {limits.upload_bytes:,} are taken")
         try:
             # By its descriptor, so that it is the very file that was checked.
             os.link(f"/proc/self/fd/{descriptor}", self.source, follow_symlinks=True)
         except OSError:  # another disk, another system, or a file of somebody else
-            with open(descriptor, "rb", closefd=False) as file, self.source.open("xb") as copy:
+            check_room(self._state, status.st_size, limits)
+            with filling_disk(), open(descriptor, "rb", closefd=False) as file, self.source.open("xb") as copy:
                 file.seek(0)
                 shutil.copyfileobj(file, copy, _COPY_BYTES)
 
@@ -164,9 +166,20 @@ def check_room(state: Path, num_bytes: int, limits: Limits) -> None:
     """Refuse a file for which there is no room. Raises RefusedError (413), to be tried again."""
     used = stored_bytes(state)
     if used + num_bytes > limits.stored_bytes or shutil.disk_usage(state).free < num_bytes + _FREE_BYTES:
-        raise RefusedError(
-            "there is no room for more files; remove finished jobs, or try again later",
-            status=413,
-            code="no_room",
-            headers={"Retry-After": "600"},
-        )
+        raise _no_room()
+
+
+@contextmanager
+def filling_disk() -> Iterator[None]:
+    """Refuse, as `check_room` does, what turns out to have no room while it is written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise _no_room() from error
+        raise
+
+
+def _no_room() -> RefusedError:
+    text = "there is no room for more files; remove finished jobs, or try again later"
+    return RefusedError(text, status=413, code="no_room", headers={"Retry-After": "600"})

@@ -117,7 +117,7 @@ class JobService:
         job_id = secrets.token_urlsafe(12).replace("-", "x").replace("_", "y")
         files = JobFiles(self.settings.state, job_id)
         try:
-            files.take(source, self.settings.limits.upload_bytes)
+            files.take(source, self.settings.limits)
             check_room(self.settings.state, 0, self.settings.limits)
             video = check_video(files.source, self.settings.limits)
             _check_options(given, video, self.settings)
@@ -164,9 +164,10 @@ class JobService:
 
     def segment_files(self, job_id: str) -> SegmentFiles:
         """Return the finished segments as fragments for HLS. Raises RefusedError (409) where there is none yet."""
-        segments, output = self.segments(job_id), _output_of(self.get(job_id), self.settings.state)
-        if not segments:
-            text, headers = "no segment of the job is finished yet", {"Retry-After": "2"}
+        record, segments = self.get(job_id), self.segments(job_id)
+        output = _output_of(record, self.settings.state)
+        if not segments or record.state is JobState.CANCELLED:
+            text, headers = "no segment of the job is there", {"Retry-After": "2"}
             raise RefusedError(text, status=409, code="no_segment", headers=headers)
         return SegmentFiles(segments, work_folder(output), output)
 

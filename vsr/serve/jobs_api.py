@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import PurePath
 from typing import Annotated, Any
 
@@ -137,7 +138,11 @@ def _validated(values: Any) -> JobRequest:
 def _add_states(router: APIRouter, jobs: JobService) -> None:
     @router.get("", summary="List jobs, the newest first")
     def list_jobs(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[JobView]:
-        return [view_of(jobs, record.id) for record in jobs.jobs()[:limit]]
+        views = []
+        for record in jobs.jobs()[:limit]:
+            with suppress(RefusedError):  # it is gone meanwhile
+                views.append(view_of(jobs, record.id))
+        return views
 
     @router.get("/{job_id}", summary="Show a job", responses={404: _REFUSED[404]})
     def show(job_id: JobId) -> JobView:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from vsr.serve.errors import RefusedError
 from vsr.serve.form_upload import FILE_FIELD
 from vsr.serve.job_service import JobService
 from vsr.serve.job_store import JobState
@@ -136,8 +137,16 @@ def view_of(jobs: JobService, job_id: str) -> JobView:
         notes=notes,
         error=error,
         result=result,
-        stream=f"/v1/jobs/{job_id}/stream.m3u8" if jobs.segments(job_id) else None,
+        stream=f"/v1/jobs/{job_id}/stream.m3u8" if _can_be_watched(jobs, job_id) else None,
     )
+
+
+def _can_be_watched(jobs: JobService, job_id: str) -> bool:
+    try:
+        jobs.segment_files(job_id)
+    except RefusedError:
+        return False
+    return True
 
 
 _FORM = {

@@ -58,13 +58,17 @@ class SourceVideo:
         return asdict(self)
 
 
-def open_stranger(path: Path) -> InputContainer:
-    """Open a media file that may be of any kind, which only harmless demuxers look at. Raises RefusedError."""
+def open_stranger(path: Path, most_pixels: int = 2**31 - 1) -> InputContainer:
+    """Open a media file that may be of any kind, which only harmless demuxers look at. Raises RefusedError.
+
+    most_pixels: of a frame that FFmpeg may decode to learn more than the header says.
+    """
     try:
         return av.open(
             f"file:{path}",
             mode="r",
             container_options={"format_whitelist": ",".join(_DEMUXERS), "protocol_whitelist": "file"},
+            options={"max_pixels": str(most_pixels)},
             metadata_errors="replace",
         )
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -79,7 +83,7 @@ def check_video(path: Path, limits: Limits) -> SourceVideo:
     num_bytes = path.stat().st_size
     if num_bytes > limits.upload_bytes:
         raise TooLargeError(f"the file has {num_bytes:,} bytes; at most {limits.upload_bytes:,} are taken")
-    with open_stranger(path) as container:
+    with open_stranger(path, limits.video_pixels) as container:
         stream = next((each for each in container.streams.video if not _is_cover(each)), None)
         if stream is None:
             raise RefusedError("the file has no video in it", status=415, code="not_a_video")

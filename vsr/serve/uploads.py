@@ -18,7 +18,7 @@ from typing import IO
 
 from vsr.files import write_file
 from vsr.serve.errors import RefusedError, TooLargeError
-from vsr.serve.job_files import check_room, clean_name
+from vsr.serve.job_files import check_room, clean_name, filling_disk
 from vsr.serve.settings import Settings
 
 __all__ = ["CHECKSUMS", "Appending", "Upload", "UploadStore", "parse_metadata"]
@@ -190,8 +190,9 @@ class Appending:
         if self.offset + len(data) > self._upload.length:
             raise TooLargeError(f"more bytes came than the {self._upload.length:,} of the file")
         view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
+        with filling_disk():
+            while view:
+                view = view[self._file.write(view) :]
         self.offset += len(data)
         if self._expected is not None:
             self._digest.update(data)

@@ -43,6 +43,8 @@ class VideoOptions(BaseModel):
     fidelity: float | None = Field(
         default=None, ge=0, le=1, description="Instead of a model: 0 invents detail, 1 is faithful."
     )
+    restore: float | None = Field(default=None, ge=0, le=1, description="0 is faithful, 1 rid of what codecs leave.")
+    square: bool = Field(default=False, description="Make pixels square, where those of the source are not.")
     precision: Literal["auto", "int8", "fp16", "bf16", "fp32"] | None = Field(
         default=None, description="Of the network."
     )
