@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from av.packet import Packet
 from click.testing import CliRunner
-from faulty_copies import BT601, NUM_FRAMES, copy, make_source
+from faulty_copies import BT601, NUM_FRAMES, copy, frame_of, make_source
 
 from vsr.cli.verify import verify
 from vsr.errors import InputError, OptionError
@@ -153,6 +153,19 @@ def test_wrong_color_tags(source: Path, tmp_path: Path) -> None:
     found = differences(source, copy(source, tmp_path / f"copy{source.suffix}", matrix=BT601))
     assert list(found) == ["color"]
     assert "SMPTE170M" in found["color"] and "BT709" in found["color"]
+
+
+def test_an_image_that_turned_gray(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gray_frame(index: int) -> Any:
+        frame = frame_of(index)
+        for plane in frame.planes[1:]:
+            plane.update(b"\x80" * plane.buffer_size)
+        return frame
+
+    monkeypatch.setattr("faulty_copies.frame_of", gray_frame)
+    found = differences(source, make_source(tmp_path / f"gray{source.suffix}"))
+    assert list(found) == ["color"]
+    assert "mean red, green and blue" in found["color"]
 
 
 def test_lost_metadata_and_language(source: Path, tmp_path: Path) -> None:

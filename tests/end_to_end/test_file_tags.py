@@ -51,6 +51,19 @@ def test_free_tags_of_a_file_are_kept_and_those_of_its_video_named(
         tags_of_output(source, "strict.mp4", strict=True)
 
 
+def test_subtitles_that_nobody_decodes_are_copied(
+    data_file: DataFile, tags_of_output: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    source = data_file("faults/ttml.mp4")
+    tags_of_output(source, "out.mp4", strict=True)
+    texts = []
+    for path in (source, tmp_path / "out.mp4"):
+        with av.open(str(path)) as container:
+            packets = [p for p in container.demux() if p.stream.type == "subtitle" and p.size]
+            texts.append([(bytes(p), p.pts * p.time_base, p.duration * p.time_base) for p in packets])
+    assert texts[0] == texts[1] != []
+
+
 def test_the_stereo_layout_that_matroska_keeps_is_not_said_to_be_lost(
     data_file: DataFile, tags_of_output: Callable[..., dict[str, str]]
 ) -> None:

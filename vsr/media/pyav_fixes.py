@@ -24,6 +24,7 @@ __all__ = [
     "choose_decoding_threads",
     "count_streams",
     "demux_packets",
+    "described_codec",
     "flush_decoder",
     "has_chroma",
     "keep_timestamps",
@@ -121,6 +122,15 @@ def count_streams(container: InputContainer) -> int:
     PyAV 18.1 lists those that there were when the file was opened.
     """
     return len(set(re.findall(r"^\s*Stream #0:(\d+)", _description(container), re.MULTILINE)))
+
+
+def described_codec(container: InputContainer, index: int) -> str | None:
+    """Return FFmpeg's name of the codec of a stream that it has no decoder for, such as TTML.
+
+    PyAV 18.1 takes the name from the decoder; FFmpeg's description of the file has it. Not while other threads decode.
+    """
+    match = re.search(rf"^\s*Stream #0:{index}\b[^:]*: \w+: (\w+)", _description(container), re.MULTILINE)
+    return None if match is None or match[1] in ("none", "unknown") else match[1]
 
 
 def _description(container: InputContainer) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from array import array
 from collections.abc import Callable, Mapping
@@ -15,6 +16,10 @@ import numpy as np
 from av.packet import Packet
 from av.stream import AttachmentStream, Disposition, Stream
 
+from vsr.color.pixel_formats import PixelFormat
+from vsr.color.rgb import rgb_of_batch
+from vsr.errors import InputError
+from vsr.frames import FrameBatch
 from vsr.media.formats import Container, find_containers_of_demuxer
 from vsr.media.packet_checksum import StreamChecksum, is_counted
 from vsr.media.read.options import InputOptions
@@ -104,6 +109,7 @@ class FileContents:
 
     times: of the frames, all of which were decoded.  video_tags: of the main video stream.  streams: all others.
     num_damaged: parts of the video that could not be decoded.
+    mean_rgb: red, green and blue of the first frame, from 0 to 1, the mean of what is not transparent.
     """
 
     path: Path
@@ -116,6 +122,7 @@ class FileContents:
     chapters: tuple[ChapterMark, ...]
     tags: Mapping[str, str]
     num_damaged: int
+    mean_rgb: tuple[float, ...]
 
 
 def read_contents(path: Path, options: InputOptions, warn: Callable[[str], None]) -> FileContents:
@@ -126,6 +133,7 @@ def read_contents(path: Path, options: InputOptions, warn: Callable[[str], None]
     with VideoReader(path, options, warn=warn) as reader:
         times = Times(reader.info.time_base)
         packet_times: dict[int, Times] = {}
+        mean_rgb = _mean_rgb(reader.first_batch(1), reader.info.pixel_format)
         for chunk in reader.chunks(1):
             for packet in chunk.packets:
                 _add_packet(packet_times, packet)
@@ -147,7 +155,23 @@ def read_contents(path: Path, options: InputOptions, warn: Callable[[str], None]
             chapters=_chapters(reader),
             tags=_tags(reader.container.metadata),
             num_damaged=reader.num_damaged,
+            mean_rgb=mean_rgb,
         )
+
+
+def _mean_rgb(batch: FrameBatch, format_: PixelFormat) -> tuple[float, ...]:
+    """Return red, green and blue of a frame, from 0 to 1, the mean of what is not transparent.
+
+    NaN where its matrix cannot be converted.
+    """
+    try:
+        rgb = rgb_of_batch(batch, format_)[0].float()
+    except InputError:
+        return (math.nan,) * 3
+    if not format_.alpha:
+        return tuple(rgb.mean((1, 2)).tolist())
+    alpha = batch.planes[-1][0].float()
+    return tuple(((rgb * alpha).sum((1, 2)) / alpha.sum().clamp(min=1)).tolist())
 
 
 def _add_packet(times: dict[int, Times], packet: Packet[Any]) -> None:

@@ -12,11 +12,12 @@ from vsr.media.read.video_info import VideoInfo
 from vsr.media.verification.contents import ChapterMark, FileContents
 from vsr.media.verification.difference import Difference, DifferenceCode
 
-__all__ = ["chapter_differences", "image_differences"]
+__all__ = ["chapter_differences", "image_differences", "mean_color_differences"]
 
 ASPECT_TOLERANCE = 0.01  # of the shape, for sides that are rounded to even numbers
 CHAPTER_SECONDS = 0.002  # containers' clocks for chapters tick every millisecond
 HDR_TOLERANCE = Fraction(1, 1000)  # of a luminance; and of a chromaticity of 1
+MEAN_COLOR_TOLERANCE = 0.06  # of full scale
 ROTATION_TOLERANCE = 2**16 // 100  # of a display matrix in 16.16 fixed point
 
 # Numbers of H.273 that stand for the same formula, by what they are of.
@@ -46,6 +47,14 @@ def image_differences(source: VideoInfo, output: VideoInfo) -> Iterator[Differen
     yield from _color_differences(source, output)
     yield from _sample_differences(source, output)
     yield from _hdr_differences(source, output)
+
+
+def mean_color_differences(want: tuple[float, ...], got: tuple[float, ...]) -> Iterator[Difference]:
+    """Compare the mean red, green and blue of the first frames, which no upscaler moves far."""
+    if max(abs(a - b) for a, b in zip(want, got, strict=True)) > MEAN_COLOR_TOLERANCE:
+        shown = [", ".join(f"{value:.2f}" for value in color) for color in (got, want)]
+        text = f"the first frame's mean red, green and blue are {shown[0]}, and in the source {shown[1]}"
+        yield Difference(DifferenceCode.COLOR, text)
 
 
 def _shape(info: VideoInfo) -> Fraction:

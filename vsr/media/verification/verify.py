@@ -12,7 +12,7 @@ from vsr.media.read.options import InputOptions
 from vsr.media.verification.contents import FileContents, read_contents
 from vsr.media.verification.difference import Difference, DifferenceCode
 from vsr.media.verification.frames import FrameMatch, frame_differences, match_frames
-from vsr.media.verification.properties import chapter_differences, image_differences
+from vsr.media.verification.properties import chapter_differences, image_differences, mean_color_differences
 from vsr.media.verification.streams import stream_differences, tag_differences
 
 __all__ = ["Verification", "verify_files"]
@@ -125,6 +125,7 @@ def _differences(source: FileContents, output: FileContents) -> Iterator[Differe
         text = f"{output.num_damaged} packets of the output's video cannot be decoded wholly"
         yield Difference(DifferenceCode.DAMAGE, text)
     yield from image_differences(source.info, output.info)
+    yield from mean_color_differences(source.mean_rgb, output.mean_rgb)
     offset = _common_offset(match)
     yield from stream_differences(source, output, offset)
     yield from chapter_differences(source, output, offset)

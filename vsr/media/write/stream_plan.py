@@ -12,7 +12,7 @@ from typing import Literal, Self
 import av
 from av.audio.codeccontext import AudioCodecContext
 from av.audio.stream import AudioStream
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 from av.stream import Disposition, Stream
 
 from vsr.errors import reason
@@ -23,6 +23,7 @@ from vsr.media.formats import (
     audio_encoder_for,
     find_container,
 )
+from vsr.media.pyav_fixes import described_codec
 from vsr.media.write.audio import choose_audio_encoder, fit_encoder, with_names
 
 __all__ = [
@@ -44,8 +45,11 @@ MOST_AUDIO_OFFSET_SECONDS = 0.02  # beside the video, that nobody notices
 
 
 def codec_name(stream: Stream) -> str | None:
-    """FFmpeg's name of a stream's codec, or None where neither a decoder nor PyAV's class knows one."""
-    return getattr(stream.codec_context or stream, "name", None)
+    """FFmpeg's name of a stream's codec, or None where it has none."""
+    name = getattr(stream.codec_context or stream, "name", None)
+    if name is None and stream.type == "subtitle" and isinstance(stream.container, InputContainer):
+        return described_codec(stream.container, stream.index)
+    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +217,11 @@ def _refusal(stream: Stream, container: Container) -> str | None:
 
 
 def add_copy(output: OutputContainer, stream: Stream) -> Stream:
-    copied: Stream = output.add_stream_from_template(stream, opaque=True)
+    if stream.type == "subtitle" and not _has_decoder(stream):  # PyAV has no template of what nobody decodes
+        copied: Stream = output.add_mux_stream(codec_name(stream) or "unknown")
+        copied.time_base = stream.time_base
+    else:
+        copied = output.add_stream_from_template(stream, opaque=True)
     copied.metadata.update(stream.metadata)
     if "name" in stream.metadata:  # as FFmpeg reads a track's title of ISO files, and does not write it
         copied.metadata.setdefault("title", stream.metadata["name"])
