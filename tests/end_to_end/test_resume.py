@@ -341,7 +341,7 @@ def test_two_at_work_on_one_output(clip: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "options", "words"),
-    [("out.avi", {}, "cannot be joined in avi"), ("out.mp4", {"reference": Path("x.mp4")}, "go with `reference`")],
+    [("out.nut", {}, "cannot be joined in nut"), ("out.mp4", {"reference": Path("x.mp4")}, "go with `reference`")],
 )
 def test_resume_that_cannot_be(
     name: str, options: dict[str, Any], words: str, clip: Path, tmp_path: Path, clean_folder: Callable[..., None]

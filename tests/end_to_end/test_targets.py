@@ -48,6 +48,19 @@ def test_a_named_pipe_is_written_to_and_read_and_stays(
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
+def test_a_start_in_a_pipe_is_found_by_decoding(
+    enhance: Enhance, tmp_path: Path, read_back: Callable[..., Any]
+) -> None:
+    pipe, source = tmp_path / "pipe.mkv", tmp_path / "source.mkv"
+    enhance(source)
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(source.read_bytes()), daemon=True)
+    writer.start()
+    enhance(tmp_path / "part.mkv", pipe, start_seconds=0.4)
+    writer.join(30)
+    assert len(read_back(tmp_path / "part.mkv").times) == 10
+
+
 def test_devices_are_written_to_as_pipes_are() -> None:
     assert is_stream(Path(os.devnull))
 

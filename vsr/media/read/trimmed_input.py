@@ -145,7 +145,7 @@ class TrimmedInput:
         key frames, and frames that are shown before a key frame may need what lies before it.
         """
         start = self._options.start_seconds
-        if start:
+        if start and self.demuxer.can_seek:  # a pipe is opened once
             self.demuxer.open(self._gpu)
             seconds, last = 0, start if self.demuxer.can_be_searched() else 0
             while seconds < last:
