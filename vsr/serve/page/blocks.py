@@ -13,7 +13,7 @@ from vsr.serve.page.compare_tab import add_compare_tab
 from vsr.serve.page.image_tab import add_image_tab
 from vsr.serve.page.markup import markup
 from vsr.serve.page.parts import PageParts
-from vsr.serve.page.video_tab import add_video_tab
+from vsr.serve.page.video_tab import add_video_tab, make_job_state
 
 __all__ = ["mount_blocks"]
 
@@ -63,6 +63,7 @@ def _build(parts: PageParts, more_tabs: Tabs) -> gr.Blocks:
     blocks: gr.Blocks
     with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(3600, _KEPT_SECONDS)) as blocks:
         markup(_HEAD)
+        job = make_job_state()
         with gr.Tabs(elem_id="tabs"):
             for title, add in more_tabs:
                 with gr.Tab(title):
@@ -70,7 +71,7 @@ def _build(parts: PageParts, more_tabs: Tabs) -> gr.Blocks:
             with gr.Tab("Image", id="image"):
                 add_image_tab(parts)
             with gr.Tab("Video", id="video"):
-                add_video_tab(parts, blocks)
+                add_video_tab(parts, blocks, job)
             with gr.Tab("Compare", id="compare"):
                 add_compare_tab(parts)
     blocks.queue(api_open=False, default_concurrency_limit=8)

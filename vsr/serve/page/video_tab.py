@@ -18,7 +18,7 @@ from vsr.serve.page.video_results import finished_video, quality_plot
 from vsr.serve.page.video_watch import buttons_of, watched
 from vsr.serve.page.words import error_text, message, shown_seconds
 
-__all__ = ["PREVIEW_SECONDS", "add_video_tab"]
+__all__ = ["PREVIEW_SECONDS", "add_video_tab", "make_job_state"]
 
 PREVIEW_SECONDS = 3.0
 _HINT = "Drop a video above, or press the field and choose one. MP4, MKV, MOV, WebM, AVI, TS and more are read."
@@ -54,15 +54,27 @@ class _Fields:
         return [self.status, self.result, self.plot, self.pause, self.resume, self.cancel, self.job]
 
 
-def add_video_tab(parts: PageParts, blocks: gr.Blocks) -> None:
-    """Add the fields of the tab, and what they do. blocks: the page, which on loading goes on with its job."""
-    fields = _add_fields()
+def make_job_state() -> gr.BrowserState:
+    """Make the place where a browser keeps the id of its job; it must be made outside of tabs, which are lazy."""
+    # The secret guards nothing: it only lets a page find its job again after the service was restarted.
+    return gr.BrowserState("", storage_key=_STORED_AS, secret=_STORED_AS)
+
+
+def add_video_tab(parts: PageParts, blocks: gr.Blocks, job: gr.BrowserState) -> None:
+    """Add the fields of the tab, and what they do.
+
+    Args:
+        parts: Of the page.
+        blocks: The page, which on loading goes on with its job.
+        job: As `make_job_state` made it.
+    """
+    fields = _add_fields(job)
     _add_choice(parts, fields)
     _add_runs(parts, fields, blocks)
     _add_controls(parts, fields)
 
 
-def _add_fields() -> _Fields:
+def _add_fields(job: gr.BrowserState) -> _Fields:
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=280):
             file = gr.File(label="Video", height=150, elem_id="video-file")
@@ -85,8 +97,6 @@ def _add_fields() -> _Fields:
                 cancel = gr.Button("Cancel", visible=False, min_width=90, variant="stop", elem_id="video-cancel")
             result = markup('<div class="vsr-placeholder">The player comes here.</div>', elem_id="video-result")
             plot = markup("", elem_id="video-plot")
-    # The secret guards nothing: it only lets a page find its job again after the service was restarted.
-    job = gr.BrowserState("", storage_key=_STORED_AS, secret=_STORED_AS)
     return _Fields(
         file, model, scale, container, at, reference, preview, whole, pause, resume, cancel, status, result, plot, job
     )
@@ -105,7 +115,9 @@ def _add_choice(parts: PageParts, fields: _Fields) -> None:
         length = f", {shown_seconds(video.seconds)}" if video.seconds else ""
         return message(f"{Path(path).name}: {video.width}×{video.height} pixels{length}"), None
 
-    fields.file.change(describe, fields.file, [fields.status, fields.at], api_visibility="private")
+    fields.file.change(
+        describe, fields.file, [fields.status, fields.at], show_progress="hidden", api_visibility="private"
+    )
 
 
 def _add_runs(parts: PageParts, fields: _Fields, blocks: gr.Blocks) -> None:
@@ -149,7 +161,7 @@ class _Runs:
     async def go_on(self, job: str) -> AsyncIterator[Any]:
         """Follow the job that the browser remembers, if there still is one."""
         if not job or all(record.id != job for record in self._parts.jobs.jobs()):
-            yield *[gr.skip()] * 6, ""
+            yield (*[gr.skip()] * 7,)
             return
         async for shown in self._follow(job):
             yield shown
