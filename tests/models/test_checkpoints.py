@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import io
 import math
@@ -24,9 +25,10 @@ from vsr.color.resample import imresize
 from vsr.errors import MissingExtraError, ModelError
 from vsr.models import spandrel_net
 from vsr.models.cards import ModelCard, card_from_json
+from vsr.models.conventions import Stated
 from vsr.models.nets import EDSR, SRCNN, SRVGG, VDSR, LumaNet, MSRResNet, RRDBNet, SRResNet
 from vsr.models.nets.bicubic import BicubicUp
-from vsr.models.weights import load_net, resolve
+from vsr.models.weights import load_net, load_with_card, resolve
 from vsr.pipeline.loading import load_model
 from vsr.pipeline.tiles import TiledNetwork
 from vsr.quality.metrics import luma_bt601, psnr_db
@@ -936,3 +938,26 @@ def test_peers_of_unknown_layouts_are_listed(data_file: Callable[[str], Path], n
 @pytest.mark.parametrize("name", ["FSRCNN_x4.pb", "LapSRN_x4.pb"])
 def test_networks_of_other_frameworks_are_refused(data_file: Callable[[str], Path], name: str) -> None:
     assert "neither" in _refusal(data_file(f"peers/{name}"))
+
+
+# -- what lies beside weights ---------------------------------------------------------------------------
+
+
+def test_options_and_numbers_of_numpy_beside_weights_are_passed_over(tmp_path: Path) -> None:
+    state = SRCNN((9, 1, 5), 4, residual=False).state_dict()
+    content = {
+        "state_dict": {key: value for key, value in state.items() if not key.startswith("up.")},
+        "args": argparse.Namespace(lr=1e-4, name="srcnn"),
+        "best_psnr": np.float64(32.5),
+        "epoch": np.int64(7),
+    }
+    torch.save(content, tmp_path / "net.pth")
+    card, _ = load_with_card(str(tmp_path / "net.pth"), Stated("0..1"))
+    assert (card.net, card.color) == ("srcnn", "y")
+
+
+def test_srcnn_for_rgb(data_folder: Path) -> None:
+    card, net = load_with_card(str(data_folder / "faults" / "models" / "mmediting_srcnn_rgb.pth"), Stated(scale=4))
+    assert (card.net, card.color, card.scale) == ("srcnn", "rgb", 4)
+    x = F.interpolate(torch.rand(1, 3, 4, 5), (24, 30), mode="bicubic").clamp(0, 1)
+    assert psnr_db(net(x) * 255, F.interpolate(x, scale_factor=4, mode="bicubic") * 255) > 30

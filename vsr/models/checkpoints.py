@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
 import warnings
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -72,7 +74,7 @@ def import_checkpoint(path: Path, scale: int | None = None) -> tuple[ModelCard, 
     layout, options, weights = found
     with torch.device("meta"):
         net = NETS[layout.net](**options)
-    color: Color = "y" if layout.net in _LUMA_NETS else "rgb"
+    color: Color = "y" if layout.net in _LUMA_NETS and options.get("channels", 1) == 1 else "rgb"
     text = f"weights in the layout of {layout.origin}"
     card = _card(path, net, layout.net, options, color, text)
     source = "as asked" if scale else "by the file's name" if named else ""
@@ -135,7 +137,7 @@ def _read_pickled(path: Path, kind: str) -> Any:
         raise ModelError(f"{path}: a TorchScript program, not weights; it was not executed; {_REMEDY}")
     try:
         # Pass an open file: from a path PyTorch would choose its reader by the suffix.
-        with path.open("rb") as file, warnings.catch_warnings():
+        with path.open("rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(_harmless_types()):
             warnings.simplefilter("ignore")  # it warns of pickles of other versions; a failure is an error below
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -144,6 +146,14 @@ def _read_pickled(path: Path, kind: str) -> Any:
         raise ModelError(f"{path}: holds pickled code ({what}), which was not executed; {_REMEDY}") from None
     except Exception as error:  # a damaged or hostile file can break the reader at any point
         raise ModelError(f"{path}: not a PyTorch checkpoint, or a damaged one ({_printable(str(error))})") from error
+
+
+def _harmless_types() -> list[Any]:
+    """List what checkpoints hold beside weights and what does nothing when it is built: options, numbers of NumPy."""
+    scalar = type(np.float64(0)).__reduce__(np.float64(0))[0]  # the function that unpickles a number
+    kinds = [np.dtype(kind) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")]
+    old_names = [(scalar, f"{module}.multiarray.scalar") for module in ("numpy.core", "numpy._core")]
+    return [argparse.Namespace, np.dtype, *{type(kind) for kind in kinds}, *old_names]
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -13,7 +13,7 @@ class BicubicUp(nn.Module):
     """Enlarge by an integer factor with Keys' cubic (a = -0.5), pixel centres aligned, as MATLAB does.
 
     Written as a 5×5 convolution to scale² channels and a pixel shuffle, which every engine runs alike;
-    borders repeat their last pixel. (N, 1, H, W) float32 to (N, 1, H·scale, W·scale) float32.
+    borders repeat their last pixel. (N, C, H, W) float32 to (N, C, H·scale, W·scale) float32.
     """
 
     halo = 2
@@ -31,7 +31,10 @@ class BicubicUp(nn.Module):
         kernel = self.get_buffer("kernel").float()
         with torch.autocast(x.device.type, enabled=False):
             padded = F.pad(x.float(), (2, 2, 2, 2), mode="replicate")
-            return F.pixel_shuffle(F.conv2d(padded, kernel), self.scale)
+            channels = x.shape[1]
+            if channels > 1:
+                kernel = kernel.repeat(channels, 1, 1, 1)
+            return F.pixel_shuffle(F.conv2d(padded, kernel, groups=channels), self.scale)
 
 
 def _keys_cubic(distance: Tensor) -> Tensor:
