@@ -241,6 +241,15 @@ def test_a_video_is_cancelled(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#video-cancel")).not_to_be_visible()
 
 
+def test_a_job_is_found_again_after_the_page_is_loaded_anew(page: Page, video: Path) -> None:
+    _open_video(page, video)
+    page.click("#video-run")
+    expect(page.locator("#video-cancel")).to_be_visible(timeout=_PATIENCE_MS)
+    page.reload(wait_until="commit")
+    page.get_by_role("tab", name="Video").click()
+    _says(page, "video-status", "100 frames at 256×192")
+
+
 def test_what_is_no_video_gives_a_message(page: Page, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "x.jpg"), np.zeros((8, 8, 3), np.uint8))
     page.get_by_role("tab", name="Video").click()
