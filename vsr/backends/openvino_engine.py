@@ -45,7 +45,6 @@ _TYPES: dict[str, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 _CAPABILITIES: dict[str, str] = {"int8": "INT8", "fp32": "FP32", "fp16": "FP16", "bf16": "BF16"}
 _BESIDE_INT8: dict[str, tuple[Precision, ...]] = {"CPU": ("bf16",), "GPU": ("fp16",)}  # of the other layers
 _WEIGHTED = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"}
-_MOST_KERNELS = 200  # kept by the CPU plugin: those of two sizes of a network of a hundred layers
 _MAX_SIZES = 8  # of images that a GPU keeps compiled networks for
 _CORES_PER_FRAME = 8
 _FRAMES_ON_GPU = 2  # at a time: one computes while the other is copied
@@ -217,8 +216,6 @@ class OpenVINOEngine:
         if self._accelerator == "CPU":
             # Not pinned: decoder and encoder run on the same cores, and a pinned thread waits for its own.
             options |= {"INFERENCE_NUM_THREADS": _num_threads(), "ENABLE_CPU_PINNING": False}
-            # Kernels are kept for each size that was met: by default so many that memory grows with every clip.
-            options["CPU_RUNTIME_CACHE_CAPACITY"] = _MOST_KERNELS
         else:
             options["CACHE_DIR"] = str(engines_folder() / "openvino")
         compiled = self._core.compile_model(model, self._accelerator, options)
