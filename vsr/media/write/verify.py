@@ -208,9 +208,10 @@ def _compare_other_times(name: Path, expected: ExpectedOutput, found: _Found) ->
         got, tick = found.checksums[index], found.ticks[index]
         if want.times and got.times:  # sound is cut into other packets, and its encoder may need a lead
             longest = max(want.longest_seconds, got.longest_seconds)
-            ends = [want.times[0], want.end_seconds], [got.times[0], got.end_seconds]
-            num_known = 2 if want.longest_seconds else 1  # else packets do not say how long they last
-            _compare_packet_times(name, index, *(e[:num_known] for e in ends), tick + TRANSCODED_SECONDS + longest)
+            due, found_at = [want.times[0]], [got.times[0]]
+            if want.longest_seconds:  # else packets do not say how long they last
+                due, found_at = [*due, want.end_seconds], [*found_at, got.end_seconds]
+            _compare_packet_times(name, index, due, found_at, tick + TRANSCODED_SECONDS + longest)
     for index, seconds in expected.texts.items():
         _compare_packet_times(name, index, seconds, found.checksums[index].times, found.ticks[index])
 
