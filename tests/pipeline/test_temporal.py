@@ -208,6 +208,50 @@ def test_nan_is_done_again_from_the_last_good_state(net: RecurrentNet) -> None:
     assert len(notes) == 1 and "NaN" in notes[0]
 
 
+class _Drifting:
+    """An engine whose images are right, and whose state is a little off at every step."""
+
+    def __init__(self, engine: TorchEngine) -> None:
+        self._engine = engine
+        self.name, self.device, self.dtype = engine.name, engine.device, engine.dtype
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        luma, chroma, hidden, detail = self._engine(*inputs)
+        return luma, chroma, hidden + 1, detail
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_state_that_drifts_from_fp32_is_seen_and_done_again(net: RecurrentNet, batch: int) -> None:
+    engine = TorchEngine(net, torch.device("cpu"), "fp32")
+    notes: list[str] = []
+    network = CheckedNetwork(
+        CARD, lambda precision: _Drifting(engine) if precision == "bf16" else engine, "bf16", note=notes.append
+    )
+    luma = _luma(9)
+    found = _run(TemporalProcessor(network, _target()), _in_batches(luma, batch))
+    assert network.precision == "fp32" and len(notes) == 1 and "differs from fp32" in notes[0]
+    wanted = _run(_processor(net), _in_batches(luma, batch))
+    assert all((a[3:].int() - b[3:].int()).abs().max() <= 4 for a, b in zip(found, wanted, strict=True))
+
+
+def test_a_precision_that_holds_is_checked_once_and_kept(net: RecurrentNet) -> None:
+    made: list[Precision] = []
+
+    def make(precision: Precision) -> Engine:
+        made.append(precision)
+        return TorchEngine(net, torch.device("cpu"), "fp32")
+
+    network = CheckedNetwork(CARD, make, "bf16")
+    processor = TemporalProcessor(network, _target())
+    found = _run(processor, _in_batches(_luma(9), 2))
+    assert network.precision == "bf16" and made.count("bf16") == 1
+    assert _equal(found, _run(_processor(net), _in_batches(_luma(9), 2)))
+    processor.reset()
+    num_made = len(made)
+    _run(processor, _in_batches(_luma(4), 2))
+    assert len(made) == num_made
+
+
 @pytest.mark.parametrize("name", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "gray", "gbrp", "yuva420p"])
 def test_an_untrained_network_gives_every_format_its_nearest_neighbours(name: str) -> None:
     """Luma as the shuffle repeats it, and chroma as other networks' is resized: no colour path adds to it."""

@@ -104,6 +104,11 @@ class CheckedNetwork:
     def take_turn(self, take_turn: Callable[[], AbstractContextManager[object]]) -> None:
         self._tiled.take_turn = take_turn
 
+    @property
+    def is_checked(self) -> bool:
+        """Tell whether its precision was compared with fp32, or needs not to be."""
+        return self._is_checked
+
     def use_precision(self, precision: Precision) -> None:
         """Continue in a precision that an earlier run of the same job has checked on its frames."""
         if precision != self.precision:
@@ -148,20 +153,25 @@ class CheckedNetwork:
             )
         self._is_checked = self._is_checked or self._is_trusted()
 
+    def fall_back_from(self, difference: float) -> None:
+        """Take the next safer precision, as an image in [0, 1] differs so much from a trusted one, or has NaN."""
+        is_nan = math.isnan(difference)
+        self.fall_back(GAVE_NAN if is_nan else f"differs from fp32 by {difference * 255:.1f} code values")
+
     def _check_precision(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the outputs of the first call, or what a safer precision gives in their place."""
         while not self._is_checked:
-            gate = PrecisionGate(self._trusted(), inputs)  # anew, as int8 has a reference of its own
+            gate = PrecisionGate(self.trusted(), inputs)  # anew, as int8 has a reference of its own
             difference = gate.difference(outputs[0])
             if difference <= GATE_TOLERANCE:  # false for NaN
                 self._is_checked = True
             else:
-                is_nan = math.isnan(difference)
-                self.fall_back(GAVE_NAN if is_nan else f"differs from fp32 by {difference * 255:.1f} code values")
+                self.fall_back_from(difference)
                 outputs = self._tiled(*inputs)
         return outputs
 
-    def _trusted(self) -> TiledNetwork:
+    def trusted(self) -> TiledNetwork:
+        """Make the network whose numbers are relied upon."""
         return TiledNetwork(self._make_reference() if self._make_reference else self._make_engine("fp32"), self.card)
 
     def _is_trusted(self) -> bool:

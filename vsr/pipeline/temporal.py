@@ -17,12 +17,18 @@ from vsr.backends.transfers import make_transfers
 from vsr.errors import ModelError
 from vsr.frames import FrameBatch
 from vsr.models.nets.recurrent import state_channels
-from vsr.pipeline.checked_network import CheckedNetwork
+from vsr.pipeline.checked_network import CheckedNetwork, Network
 from vsr.pipeline.color_path import Target, VideoInput, batch_to_video_network
 from vsr.pipeline.motion import Motion, Taps, luma_8bit, sampling_of, submit_motion, warp, warp_plane
+from vsr.pipeline.precision_gate import GATE_TOLERANCE
+from vsr.pipeline.sequence_gate import SequenceGate
 from vsr.pipeline.steps import State, Stepped, StepQueue
 
 __all__ = ["TemporalProcessor"]
+
+_FEWEST_CHECKED = 2  # frames at the start of a job that are compared with fp32
+_PIXELS_CHECKED = 2**21  # of all these frames, at most
+_STEPS_TOLERANCE = 2 * GATE_TOLERANCE  # the roundings of many steps add up
 
 Result = Callable[[], FrameBatch]
 
@@ -104,6 +110,7 @@ class TemporalProcessor:
 
     def reset(self, next_frame: int = 0) -> None:
         self._steps.reset()
+        self._gate: SequenceGate | None = None
         self._next = next_frame  # number of the first frame of the batch that is held back, or else of the next
         self._held: FrameBatch | None = None
         self._held_motions: list[Future[Motion | None] | None] = []  # into each frame of the batch that is held back
@@ -163,19 +170,46 @@ class TemporalProcessor:
     def _compute(self, passage: _Passage, state: State) -> Stepped:
         """Run the network along a passage, after its run-up if it has one, and make the target's planes."""
         if passage.run_up is not None:
+            self._gate = None
             state = self._along(passage.run_up, self._prepared(passage.run_up.batch).planes, ()).state
         prepared = self._prepared(passage.batch)
+        if state == () and passage.run_up is None and not self._network.is_checked:
+            self._gate = SequenceGate(self._network.trusted(), self._num_to_check(passage))
         run = self._along(passage, prepared.planes, state)
+        while self._gate is not None and self._strays(self._gate, passage, prepared.planes, run):
+            run = self._along(passage, prepared.planes, self._gate.state)
         luma, chroma = run.planes
         return replace(run, planes=prepared.finish(luma, chroma))
 
-    def _along(self, passage: _Passage, planes: Tensor, state: State) -> Stepped:
-        """Run the network along the frames of a passage; luma and chroma as it gives them."""
+    def _num_to_check(self, passage: _Passage) -> int:
+        """Choose the frames to compare with fp32: as long as a state takes to settle, fewer of large frames."""
+        num_pixels = passage.batch.planes[0][0, 0].numel()
+        return max(_FEWEST_CHECKED, min(self._warm_up, _PIXELS_CHECKED // num_pixels))
+
+    def _strays(self, gate: SequenceGate, passage: _Passage, planes: Tensor, run: Stepped) -> bool:
+        """Compare the outputs along a passage with fp32; where they differ, take a safer precision."""
+        num = min(gate.num_left, passage.num_frames)
+        part = passage.part(0, num)
+
+        def along(network: Network, state: State) -> Stepped:
+            return self._along(part, planes[:num], state, network)
+
+        difference = gate.difference(run, num, along)
+        if difference <= _STEPS_TOLERANCE:  # false for NaN
+            gate.go_on(num)
+            self._gate = gate if gate.num_left else None
+            return False
+        self._network.fall_back_from(difference)
+        return True
+
+    def _along(self, passage: _Passage, planes: Tensor, state: State, network: Network | None = None) -> Stepped:
+        """Run the network, or another, along the frames of a passage; luma and chroma as it gives them."""
+        network = network or self._network
         sight = self._sight(passage, planes)
         outputs, is_finite = [], torch.tensor(True, device=self._network.device)
         for position in range(passage.num_frames):
             moved = self._moved(sight, position, state)
-            computed = self._network.run(*(x[position : position + 1] for x in sight.frames), *moved)
+            computed = network.run(*(x[position : position + 1] for x in sight.frames), *moved)
             *output, hidden, detail = computed.outputs
             state = (hidden, detail)
             outputs.append(output)
