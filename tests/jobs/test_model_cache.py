@@ -88,7 +88,7 @@ def test_the_choice_is_noted_with_its_reason(cache: ModelCache) -> None:
     _choose(cache, ModelOptions(), notes)
     (note,) = notes
     assert isinstance(note, Note) and note.code is NoteCode.MODEL
-    assert note == "model fast (auto: for ×4, video of 64x48 on cpu)"
+    assert note == "model video-fast (auto: for ×4, video of 64x48 on cpu)"
 
 
 def test_choosing_and_loading_read_the_weights_once(cache: ModelCache, monkeypatch: pytest.MonkeyPatch) -> None:

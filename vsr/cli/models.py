@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vsr.cli.options import FILE, PRECISIONS, Size
 from vsr.cli.spelling import Command, Group, as_typed
+
+if TYPE_CHECKING:
+    from vsr.models.cards import ModelCard
 
 __all__ = ["engine", "export", "models"]
 
@@ -24,12 +27,19 @@ def models(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(card) for card in shipped_cards().values()], indent=2, ensure_ascii=False))
         return
-    click.echo(f"{'name':<14}{'scale':<7}{'works on':<10}{'parameters':<12}figures (luma PSNR in dB)")
-    for card in shipped_cards().values():
-        figures = "  ".join(f"{name} {value:.2f}" for name, value in card.figures.items())
-        color = {"y": "luma", "rgb": "RGB", "yuv": "video"}[card.color]
-        click.echo(f"{card.name:<14}×{card.scale:<6}{color:<10}{card.num_parameters:<12,}{figures}")
-        click.echo(f"{'':<14}{card.description}")
+    click.echo(f"{'name':<16}{'scale':<7}{'works on':<10}{'parameters':<12}figures (luma PSNR in dB)")
+    for title, is_recurrent in (("video: networks that carry what they saw before", True), ("stills and video", False)):
+        click.echo(f"\n{title}")
+        for card in shipped_cards().values():
+            if card.recurrent == is_recurrent:
+                click.echo(_row(card))
+                click.echo(f"{'':<16}{card.description}")
+
+
+def _row(card: ModelCard) -> str:
+    figures = "  ".join(f"{name} {value:.2f}" for name, value in card.figures.items())
+    color = {"y": "luma", "rgb": "RGB", "yuv": "YCbCr"}[card.color]
+    return f"{card.name:<16}×{card.scale:<6}{color:<10}{card.num_parameters:<12,}{figures}"
 
 
 @click.group(cls=Group)

@@ -220,7 +220,8 @@ def _estimate_lines(estimate: Estimate, opened: OpenVideo) -> Iterator[str]:
         yield f"time: not estimated, as the file does not say how long it is; {measured}"
         yield "size: not estimated"
         return
-    yield f"time: about {_duration(estimate.seconds(num_frames))}, {measured}; frames that repeat take less"
+    reuse = "" if opened.upscaler.card.recurrent or not opened.job.reuse else "; frames that repeat take less"
+    yield f"time: about {_duration(estimate.seconds(num_frames))}, {measured}{reuse}"
     num_bytes = estimate.video_bytes(num_frames)
     if num_bytes is None:
         yield "size: not estimated for pictures"

@@ -15,6 +15,7 @@ from vsr.backends.onnx_model import OnnxFile
 from vsr.backends.select import Place
 from vsr.errors import ModelError
 from vsr.events import Note, NoteCode, OnNote
+from vsr.jobs.compression import Compression
 from vsr.jobs.plan import choose_model
 from vsr.models.cards import ModelCard
 from vsr.models.conventions import Stated
@@ -61,7 +62,15 @@ class ModelSource(Protocol):
     """Chooses a job's model and loads it."""
 
     def choose(
-        self, options: ModelOptions, place: Place, width: int, height: int, note: OnNote, *, is_image: bool
+        self,
+        options: ModelOptions,
+        place: Place,
+        width: int,
+        height: int,
+        note: OnNote,
+        *,
+        is_image: bool,
+        compression: Compression | None = None,
     ) -> ModelChoice: ...
 
     def load(self, choice: ModelChoice, num_pixels: float, note: OnNote) -> Upscaler: ...
@@ -82,13 +91,26 @@ class ModelCache:
         self._num_pixels = 0.0
 
     def choose(
-        self, options: ModelOptions, place: Place, width: int, height: int, note: OnNote, *, is_image: bool
+        self,
+        options: ModelOptions,
+        place: Place,
+        width: int,
+        height: int,
+        note: OnNote,
+        *,
+        is_image: bool,
+        compression: Compression | None = None,
     ) -> ModelChoice:
-        """Choose the model for frames of that size in pixels, and note which it is and why."""
+        """Choose the model for frames of that size in pixels, and note which it is and why.
+
+        compression: of a video, where that is known.
+        """
         if options.fidelity is not None:
             model, reason = "auto", "as asked"
         else:
-            model, reason = choose_model(options, width, height, place.device, is_image=is_image)
+            model, reason = choose_model(
+                options, width, height, place.device, is_image=is_image, compression=compression
+            )
         if options.restore is not None and options.model == "auto":
             model = model if clean_form(model) else next(iter(REAL_FORMS))
         card, sha256 = self._read(model, options.fidelity, options.restore, options.stated)
@@ -153,7 +175,15 @@ class GivenModel:
         self._upscaler = upscaler
 
     def choose(
-        self, options: ModelOptions, place: Place, width: int, height: int, note: OnNote, *, is_image: bool
+        self,
+        options: ModelOptions,
+        place: Place,
+        width: int,
+        height: int,
+        note: OnNote,
+        *,
+        is_image: bool,
+        compression: Compression | None = None,
     ) -> ModelChoice:
         """Describe the model that was given."""
         card = self._upscaler.card

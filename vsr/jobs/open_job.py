@@ -13,6 +13,7 @@ import numpy as np
 from vsr.backends.select import Place, choose_place
 from vsr.errors import OptionError
 from vsr.events import OnNote
+from vsr.jobs.compression import compression_of
 from vsr.jobs.image_plan import plan_images
 from vsr.jobs.job import Job
 from vsr.jobs.journal import is_in_place
@@ -127,7 +128,9 @@ def _decided_video(
     models: ModelSource,
 ) -> OpenVideo:
     info, model = reader.info, options.model
-    choice = models.choose(model, place, info.width, info.height, note, is_image=False)
+    choice = models.choose(
+        model, place, info.width, info.height, note, is_image=False, compression=compression_of(reader)
+    )
     upscaler = models.load(choice, _num_pixels(reader), note)
     if isinstance(target, Images):
         plan = plan_images(reader, target, options, choice.scale)

@@ -11,6 +11,7 @@ import torch
 
 from vsr.errors import OptionError
 from vsr.events import Note, NoteCode
+from vsr.jobs.compression import Compression
 from vsr.jobs.constant_rate import check_constant_rate
 from vsr.jobs.encoding import Encoding, choose_encoding
 from vsr.jobs.omissions import (
@@ -32,6 +33,7 @@ from vsr.media.read.reader import VideoReader
 from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.encoder import VideoSettings
 from vsr.media.write.stream_plan import AudioMode, StreamPlan, plan_streams
+from vsr.models.cards import shipped_cards
 from vsr.pipeline.loading import ModelOptions
 
 __all__ = [
@@ -92,11 +94,17 @@ class ImagePlan:
 
 
 def choose_model(
-    options: ModelOptions, width: int, height: int, device: torch.device, *, is_image: bool = False
+    options: ModelOptions,
+    width: int,
+    height: int,
+    device: torch.device,
+    *,
+    is_image: bool = False,
+    compression: Compression | None = None,
 ) -> tuple[str, str]:
     """Choose the model asked for, or the best that the device can bear; return its name and why.
 
-    width, height: of the input, in pixels.
+    width, height: of the input, in pixels.  compression: of a video, where that is known.
     """
     if options.model != "auto":
         return options.model, "as asked"
@@ -107,15 +115,27 @@ def choose_model(
         size = _parse_size(options.size, width, height)
         wanted = max(size[0] / width, size[1] / height)
     subject = "a picture" if is_image else "video"
+    reason = f"auto: for ×{wanted:g}, {subject} of {width}x{height} on {device.type}"
     if wanted <= 2:
-        name = "fast-x2"
-    elif device.type != "cpu" or (is_image and width * height <= LARGEST_IMAGE_ON_CPU):
-        name = "srresnet"
-    elif not is_image and width * height > LARGEST_VIDEO_ON_CPU:
-        name = "nano"
-    else:
-        name = "fast"
-    return name, f"auto: for ×{wanted:g}, {subject} of {width}x{height} on {device.type}"
+        return "fast-x2", reason
+    if is_image:
+        is_small = width * height <= LARGEST_IMAGE_ON_CPU
+        return "srresnet" if device.type != "cpu" or is_small else "fast", reason
+    if device.type == "cpu" and width * height > LARGEST_VIDEO_ON_CPU:
+        return "nano", reason
+    if options.precision == "int8":  # which networks with memory have no weights for
+        return "fast", f"{reason}, in int8"
+    is_compressed = compression is not None and compression.is_strong
+    name = _video_model(device, is_compressed)
+    return name, f"{reason}, compressed: {compression}" if is_compressed else reason
+
+
+def _video_model(device: torch.device, is_compressed: bool) -> str:
+    """Choose among the networks with memory that are shipped; the large ones are for GPUs."""
+    names = ["video-real-fast"] if is_compressed else ["video-fast"]
+    if device.type != "cpu":
+        names.insert(0, "video-real" if is_compressed else "video")
+    return next(name for name in names if name in shipped_cards())
 
 
 def choose_size(options: ModelOptions, scale: int, width: int, height: int, even: tuple[bool, bool]) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from functools import partial
 from vsr.backends.select import Place
 from vsr.errors import InputError, JobCancelledError, VsrError
 from vsr.events import Note, OnNote, Progress
+from vsr.jobs.compression import Compression
 from vsr.jobs.job import Job
 from vsr.jobs.model_cache import ModelCache, ModelChoice
 from vsr.jobs.plan import VideoPlan
@@ -43,9 +44,17 @@ class SharedModels:
         self._cache, self._turns = ModelCache(), turns
 
     def choose(
-        self, options: ModelOptions, place: Place, width: int, height: int, note: OnNote, *, is_image: bool
+        self,
+        options: ModelOptions,
+        place: Place,
+        width: int,
+        height: int,
+        note: OnNote,
+        *,
+        is_image: bool,
+        compression: Compression | None = None,
     ) -> ModelChoice:
-        return self._cache.choose(options, place, width, height, note, is_image=is_image)
+        return self._cache.choose(options, place, width, height, note, is_image=is_image, compression=compression)
 
     def load(self, choice: ModelChoice, num_pixels: float, note: OnNote) -> Upscaler:
         # As for an endless job: the engine must be the same after a restart, whatever ran before, and a service runs
