@@ -228,8 +228,9 @@ def test_a_foreign_checkpoint_is_read_once(
 ) -> None:
     paths: list[Path] = []
     read = checkpoints.import_checkpoint
-    monkeypatch.setattr(weights, "import_checkpoint", lambda path: paths.append(path) or read(path))
+    monkeypatch.setattr(weights, "import_checkpoint", lambda path, *more: paths.append(path) or read(path, *more))
     foreign = tmp_path / "foreign.pth"
+    foreign.write_bytes(b"no checkpoint")
     with pytest.raises(Exception, match="foreign"):
         enhance_file(clip, tmp_path / "out.mkv", JobOptions.of(model=str(foreign)))
     assert paths == [foreign]

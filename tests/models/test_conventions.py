@@ -140,3 +140,8 @@ def test_scale_of_weights_that_serve_several_is_asked_for_or_named(data_folder: 
 def test_a_tensor_that_claims_more_than_the_file_holds_is_refused_at_once(data_folder: Path) -> None:
     with pytest.raises(ModelError, match=r"huge_half\.pth: is damaged or hostile: 'conv1\.weight' claims 151 GiB"):
         load_with_card(str(data_folder / "faults" / "models" / "huge_half.pth"))
+
+
+def test_a_network_for_drawings_is_taken_as_it_is(data_file: Callable[[str], Path]) -> None:
+    card, _ = load_card_and_net(str(data_file("peers/realesr-animevideov3.pth")))
+    assert (card.scale, card.assumptions) == (4, "")

@@ -27,7 +27,7 @@ PAIRS = [
 ]
 ORDERS = ("rgb", "bgr")
 SURE_DB = 40.0  # against bicubic: no other convention is tried
-ENOUGH_DB = 24.0  # which networks that flatten colours still have; with wrong values there are less than 20
+ENOUGH_DB = 20.0  # which networks for drawings still have (realesr-animevideov3: 21); with wrong values there are less
 ENOUGH_DB_UNSCALED = 28.0  # of a network that enlarges nothing
 ENOUGH_DB_OTHER = 28.0  # of another convention than the usual
 CLEARLY_DB = 10.0  # by which another convention must be better
