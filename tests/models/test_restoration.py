@@ -35,7 +35,7 @@ def test_half_way_the_network_still_enlarges() -> None:
 
 def test_other_models_have_one_form() -> None:
     assert clean_form("vdsr") is None and clean_form("fast-real") == "fast"
-    with pytest.raises(OptionError, match="'vdsr' has no real form; fast, video-fast have"):
+    with pytest.raises(OptionError, match="'vdsr' has no real form; fast, video-fast, video have"):
         load_restored("vdsr", 0.5)
 
 

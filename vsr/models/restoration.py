@@ -12,7 +12,8 @@ from vsr.models.weights import load_net, resolve
 
 __all__ = ["REAL_FORMS", "clean_form", "load_restored"]
 
-REAL_FORMS = {"fast": "fast-real", "video-fast": "video-real-fast"}  # the real form was trained from the clean one
+# The real form was trained from the clean one.
+REAL_FORMS = {"fast": "fast-real", "video-fast": "video-real-fast", "video": "video-real"}
 
 
 def clean_form(model: str) -> str | None:
