@@ -120,7 +120,7 @@ def main(names: tuple[str, ...], only: tuple[str, ...], out: Path) -> None:
         labels = [f"{name}: {label}" if label == "bicubic" else label for label in models]
         cells = [cell(upscaled(m, frames), place, label) for label, m in zip(labels, models.values(), strict=True)]
         rows.append(np.hstack(cells))
-    if not cv2.imwrite(str(out), np.vstack(rows)):
+    if not cv2.imwrite(str(out), np.vstack(rows), [cv2.IMWRITE_JPEG_QUALITY, 80]):
         raise click.ClickException(f"{out}: cannot be written")
 
 
