@@ -84,7 +84,11 @@ def _move_to_free_name(partial: Path, target: Path) -> None:
         raise
     except OSError:  # a file system without links: the name is taken first
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        partial.replace(target)
+        try:
+            partial.replace(target)
+        except OSError:
+            target.unlink(missing_ok=True)
+            raise
     else:
         partial.unlink()
 

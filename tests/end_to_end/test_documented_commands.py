@@ -22,7 +22,10 @@ import click
 import cv2
 import numpy as np
 import pytest
+import torch
 from command_line import Run
+
+from vsr.models.nets import SRVGG
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -96,6 +99,8 @@ def named_files(tmp_path_factory: pytest.TempPathFactory, make_clip: Callable[..
     (folder / "in.yuv").write_bytes(bytes(320 * 180 * 3 // 2))
     for name in ("FILE", "net.onnx", "FSRCNN_x4.pb"):
         (folder / name).touch()
+    net = SRVGG(features=4, depth=1, scale=2)  # which repeats pixels, with weights of zero
+    torch.save({"params": {key: torch.zeros_like(w) for key, w in net.state_dict().items()}}, folder / "theirs.pth")
     return folder
 
 

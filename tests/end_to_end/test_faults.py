@@ -584,7 +584,9 @@ def test_target_that_cannot_be_put_in_place(
     def refuse(self: Path, target: Path) -> Path:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(target))
 
+    # A new name is taken by a link, and where a file system has none, by moving.
     monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr(os, "link", lambda source, target: refuse(source, target))
     error = _job(long_clip, tmp_path / "out.mp4")
     assert isinstance(error, OutputError)
     assert "Read-only file system" in str(error)

@@ -65,7 +65,7 @@ def test_a_file_is_replaced_only_when_asked(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_an_output_error(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="writing failed"):
+    with pytest.raises(OutputError, match="does not exist; make it first"):
         export_model("fast", tmp_path / "none" / "fast.onnx")
 
 

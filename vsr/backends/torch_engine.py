@@ -40,6 +40,7 @@ class TorchEngine:
         self.dtype = PRECISIONS[precision]
         self.name = f"PyTorch {torch.__version__}, {device}, {precision}"
         eager = converted(net, device, self.dtype)
+        self._is_compiled = compiler is not None
         self._net = eager if compiler is None else CompiledNet(eager, compiler, note)
         self._pool: ThreadPoolExecutor | None = None
         if device.type == "cuda":
@@ -47,7 +48,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        if self.device.type != "cpu" or inputs[0].shape[0] < 2:
+        if self.device.type != "cpu" or inputs[0].shape[0] < 2 or self._is_compiled:  # what is compiled has its shape
             return self._run(*inputs)
         frames = tuple(torch.split(x, 1) for x in inputs)
         outs = list(self._side_by_side(torch.get_num_threads(), frames))

@@ -115,6 +115,7 @@ def _cut(source: Source, path: Path, options: JobOptions) -> None:
             encoding.color,
             info.sample_aspect_ratio,
             encoding.options,
+            encoding.stored_as,
         )
         sound = {stream.index for stream in reader.other_streams if stream.type == "audio"} & reader.chosen_streams
         plans = plan_streams(reader.other_streams, encoding.container, options.encoding.audio, False, sound)

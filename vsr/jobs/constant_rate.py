@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+import av
 import numpy as np
 
 from vsr.errors import OutputError
@@ -28,7 +31,9 @@ def check_constant_rate(reader: VideoReader, target: Target, options: EncodingOp
     start, end = reader.shift_seconds, reader.duration_limit_seconds
     with open_input(reader.path) as container:
         stream = container.streams[reader.stream.index]
-        ticks = [packet.pts for packet in container.demux(stream) if packet.size and packet.pts is not None]
+        ticks: list[int] = []
+        with suppress(av.FFmpegError):  # where a damaged file ends; the job names that
+            ticks += (packet.pts for packet in container.demux(stream) if packet.size and packet.pts is not None)
         seconds = np.sort(np.asarray(ticks, np.float64)) * float(stream.time_base or 1)
     seconds = seconds[(seconds >= float(start)) & (seconds < float(start + end if end is not None else np.inf))]
     places = np.rint((seconds - seconds[:1]) * float(rate))

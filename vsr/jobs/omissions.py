@@ -109,17 +109,24 @@ def output_aspect(info: VideoInfo, width: int, height: int) -> Fraction | None:
 
 
 def container_omissions(
-    container: str, codec: str, info: VideoInfo, metadata: Mapping[str, str], streams: Sequence[StreamPlan]
+    container: str,
+    codec: str,
+    info: VideoInfo,
+    metadata: Mapping[str, str],
+    streams: Sequence[StreamPlan],
+    *,
+    has_cover: bool = False,
 ) -> list[str]:
     """Name what is left out of a video and of its file as a whole, a line each.
 
     container, codec: FFmpeg's names of the output's format and encoder.  metadata: of the source's file.
+    has_cover: whether the source has a cover image.
     """
     omissions, row = [], find_container(container)
     tags = carried_tags(dict(metadata))
     if tags and not row.holds_metadata:
         omissions.append(f"metadata ({', '.join(tags)}) is left out: {container} has no place for it")
-    elif row.file_tags is not None and not row.takes_free_tags:
+    elif row.file_tags is not None and not (row.takes_free_tags and not has_cover):
         unheld = [tag for tag in tags if _tag_name(tag) not in row.file_tags]
         if unheld:
             omissions.append(f"metadata ({', '.join(unheld)}) is left out: {container} has no place for it")

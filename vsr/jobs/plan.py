@@ -248,7 +248,9 @@ def _omissions_and_notes(
     holder = codec if row.holds_streams else row.shown_name
     omissions += sample_omissions(info.pixel_format, settings.pixel_format, holder)
     if not is_raw:
-        omissions += container_omissions(container, codec, info, reader.container.metadata, streams)
+        omissions += container_omissions(
+            container, codec, info, reader.container.metadata, streams, has_cover=bool(reader.covers)
+        )
         omissions += stream_tag_omissions(container, reader, streams)
     notes = [Note(NoteCode.STREAM, f"{s.title}: {s.note}") for s in streams if s.note and not s.is_omission]
     if settings.sample_aspect_ratio not in (None, 1) and not holds_aspect(container, codec):

@@ -19,6 +19,7 @@ from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Stream
 
+from vsr.errors import reason
 from vsr.media.formats import Container, find_audio_encoder
 
 __all__ = ["AudioFit", "AudioTranscoder", "choose_audio_encoder", "fit_encoder", "with_names"]
@@ -194,8 +195,11 @@ class AudioTranscoder:
         self._taken: tuple[str, str, int] | None = None  # what the resampler was made for
 
     def transcode(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
-        """Transcode a packet. Raises av.FFmpegError where it cannot be decoded."""
-        frames: list[AudioFrame] = packet.decode()  # type: ignore[assignment]
+        """Transcode a packet. Raises av.InvalidDataError where it cannot be decoded."""
+        try:
+            frames: list[AudioFrame] = packet.decode()  # type: ignore[assignment]
+        except av.FFmpegError as error:  # decoders of damaged sound fail with whatever number comes up
+            raise av.InvalidDataError(error.errno or 0, reason(error)) from error
         for frame in frames:
             yield from self._encode(frame)
 

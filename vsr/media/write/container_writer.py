@@ -72,7 +72,7 @@ class OutputFile(ABC):
         assert info is not None
         self.info = info
         try:
-            tags = {} if reader is None else carried_tags(reader.container.metadata)
+            tags = {} if reader is None or reader.covers else carried_tags(reader.container.metadata)
             self.container = self._open(_muxer_options(path, spec.container, self.info.time_base, tags))
         except (av.FFmpegError, OSError, ValueError) as error:
             raise OutputError(f"{path}: cannot be created ({reason(error)})") from error
@@ -241,7 +241,8 @@ def _muxer_options(
         # The start of each track is stored in ticks of the file's clock: those of the sound as well.
         file_clock = clock * -(-_COARSEST_FILE_CLOCK // clock)
         options["movflags"] = "+write_colr+faststart"  # with the index in front, so that it plays while it arrives
-        # Players know the usual place for tags better, so that it is left only for tags that it does not hold.
+        # Players know the usual place for tags better, so that it is left only for tags that it does not hold. FFmpeg
+        # writes covers to that place alone: the caller names no tags where there is one.
         if row.takes_free_tags and not {tag.lower() for tag in tags} <= (row.file_tags or set()):
             options["movflags"] += "+use_metadata_tags"
         options["video_track_timescale"] = str(clock)

@@ -149,8 +149,9 @@ def _places(container: InputContainer, indices: Iterable[int], video_index: int)
 
 
 def _placed(container: InputContainer, places: Mapping[int, int]) -> Iterable[tuple[int, Stream]]:
-    """Pair the indices of streams with the streams of a file."""
-    return [(index, container.streams[place]) for index, place in places.items()]
+    """Pair the indices of streams with the streams of a file, which has none of those without packets."""
+    streams = container.streams
+    return [(index, streams[place]) for index, place in places.items() if place < len(streams)]
 
 
 def _compare_frames(name: Path, expected: ExpectedOutput, found: _Found) -> None:
