@@ -9,17 +9,14 @@ import time
 from dataclasses import dataclass, field
 from functools import partial
 
-from vsr.backends.select import Place
 from vsr.errors import InputError, JobCancelledError, VsrError
 from vsr.events import Note, OnNote, Progress
-from vsr.jobs.compression import Compression
 from vsr.jobs.job import Job
 from vsr.jobs.model_cache import ModelCache, ModelChoice
 from vsr.jobs.plan import VideoPlan
 from vsr.jobs.report import JobReport
 from vsr.jobs.run import make_job, run_job
 from vsr.jobs.segmented_sink import FinishedSegment
-from vsr.pipeline.loading import ModelOptions
 from vsr.pipeline.upscaler import Upscaler
 from vsr.serve.detailed_moment import most_detailed_moment
 from vsr.serve.errors import TooLargeError, code_of, public_text
@@ -37,35 +34,20 @@ _UPDATE_SECONDS = 0.5  # between two notices of progress
 _LARGEST_GROWTH = 16  # pixels of the result for one of the largest source that is taken
 
 
-class SharedModels:
-    """See `ModelSource`: keeps the last model, whose network takes turns on the device with those of images."""
+class SharedModels(ModelCache):
+    """A cache whose networks take turns on the device with those of images."""
 
     def __init__(self, turns: DeviceTurns) -> None:
-        self._cache, self._turns = ModelCache(), turns
-
-    def choose(
-        self,
-        options: ModelOptions,
-        place: Place,
-        width: int,
-        height: int,
-        note: OnNote,
-        *,
-        is_image: bool,
-        compression: Compression | None = None,
-    ) -> ModelChoice:
-        return self._cache.choose(options, place, width, height, note, is_image=is_image, compression=compression)
+        super().__init__()
+        self._turns = turns
 
     def load(self, choice: ModelChoice, num_pixels: float, note: OnNote) -> Upscaler:
-        # As for an endless job: the engine must be the same after a restart, whatever ran before, and a service runs
-        # long enough for the fastest one to be worth its start.
-        upscaler = self._cache.load(choice, math.inf, note)
+        """Load a model as for an endless job, whatever the number of pixels."""
+        # The engine must be the same after a restart, whatever ran before, and a service runs long enough for the
+        # fastest one to be worth its start.
+        upscaler = super().load(choice, math.inf, note)
         upscaler.network.take_turn = partial(self._turns.turn, "video")
         return upscaler
-
-    def forget(self) -> None:
-        """Load anew next time."""
-        self._cache.forget()
 
 
 @dataclass
