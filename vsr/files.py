@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import secrets
@@ -22,6 +23,7 @@ __all__ = [
     "partial_folder",
     "partial_path",
     "put_in_place",
+    "sha256_of",
     "target_of_partial",
     "write_file",
 ]
@@ -38,6 +40,12 @@ def partial_path(target: Path) -> Path:
     that share a folder.
     """
     return target.with_name(f".{target.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{target.suffix}")
+
+
+def sha256_of(path: Path) -> str:
+    """Compute the SHA-256 of a file in hexadecimal digits, without holding it in memory. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def target_of_partial(path: Path) -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +14,7 @@ from vsr.backends.onnx_model import OnnxFile
 from vsr.backends.select import Place
 from vsr.errors import ModelError
 from vsr.events import Note, NoteCode, OnNote
+from vsr.files import sha256_of
 from vsr.jobs.compression import Compression
 from vsr.jobs.plan import choose_model
 from vsr.models.cards import ModelCard
@@ -153,7 +153,7 @@ class ModelCache:
     def _read(self, model: str, fidelity: float | None, restore: float | None, stated: Stated) -> tuple[ModelCard, str]:
         """Read a model, unless it is the one that was read last; return its card and checksum."""
         file = Path(model)
-        digest = _sha256(file) if fidelity is None and file.is_file() else ""
+        digest = sha256_of(file) if fidelity is None and file.is_file() else ""
         key = (model, fidelity, restore, stated, digest)
         if self._card_and_net is None or key != self._net_key:
             self.forget()
@@ -210,8 +210,3 @@ def _choice(card: ModelCard, sha256: str, model: str, options: ModelOptions, pla
         options.restore,
         options.stated,
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

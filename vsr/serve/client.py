@@ -26,7 +26,7 @@ from vsr.errors import (
     reason,
 )
 from vsr.events import Note, NoteCode, OnNote, Progress
-from vsr.files import check_target, naming_output, partial_path, put_in_place, write_file
+from vsr.files import check_target, naming_output, partial_path, put_in_place, sha256_of, write_file
 from vsr.jobs.report import JobReport
 
 __all__ = ["RemoteService"]
@@ -280,9 +280,7 @@ class RemoteService:
                         tries.succeeded()
                     except httpx.TransportError as error:
                         tries.failed(error)
-            with partial.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if digest != result["sha256"]:
+            if sha256_of(partial) != result["sha256"]:
                 raise OutputError(f"{output}: was damaged on its way from {self.url}; try again")
             put_in_place(partial, output)
         finally:

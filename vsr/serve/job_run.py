@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import time
@@ -11,6 +10,7 @@ from functools import partial
 
 from vsr.errors import InputError, JobCancelledError, VsrError
 from vsr.events import Note, OnNote, Progress
+from vsr.files import sha256_of
 from vsr.jobs.job import Job
 from vsr.jobs.model_cache import ModelCache, ModelChoice
 from vsr.jobs.plan import VideoPlan
@@ -186,8 +186,6 @@ class JobRun:
     def _succeed(self, report: JobReport) -> None:
         if self._end_cancelled():
             return
-        with self.output.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         self.store.change_state(
             self.record.id,
             [JobState.RUNNING, JobState.PAUSING],
@@ -200,7 +198,7 @@ class JobRun:
             width=report.width,
             height=report.height,
             result_bytes=self.output.stat().st_size,
-            result_sha256=digest,
+            result_sha256=sha256_of(self.output),
         )
 
     def _stop(self) -> None:

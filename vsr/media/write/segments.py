@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from vsr.errors import InputError, OutputError, reason
-from vsr.files import naming_output, partial_path, put_in_place
+from vsr.files import naming_output, partial_path, put_in_place, sha256_of
 from vsr.frames import FrameBatch
 from vsr.media.formats import MATROSKA, find_container, find_encoder
 from vsr.media.read.opening import DEFAULT_FRAMERATE, open_input
@@ -98,7 +97,7 @@ class SegmentWriter:
         with self._writing():
             self._mux(self._encoder.flush())
             self._container.close()
-        segment = Segment(self._partial, _sha256(self._partial), tuple(self._pts), tuple(self._durations))
+        segment = Segment(self._partial, sha256_of(self._partial), tuple(self._pts), tuple(self._durations))
         check_segment(segment)
         put_in_place(self._partial, self._path)
         return Segment(self._path, segment.sha256, segment.pts, segment.durations)
@@ -113,7 +112,7 @@ class SegmentWriter:
 def check_segment(segment: Segment) -> None:
     """Check a segment against its file. Raises OutputError where it is damaged or starts with no key frame."""
     try:
-        if _sha256(segment.path) != segment.sha256:
+        if sha256_of(segment.path) != segment.sha256:
             raise OutputError(f"{segment.path}: is damaged")
         with open_input(segment.path) as container:
             packets = [packet.is_keyframe for packet in container.demux(video=0) if packet.size]
@@ -123,11 +122,6 @@ def check_segment(segment: Segment) -> None:
         raise OutputError(f"{segment.path}: {segment.num_frames} frames went in and {len(packets)} came out")
     if not packets[0]:
         raise OutputError(f"{segment.path}: does not begin with a key frame")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class JoinedWriter(OutputFile):
