@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ pytest.importorskip("gradio")
 pytest.importorskip("playwright", reason="could not import 'playwright', which drives the browser")
 
 import uvicorn
-from playwright.sync_api import Error, Page, expect, sync_playwright
+from playwright.sync_api import Error, Page, TimeoutError, expect, sync_playwright
 from videos import frames_of, write_video
 
 import vsr
@@ -88,6 +89,21 @@ def _is_foreign(url: str, address: str) -> bool:
 
 def _choose(page: Page, field: str, path: Path) -> None:
     page.set_input_files(f"#{field} input[type=file]", path)
+
+
+def _choose_in_list(page: Page, field: str, path: Path) -> None:
+    """Choose a file for a field that lists its name; again where the field was not ready yet.
+
+    A field in a folded part of the page is built when it unfolds, and takes no file for a moment although it is there.
+    """
+    name = page.locator(f"#{field}").get_by_text(path.name)
+    patience_ms = 5_000
+    while not name.is_visible():
+        _choose(page, field, path)
+        with contextlib.suppress(TimeoutError):
+            name.wait_for(timeout=patience_ms)
+        patience_ms *= 2
+        assert patience_ms < 2 * _PATIENCE_MS, f"{path.name} never shows in {field}"
 
 
 def _says(page: Page, field: str, words: str | re.Pattern[str]) -> None:
@@ -162,8 +178,7 @@ def test_models_are_compared_side_by_side(page: Page, tmp_path: Path) -> None:
     page.get_by_role("tab", name="Compare").click()
     page.get_by_label("srgan", exact=True).uncheck()
     page.get_by_label("nano", exact=True).check()
-    _choose(page, "compare-file", tmp_path / "x.png")
-    page.locator("#compare-file").get_by_text("x.png").wait_for()
+    _choose_in_list(page, "compare-file", tmp_path / "x.png")
     page.click("#compare-run")
     viewer = page.locator("#compare-result vsr-viewer")
     expect(viewer.locator(".tag.a")).to_have_text("nano", timeout=_PATIENCE_MS)
@@ -218,8 +233,7 @@ def test_a_video_is_paused_gone_on_with_measured_and_downloaded(
     reference = write_video(tmp_path / "reference.mp4", 100, (256, 192))
     _open_video(page, video)
     page.get_by_text("More options").click()
-    _choose(page, "video-reference", reference)
-    page.locator("#video-reference").get_by_text("reference.mp4").wait_for()
+    _choose_in_list(page, "video-reference", reference)
     page.click("#video-run")
     page.click("#video-pause")
     progress = page.locator("#video-status .vsr-progress")

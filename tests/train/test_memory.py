@@ -10,10 +10,10 @@ import resource, sys, torch
 from vsr.train.memory import keep_freed_memory
 if sys.argv[1] == "keep" and not keep_freed_memory():
     sys.exit("no mallopt here")
-for num_mib in (8, 80) * 5:
+for num_mib in (8, 80) * 10:
     torch.ones(num_mib << 18)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for num_mib in (8, 80) * 5:
+for num_mib in (8, 80) * 40:
     torch.ones(num_mib << 18)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -28,4 +28,5 @@ def num_page_faults(python: str, mode: str) -> int:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="counts page faults as POSIX does")
 def test_tensors_reuse_memory_once_it_is_kept(warm_python: str) -> None:
-    assert num_page_faults(warm_python, "keep") * 10 < num_page_faults(warm_python, "as it is")
+    # A small block that another thread puts into the gap costs a large one its place now and then.
+    assert num_page_faults(warm_python, "keep") * 4 < num_page_faults(warm_python, "as it is")
