@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from vsr.errors import OutputError
-from vsr.files import naming_output, partial_file, partial_folder, partial_path, target_of_partial, write_file
+from vsr.files import (
+    claim,
+    naming_output,
+    partial_file,
+    partial_folder,
+    partial_path,
+    remove_left,
+    target_of_partial,
+    write_file,
+)
 
 
 def names_in(folder: Path) -> list[str]:
@@ -103,3 +112,31 @@ def test_an_error_names_the_output(tmp_path: Path) -> None:
         naming_output(target),
     ):
         write_file(target, b"data")
+
+
+def test_what_killed_processes_left_of_a_target_is_removed(tmp_path: Path) -> None:
+    target = tmp_path / "film.mp4"
+    left, folder, other = partial_path(target), partial_path(target), partial_path(tmp_path / "another.mp4")
+    target.write_bytes(b"whole")
+    left.write_bytes(b"half")
+    other.write_bytes(b"half")
+    folder.mkdir()
+    (folder / "1.png").write_bytes(b"half")
+    assert sorted(remove_left(target)) == sorted([left.name, folder.name])
+    assert {path.name for path in tmp_path.iterdir()} == {target.name, other.name}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no file that is open, and needs no lock")
+def test_what_is_being_written_is_not_taken_for_left(tmp_path: Path) -> None:
+    target = tmp_path / "film.mp4"
+    partial, folder = partial_path(target), partial_path(target)
+    folder.mkdir()
+    releases = [claim(partial), claim(folder)]
+    assert remove_left(target) == []
+    with partial_file(target) as written:
+        written.write_bytes(b"half")
+        assert remove_left(target) == []
+    assert target.read_bytes() == b"half"
+    for release in releases:
+        release()
+    assert sorted(remove_left(target)) == sorted([partial.name, folder.name])

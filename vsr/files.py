@@ -9,13 +9,18 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vsr.errors import OutputError, reason
 
+if sys.platform != "win32":  # which removes no file that is open
+    import fcntl
+
 __all__ = [
     "check_target",
+    "claim",
     "followed",
     "is_stream",
     "naming_output",
@@ -23,6 +28,7 @@ __all__ = [
     "partial_folder",
     "partial_path",
     "put_in_place",
+    "remove_left",
     "sha256_of",
     "target_of_partial",
     "write_file",
@@ -52,6 +58,56 @@ def target_of_partial(path: Path) -> Path | None:
     """Return the target of a name that `partial_path` gave, or None for any other name."""
     match = _PARTIAL_NAME.fullmatch(path.name)
     return path.with_name(match["stem"] + (match["suffix"] or "")) if match else None
+
+
+def claim(partial: Path) -> Callable[[], None]:
+    """Mark a partial file, which is made if need be, or a folder as being written; return what ends that.
+
+    The mark is a lock, which the system takes away when the process is killed: `remove_left` goes by it. Raises OSError
+    where the file cannot be made.
+    """
+    descriptor = os.open(partial, os.O_RDONLY if partial.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):  # a file system without locks, where `remove_left` finds none either
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    is_open = [descriptor]
+
+    def release() -> None:
+        while is_open:
+            os.close(is_open.pop())
+
+    return release
+
+
+def remove_left(target: Path) -> list[str]:
+    """Remove the partial files and folders that killed processes left of a target; return their names.
+
+    Those that another process writes, or may be writing, stay.
+    """
+    target, removed = followed(target), []
+    try:
+        beside = [path for path in target.parent.iterdir() if target_of_partial(path) == target]
+    except OSError:
+        return []
+    for partial in beside:
+        with contextlib.suppress(OSError):
+            if _is_free(partial):
+                shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+                removed.append(partial.name)
+    return removed
+
+
+def _is_free(partial: Path) -> bool:
+    """Tell whether nobody writes a partial file or folder. Raises OSError where locks are unknown."""
+    if sys.platform != "win32":
+        descriptor = os.open(partial, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(descriptor)
+    return True
 
 
 def followed(path: Path) -> Path:
@@ -115,6 +171,7 @@ def partial_file(target: Path, *, sync: bool = False, overwrite: bool = True) ->
     """
     target = followed(target)
     partial = partial_path(target)
+    release = claim(partial)
     try:
         yield partial
         if sync:
@@ -126,6 +183,7 @@ def partial_file(target: Path, *, sync: bool = False, overwrite: bool = True) ->
             _move_to_free_name(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+        release()
 
 
 def write_file(target: Path, data: bytes | str, *, sync: bool = False, overwrite: bool = True) -> None:
@@ -184,12 +242,7 @@ def check_target(path: Path, overwrite: bool, source: Path | None = None) -> Non
         overwrite: Whether a file that is there may be replaced.
         source: The input, which is never replaced.
     """
-    length = len(path.name.encode())
-    room = _LONGEST_NAME - len(partial_path(path).name.encode()) + length
-    if length > room:
-        raise OutputError(
-            f"{path.name[:40]}...: the name is too long; at most {room} bytes leave room for a partial file"
-        )
+    _check_length(path)
     if source is not None and path.exists() and source.exists() and path.samefile(source):
         raise OutputError(f"{path}: is the input itself; give the output another name")
     if path.is_dir():
@@ -202,8 +255,12 @@ def check_target(path: Path, overwrite: bool, source: Path | None = None) -> Non
         raise OutputError(f"{path}: exists already; `overwrite=True` overwrites it")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"{path}: no permission to write in {path.parent}")
-    room = _LONGEST_NAME - len(partial_path(path).name.encode()) + len(path.name.encode())
-    if len(path.name.encode()) > room:
+
+
+def _check_length(path: Path) -> None:
+    length = len(path.name.encode())
+    room = _LONGEST_NAME - len(partial_path(path).name.encode()) + length
+    if length > room:
         raise OutputError(
             f"{path.name[:40]}...: the name is too long; at most {room} bytes leave room for a partial file"
         )

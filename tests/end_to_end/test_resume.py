@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -27,6 +28,8 @@ from vsr.jobs.journal import work_folder
 from vsr.jobs.options import JobOptions
 from vsr.jobs.report import JobReport
 from vsr.jobs.run import enhance_file
+from vsr.jobs.segmented_sink import SegmentedSink
+from vsr.media.read.reader import Chunk
 from vsr.media.write.segments import decode_times
 from vsr.models.cards import ModelCard
 from vsr.pipeline.checked_network import CheckedNetwork
@@ -169,6 +172,75 @@ def test_what_is_done_is_kept_and_said(clip: Path, tmp_path: Path) -> None:
     folder = work_folder(tmp_path / "out.mp4")
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
     assert sorted(path.name for path in folder.iterdir()) == ["000000.mkv", "000001.mkv", "journal.jsonl", "lock"]
+
+
+class Pressed(Identity):
+    """An engine during whose last call Ctrl-C is pressed, when all frames of the calls before are encoded."""
+
+    def __init__(self, num_calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self._calls, self._written, write = num_calls, threading.Semaphore(0), SegmentedSink.write
+
+        def counted(sink: SegmentedSink, chunk: Chunk) -> None:
+            write(sink, chunk)
+            if chunk.batch is not None:
+                self._written.release()
+
+        monkeypatch.setattr(SegmentedSink, "write", counted)
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        self._calls -= 1
+        if self._calls >= 0:
+            return super().__call__(*inputs)
+        for _ in range(self.num_frames // inputs[0].shape[0]):
+            assert self._written.acquire(timeout=60)
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_keeps_the_segment_that_was_being_written(
+    clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    read_back: Callable[..., Any],
+    clean_folder: Callable[..., None],
+) -> None:
+    """In the middle of the first segment, and of a later one; each frame is then computed once."""
+    lossless = {"codec": "ffv1", "preset": None}
+    whole, output = tmp_path / "whole.mkv", tmp_path / "out.mkv"
+    _run(clip, whole, **lossless)
+    for num_calls, num_kept in ((3, 6), (4, 14)):
+        notes: list[str] = []
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            _run(clip, output, Pressed(num_calls, patch), notes, **lossless)
+        assert [line for line in notes if f"{num_kept} frames are done and kept; the same command" in line]
+    engine = Identity()
+    assert _run(clip, output, engine, **lossless).num_frames_before == 14
+    assert engine.num_frames == NUM_FRAMES - 14
+    expected, found = read_back(whole, keep_frames=True), read_back(output, keep_frames=True)
+    assert _contents(found) == _contents(expected)
+    clean_folder(whole.name, output.name)
+
+
+def test_ctrl_c_before_the_first_frame_leaves_nothing(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_folder: Callable[..., None]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _run(clip, tmp_path / "out.mp4", Pressed(0, monkeypatch))
+    clean_folder()
+
+
+def test_segments_at_the_start_are_short(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_back: Callable[..., Any]
+) -> None:
+    """A network so slow that the time for a first segment is over after each batch."""
+    lossless = {"codec": "ffv1", "preset": None}
+    _run(clip, tmp_path / "whole.mkv", **lossless)
+    monkeypatch.setattr("vsr.jobs.segmented_sink._FIRST_SEGMENT_SECONDS", 0)
+    monkeypatch.setattr("vsr.jobs.segmented_sink._LARGEST_SHARE", 0)
+    _run_until(clip, tmp_path / "out.mkv", 3, **lossless)  # and killed
+    assert _run(clip, tmp_path / "out.mkv", **lossless).num_frames_before == 6
+    expected, found = (read_back(tmp_path / name, keep_frames=True) for name in ("whole.mkv", "out.mkv"))
+    assert _contents(found) == _contents(expected)
 
 
 def test_a_job_that_has_nothing_to_keep_leaves_nothing(

@@ -14,7 +14,7 @@ import pytest
 
 import vsr
 from vsr.errors import OutputError
-from vsr.files import is_stream
+from vsr.files import is_stream, partial_path
 from vsr.media.images import write_image
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has neither named pipes in folders nor plain links")
@@ -108,3 +108,30 @@ def test_an_image_whose_name_is_taken_meanwhile_is_kept(tmp_path: Path, clean_fo
         write_image(target, np.zeros((4, 4, 3), np.uint8), overwrite=False)
     assert target.read_bytes() == b"another's"
     clean_folder("out.png")
+
+
+def test_what_a_killed_run_left_is_removed_and_named(
+    enhance: Enhance, tmp_path: Path, clean_folder: Callable[..., None]
+) -> None:
+    left, pictures = partial_path(tmp_path / "out.mkv"), partial_path(tmp_path / "frames" / "images")
+    left.write_bytes(b"half")
+    pictures.mkdir(parents=True)
+    notes: list[str] = []
+    enhance(tmp_path / "out.mkv", note=notes.append)
+    enhance(tmp_path / "frames" / "%03d.png", note=notes.append)
+    for partial in (left, pictures):
+        assert [line for line in notes if line.startswith(f"{partial.name} was left by a run that was killed")]
+        assert not partial.exists()
+    clean_folder("out.mkv", "frames")
+
+
+def test_two_jobs_on_one_output_leave_each_other_alone(enhance: Enhance, tmp_path: Path) -> None:
+    """The second begins and ends while the first is at work: its partial file is no leftover."""
+    reports: list[Any] = []
+
+    def second(progress: Any) -> None:
+        if not reports:
+            reports.append(enhance(tmp_path / "out.mkv", overwrite=True))
+
+    enhance(tmp_path / "out.mkv", overwrite=True, on_progress=second)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mkv"]

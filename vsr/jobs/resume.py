@@ -164,9 +164,23 @@ def resumed(journal: Journal, opened: OpenVideo, processor: FrameProcessor, on_s
         before = before_part(beside, processor, journal.num_frames - num_lead_in)
         opened = replace(opened, reader=stack.enter_context(_going_on(journal, kept, opened)))
         sink = SegmentedSink(journal, opened, on_segment, num_lead_in)
-        stack.callback(sink.abort)
+        stack.enter_context(_keeping(sink))
         chunks = chain(before, sink.marked(opened.reader.chunks(opened.job.batch)))
         yield Ends(chunks, sink, num_lead_in, beside.after)
+
+
+@contextmanager
+def _keeping(sink: SegmentedSink) -> Iterator[None]:
+    """Complete the segment that is being written where a job is stopped by Ctrl-C; remove it where the job fails."""
+    try:
+        yield
+    except Exception:  # it was cancelled from another thread, too: then segments end where an unbroken job has them
+        raise
+    except BaseException:  # Ctrl-C and the like
+        sink.keep()
+        raise
+    finally:
+        sink.abort()
 
 
 def frames_beside(opened: OpenVideo) -> FramesBeside:

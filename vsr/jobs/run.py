@@ -19,7 +19,7 @@ from vsr.jobs.options import JobOptions
 from vsr.jobs.report import JobReport, reported
 from vsr.jobs.resume import Ends, before_part, frames_beside, open_journal, resumed, target_of
 from vsr.jobs.segmented_sink import OnSegment
-from vsr.jobs.sinks import open_sink
+from vsr.jobs.sinks import clear_left, open_sink
 from vsr.media.images import write_image
 from vsr.media.pipe import PipeWriter, is_pipe, opened_for_writing
 from vsr.media.read.reader import Chunk
@@ -204,6 +204,7 @@ class _VideoRun:
     @contextmanager
     def _ends(self, processor: FrameProcessor) -> Iterator[Ends]:
         """Open both ends: the chunks to upscale, and their sink. Unless it is committed, nothing is left of it."""
+        clear_left(self._job.target, self._opened.note)
         journal = open_journal(self._opened)
         if journal is not None:
             with resumed(journal, self._opened, processor, self._on_segment) as ends:

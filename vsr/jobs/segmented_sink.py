@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
 
+from vsr.errors import OutputError
 from vsr.jobs.journal import Done, Journal
 from vsr.jobs.open_job import OpenVideo
 from vsr.jobs.source import open_source
@@ -15,6 +18,9 @@ from vsr.media.write.container_writer import OutputSpec
 from vsr.media.write.segments import JoinedWriter, Segment, SegmentWriter
 
 __all__ = ["FinishedSegment", "InPlace", "OnSegment", "SegmentedSink", "finished_segments"]
+
+_FIRST_SEGMENT_SECONDS = 20  # of work: what a kill soon after the start may cost
+_LARGEST_SHARE = 0.5  # of the work before it that a segment may take; few segments come of that, and few key frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,8 @@ class SegmentedSink:
         self._num_lead_in = num_lead_in
         self._pts_before = sorted(pts for done in journal.done for pts in done.segment.pts)
         self._marks: dict[int, tuple[FramePosition, int]] = {}  # by the number of frames up to there
+        self._mark: tuple[FramePosition, int] | None = None  # of the last frame that is written, if a batch ends there
+        self._begun = self._segment_begun = time.monotonic()
         self._segment: SegmentWriter | None = None
         self._joined: JoinedWriter | None = None
         self._joining: VideoReader | None = None
@@ -95,17 +103,15 @@ class SegmentedSink:
         return self._joined.omissions if self._joined else ()
 
     def marked(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-        """Pass the chunks on as they are, and note how the last frame of each segment can be found again."""
-        num_frames, last = self._journal.num_frames - self._num_lead_in, None
+        """Pass the chunks on as they are, and note how the last frame of each batch can be found again."""
+        done = self._journal.num_frames
+        num_frames = done - self._num_lead_in
         for chunk in chunks:
             if chunk.batch is not None:
-                last = chunk.batch
-                num_frames += last.num_frames
-                if num_frames % self._journal.num_frames_per_segment == 0:
-                    self._marks[num_frames] = (FramePosition.of_last(last), self.num_damaged)
+                num_frames += chunk.batch.num_frames
+                if num_frames > done:
+                    self._marks[num_frames] = (FramePosition.of_last(chunk.batch), self.num_damaged)
             yield chunk
-        if last is not None:
-            self._marks[num_frames] = (FramePosition.of_last(last), self.num_damaged)
 
     def write(self, chunk: Chunk) -> None:
         """Encode a chunk's frames; its packets wait for the last pass."""
@@ -114,20 +120,29 @@ class SegmentedSink:
         if self._segment is None:
             self._segment = SegmentWriter(self._journal.next_path, self._plan.settings, self._reader.info)
         self._segment.encode(chunk.batch)
-        if self._segment.num_frames >= self._journal.num_frames_per_segment:
-            self._finish_segment(self._segment)
+        self._mark = self._marks.pop(self.num_frames, None)
+        if self._mark is not None and self._is_long_enough():
+            self._on_segment(self._finished_segment(self._segment, *self._mark))
 
-    def _finish_segment(self, writer: SegmentWriter) -> None:
-        last, num_damaged = self._marks.pop(self.num_frames)
+    def _is_long_enough(self) -> bool:
+        """Tell whether a segment ends here: at a multiple of frames, and earlier where it holds much of the work."""
+        if self.num_frames % self._journal.num_frames_per_segment == 0:
+            return True
+        now, seconds_before = time.monotonic(), self._segment_begun - self._begun
+        return now - self._segment_begun >= max(_FIRST_SEGMENT_SECONDS, _LARGEST_SHARE * seconds_before)
+
+    def _finished_segment(self, writer: SegmentWriter, last: FramePosition, num_damaged: int) -> FinishedSegment:
         segment = writer.finish()
-        self._segment = None
+        self._segment, self._segment_begun = None, time.monotonic()
         self._journal.add(Done(segment, last, num_damaged, self._upscaler.precision))
-        self._on_segment(FinishedSegment(len(self._journal.done) - 1, segment, self._reader.info.time_base))
+        return FinishedSegment(len(self._journal.done) - 1, segment, self._reader.info.time_base)
 
     def finish(self) -> None:
         """Finish the last segment; join all, in a pass over the source for the packets of its other streams."""
         if self._segment is not None:
-            self._finish_segment(self._segment)
+            assert self._mark is not None  # the end of the last batch
+            last, _ = self._mark
+            self._on_segment(self._finished_segment(self._segment, last, self.num_damaged))
         output = self._journal.output
         plan, segments = self._plan, [done.segment for done in self._journal.done]
         self._joining = reader = open_source(self._job.source, self._job.input, self._job.model.place)
@@ -150,6 +165,16 @@ class SegmentedSink:
         self._journal.add_joined(self._joined.partial)
         self._joined.commit()
         self._journal.forget()
+
+    def keep(self) -> None:
+        """Complete the segment that is being written, for a job that is stopped and may go on.
+
+        No other thread writes any more. Where a result ends within a batch of the source, or the disk is full, the
+        segment is not kept.
+        """
+        if self._segment is not None and self._mark is not None:
+            with contextlib.suppress(OutputError):
+                self._finished_segment(self._segment, *self._mark)
 
     def abort(self) -> None:
         """Remove what is not complete; the segments that are stay."""

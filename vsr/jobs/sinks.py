@@ -7,19 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vsr.errors import OptionError, OutputError
-from vsr.files import check_target
+from vsr.events import Note, NoteCode, OnNote
+from vsr.files import check_target, remove_left
 from vsr.jobs.plan import VideoPlan
 from vsr.media.endpoints import File, Images, Pipe, Source, Target
 from vsr.media.formats import Y4M
 from vsr.media.pipe import PipeWriter
 from vsr.media.read.reader import VideoReader
 from vsr.media.write.container_writer import OutputSpec, VideoWriter
-from vsr.media.write.image_writer import ImageWriter, check_images
+from vsr.media.write.image_writer import ImageWriter, check_images, partial_target
 from vsr.media.write.pipe_writer import PipeVideoWriter
 from vsr.media.write.y4m_writer import Y4mWriter
 from vsr.pipeline.stages import Sink
 
-__all__ = ["check_output", "open_sink"]
+__all__ = ["check_output", "clear_left", "open_sink"]
 
 
 def check_output(target: Target, overwrite: bool, source: Source) -> None:
@@ -37,6 +38,14 @@ def check_output(target: Target, overwrite: bool, source: Source) -> None:
     if path.is_dir() and not target.is_image:
         raise OutputError(f"{path}: is a folder; name a file in it, or pictures ({path / '%06d.png'})")
     check_target(path, overwrite, source.path)
+
+
+def clear_left(target: Target, note: OnNote) -> None:
+    """Remove the partial files that killed runs left of an output, and name them."""
+    if isinstance(target, Pipe):
+        return
+    for name in remove_left(partial_target(target) if isinstance(target, Images) else target.path):
+        note(Note(NoteCode.OUTPUT, f"{name} was left by a run that was killed; it is removed"))
 
 
 @contextmanager

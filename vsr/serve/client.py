@@ -26,7 +26,16 @@ from vsr.errors import (
     reason,
 )
 from vsr.events import Note, NoteCode, OnNote, Progress
-from vsr.files import check_target, naming_output, partial_path, put_in_place, sha256_of, write_file
+from vsr.files import (
+    check_target,
+    claim,
+    naming_output,
+    partial_path,
+    put_in_place,
+    remove_left,
+    sha256_of,
+    write_file,
+)
 from vsr.jobs.report import JobReport
 
 __all__ = ["RemoteService"]
@@ -272,6 +281,10 @@ class RemoteService:
     def _download(self, job: Mapping[str, Any], output: Path) -> None:
         """Fetch the result, and check it, before it is put in its place."""
         result, partial, tries = job["result"], partial_path(output), _Tries(self.url, self._note)
+        for name in remove_left(output):
+            self._note(Note(NoteCode.OUTPUT, f"{name} was left by a run that was killed; it is removed"))
+        with naming_output(output):
+            release = claim(partial)
         try:
             with naming_output(output), partial.open("wb") as file:
                 while file.tell() < result["num_bytes"]:
@@ -285,6 +298,7 @@ class RemoteService:
             put_in_place(partial, output)
         finally:
             partial.unlink(missing_ok=True)
+            release()
 
     def _fetch(self, url: str, file: Any) -> None:
         with self._http.stream("GET", url, headers={"Range": f"bytes={file.tell()}-"}) as answer:

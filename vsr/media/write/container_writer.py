@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +16,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from vsr.errors import OutputError, reason
-from vsr.files import naming_output, partial_path, put_in_place
+from vsr.files import claim, naming_output, partial_path, put_in_place
 from vsr.media.formats import find_container, find_container_of_file
 from vsr.media.packet_checksum import StreamChecksum
 from vsr.media.read.reader import Chunk, VideoReader
@@ -68,6 +68,7 @@ class OutputFile(ABC):
             partial: The path to write to until the file is complete; None for one beside `path`.
         """
         self.path, self.partial, self.spec = path, partial or partial_path(path), spec
+        self._release: Callable[[], None] = lambda: None
         info = spec.info if reader is None else spec.info or reader.info
         assert info is not None
         self.info = info
@@ -80,6 +81,7 @@ class OutputFile(ABC):
         self._video_index = 0
 
     def _open(self, options: dict[str, str]) -> OutputContainer:
+        self._release = claim(self.partial)
         return av.open(f"file:{self.partial}", "w", format=self.spec.container, container_options=options)
 
     @abstractmethod
@@ -150,6 +152,7 @@ class OutputFile(ABC):
     def commit(self) -> None:
         """Put the complete file in the target's place, in one step."""
         put_in_place(self.partial, self.path, self.spec.overwrite)
+        self._release()
 
     def abort(self) -> None:
         """Close without completing, and remove the partial file."""
@@ -157,6 +160,7 @@ class OutputFile(ABC):
         with contextlib.suppress(av.FFmpegError, OSError, ValueError):
             self.container.close()
         self.partial.unlink(missing_ok=True)
+        self._release()
 
     @property
     def omissions(self) -> Sequence[str]:

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from vsr.errors import OutputError, VerificationError, reason
-from vsr.files import naming_output, partial_path
+from vsr.files import claim, naming_output, partial_path
 from vsr.frames import FrameBatch
 from vsr.media.endpoints import Images, Source
 from vsr.media.images import encode_image
 from vsr.media.read.reader import Chunk, VideoReader
 from vsr.media.write.encoder import VideoSettings
 
-__all__ = ["ImageWriter", "check_images", "is_right_angled"]
+__all__ = ["ImageWriter", "check_images", "is_right_angled", "partial_target"]
 
 FIRST_NUMBER = 1
 WAITING_PER_THREAD = 2  # images that wait to be encoded; more take memory and save no time
@@ -69,6 +69,11 @@ def check_images(target: Images, overwrite: bool, source: Source) -> None:
         raise OutputError(f"{existing[0]}: exists already; `overwrite=True` overwrites it")
 
 
+def partial_target(target: Images) -> Path:
+    """Return the name that incomplete images of a target gather under, as `partial_path` takes it."""
+    return target.folder / "images"
+
+
 class ImageWriter:
     """Encode frames as images, several at a time, numbered in the order in which they come.
 
@@ -88,9 +93,10 @@ class ImageWriter:
         num_threads = os.cpu_count() or 1
         self._most_waiting = WAITING_PER_THREAD * num_threads
         self._is_new = not target.folder.exists()
-        self._partial = partial_path(target.folder / "images")
+        self._partial = partial_path(partial_target(target))
         try:
             self._partial.mkdir(parents=True)
+            self._release = claim(self._partial)
         except OSError as error:
             raise OutputError(f"{target.folder}: cannot be written to ({reason(error)})") from error
         self._threads = ThreadPoolExecutor(num_threads, "vsr-image")
@@ -165,6 +171,7 @@ class ImageWriter:
         """Remove the images that are not in their place."""
         self._threads.shutdown(cancel_futures=True)
         shutil.rmtree(self._partial, ignore_errors=True)
+        self._release()
         if self._is_new:
             with contextlib.suppress(OSError):  # where something else was put into it meanwhile
                 self.path.rmdir()

@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from vsr.errors import VerificationError
-from vsr.files import naming_output, partial_path, put_in_place
+from vsr.files import claim, naming_output, partial_path, put_in_place
 from vsr.frames import ChromaLocation, Range
 from vsr.media.pipe import PipeWriter
 from vsr.media.read.opening import DEFAULT_FRAMERATE
@@ -47,6 +47,7 @@ class Y4mWriter:
         self._first_seconds: Fraction | None = None
         self.num_frames = self.num_bytes = self._num_moved = 0
         with self._writing():
+            self._release = claim(self.partial) if pipe is None else lambda: None
             self._file = None if pipe is not None else self.partial.open("wb")
         self._is_progressive = reader.is_deinterlaced or not reader.info.interlaced
 
@@ -125,6 +126,7 @@ class Y4mWriter:
         """Put the complete file in the target's place; for a pipe, do nothing."""
         if self._file is not None:
             put_in_place(self.partial, self.path, self._overwrite)
+            self._release()
 
     def abort(self) -> None:
         """Close without completing, and remove the partial file."""
@@ -132,6 +134,7 @@ class Y4mWriter:
             with contextlib.suppress(OSError):
                 self._file.close()
             self.partial.unlink(missing_ok=True)
+            self._release()
 
 
 def _header(settings: VideoSettings, rate: Fraction, is_progressive: bool) -> bytes:
