@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +21,8 @@ from vsr.media.write.segments import Segment
 __all__ = ["Done", "Journal", "is_in_place", "work_folder"]
 
 _JOURNAL, _LOCK = "journal.jsonl", "lock"
-_FORMAT = 2
+_FORMAT = 3
+_READABLE = (2, _FORMAT)  # segments of format 2 have no number, as they were finished in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,15 @@ class Done:
 
     last: the last frame of the source that is in it.  num_damaged: of the source's packets so far.
     precision: what the network ran in.
+    before: the last frame before the segment, as the process that made it has decoded it; None where that went on
+        decoding after the segment before, or began with the source.
     """
 
     segment: Segment
     last: FramePosition
     num_damaged: int
     precision: Precision
+    before: FramePosition | None = None
 
 
 def work_folder(output: Path) -> Path:
@@ -60,7 +64,9 @@ class Journal:
 
     The journal has a JSON object a line: first what the job is, then its finished segments; a line is written when
     the file that it speaks of is safe on the disk. A line that was cut short, by what ended the process, counts for
-    nothing. `num_frames_per_segment` is the journal's, as the cuts must fall where an unbroken job has them.
+    nothing, and of two lines on one segment the later one holds.
+    `num_frames_per_segment` is the journal's, as the cuts must fall where an unbroken job has them.
+    done: the finished segments from the first on without a gap.  ahead: those behind a gap, by their number.
     """
 
     def __init__(self, output: Path, job: Mapping[str, Any], num_frames_per_segment: int) -> None:
@@ -71,6 +77,7 @@ class Journal:
         """
         self.output, self.folder = output, work_folder(output)
         self.done: list[Done] = []
+        self.ahead: dict[int, Done] = {}
         self.num_frames_per_segment = num_frames_per_segment
         self._job = json.loads(json.dumps(job))
         self._inode: int | None = None  # of the joined file
@@ -85,7 +92,7 @@ class Journal:
             raise OutputError(f"{self.folder}: cannot be made ({reason(error)})") from error
         try:
             self._read()
-            self._remove_strays()
+            self.remove_strays()
         except BaseException:
             self._lock.release()
             raise
@@ -95,7 +102,7 @@ class Journal:
 
     def __exit__(self, *exception: object) -> None:
         """Leaves the folder where it is of use to a later run."""
-        if self.is_over or not self.done:
+        if self.is_over or not (self.done or self.ahead):
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()
 
@@ -109,9 +116,34 @@ class Journal:
         return self.folder / f"{len(self.done):06}.mkv"
 
     def add(self, done: Done) -> None:
-        """Record a segment that is in its place."""
+        """Record the next segment, which is in its place."""
+        self._record(len(self.done), done)
+        self.done.append(done)
+
+    def add_out_of_order(self, number: int, done: Done) -> list[int]:
+        """Record a segment by its number, whichever came before it.
+
+        Returns the numbers of segments that are taken back, as they do not follow on the one before them.
+        """
+        self._record(number, done)
+        self.ahead[number] = done
+        return self._close_gap()
+
+    def _close_gap(self) -> list[int]:
+        """Move segments from `ahead` to `done` where the one before them is there; leave out those that do not fit."""
+        while (following := self.ahead.pop(len(self.done), None)) is not None:
+            if self.done:
+                if following.before is not None and following.before != self.done[-1].last:
+                    return [len(self.done)]
+                num_damaged = max(self.done[-1].num_damaged, following.num_damaged)
+                following = replace(following, num_damaged=num_damaged)
+            self.done.append(following)
+        return []
+
+    def _record(self, number: int, done: Done) -> None:
         segment = done.segment
         line = {
+            "number": number,
             "segment": segment.path.name,
             "sha256": segment.sha256,
             "pts": segment.pts,
@@ -120,15 +152,15 @@ class Journal:
             "last_sha256": done.last.sha256,
             "num_damaged": done.num_damaged,
             "precision": done.precision,
+            "before": None if done.before is None else [done.before.pts, done.before.sha256],
         }
         try:
             _sync(segment.path)
-            if not self.done:
+            if not (self.done or self.ahead):
                 self._begin()
             self._append(line)
         except OSError as error:
             raise OutputError(f"{self.folder}: writing failed ({reason(error)})") from error
-        self.done.append(done)
 
     def add_joined(self, path: Path) -> None:
         """Record the complete output, before it is moved to its place."""
@@ -178,12 +210,14 @@ class Journal:
             self._check_job(head)
             self.num_frames_per_segment = head["num_frames_per_segment"]
             self._inode = next((line["inode"] for line in lines if "inode" in line), None)
-            self.done = [self._done(line) for line in lines if "segment" in line]
+            finished = [line for line in lines if "segment" in line]
+            self.ahead = {line.get("number", index): self._done(line) for index, line in enumerate(finished)}
+            self._close_gap()
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise OutputError(f"{self.folder / _JOURNAL}: is damaged; `resume=False` starts anew") from error
 
     def _check_job(self, head: Mapping[str, Any]) -> None:
-        before = head["job"] if head.get("format") == _FORMAT else {"version": "another"}
+        before = head["job"] if head.get("format") in _READABLE else {"version": "another"}
         names = sorted(name for name in before.keys() | self._job.keys() if before.get(name) != self._job.get(name))
         if names:
             raise OutputError(
@@ -194,13 +228,13 @@ class Journal:
     def _done(self, line: Mapping[str, Any]) -> Done:
         path = self.folder / line["segment"]
         segment = Segment(path, line["sha256"], tuple(line["pts"]), tuple(line["durations"]))
-        return Done(
-            segment, FramePosition(line["last_pts"], line["last_sha256"]), line["num_damaged"], line["precision"]
-        )
+        last, before = FramePosition(line["last_pts"], line["last_sha256"]), line.get("before")
+        position = None if before is None else FramePosition(*before)
+        return Done(segment, last, line["num_damaged"], line["precision"], position)
 
-    def _remove_strays(self) -> None:
-        """Files that were being written when a process was killed."""
-        known = {_JOURNAL, _LOCK} | {done.segment.path.name for done in self.done}
+    def remove_strays(self) -> None:
+        """Remove files that were being written when a process was killed, and segments that count no more."""
+        known = {_JOURNAL, _LOCK} | {done.segment.path.name for done in (*self.done, *self.ahead.values())}
         for path in self.folder.iterdir():
             if path.name not in known:
                 path.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +31,17 @@ from vsr.pipeline.processor import FrameProcessor, upscale_alone
 from vsr.pipeline.stages import Sink
 from vsr.pipeline.upscaler import Upscaler
 
-__all__ = ["Ends", "open_journal", "resumed", "seconds_per_frame", "target_of"]
+__all__ = [
+    "Ends",
+    "before_part",
+    "frames_beside",
+    "make_journal",
+    "open_journal",
+    "resumed",
+    "seconds_per_frame",
+    "segments_obstacle",
+    "target_of",
+]
 
 LONG_JOB_SECONDS = 600
 _MACS_PER_SEGMENT = 6e12  # about a minute on two cores: what a kill may cost
@@ -64,17 +75,23 @@ def open_journal(opened: OpenVideo) -> Journal | None:
             note(Note(NoteCode.RESUME, f"the unfinished job in {folder.name} is removed, as asked"))
             shutil.rmtree(folder, ignore_errors=True)
         return None
-    obstacle = _obstacle(job, opened.plan)
+    obstacle = segments_obstacle(job, opened.plan)
     if obstacle is not None:
         if asked:
             raise OptionError(f"`resume`: {obstacle}")
         return None
     if not (asked or folder.exists() or _is_long(opened)):
         return None
-    return Journal(job.target.path, _identity(opened), _num_frames_per_segment(opened))
+    return make_journal(opened)
 
 
-def _obstacle(job: Job, plan: VideoPlan) -> str | None:
+def make_journal(opened: OpenVideo) -> Journal:
+    """Open the journal of a job that is made in segments; that of an earlier run of it, if there is one."""
+    return Journal(opened.job.target.path, _identity(opened), _num_frames_per_segment(opened))
+
+
+def segments_obstacle(job: Job, plan: VideoPlan) -> str | None:
+    """Say why a job cannot be made in segments; None where it can."""
     if isinstance(job.source, Pipe) or isinstance(job.target, Pipe):
         return "what went through a pipe cannot be had again; name a file"
     if job.policy.reference is not None:
@@ -111,9 +128,13 @@ def _identity(opened: OpenVideo) -> dict[str, Any]:
 def _num_frames_per_segment(opened: OpenVideo) -> int:
     """Choose whole batches, and the same number in every run, or segments would be cut elsewhere."""
     info, batch = opened.reader.info, opened.job.batch
-    macs = max(1.0, opened.upscaler.card.num_parameters * info.width * info.height)
+    card = opened.upscaler.card
+    macs = max(1.0, card.num_parameters * info.width * info.height)
     frames = min(max(_MACS_PER_SEGMENT / macs, _FEWEST_FRAMES), _MOST_FRAMES)
-    return max(1, round(frames / batch)) * batch
+    # A segment that begins where the network does anew needs the fewest frames before it.
+    step = math.lcm(batch, card.restart_interval) if card.recurrent else batch
+    step = step if step <= _MOST_FRAMES else batch
+    return max(1, round(frames / step)) * step
 
 
 def _is_long(opened: OpenVideo) -> bool:

@@ -177,21 +177,29 @@ class VideoReader:
 
         Returns whether that frame is there, with the same samples. If not, the reader is of no more use.
         """
+        return self.skip_to(last.pts, search=search) == last
+
+    def skip_to(self, pts: int, *, search: bool) -> FramePosition | None:
+        """Make `chunks` go on after the first frame that has a PTS, or a later one; return which it is.
+
+        pts: in ticks on the output's clock.  search: as in `skip_through`.
+        Returns None where there is no such frame, and where it may not be whole. Then the reader is of no more use.
+        """
         shift = self._input.trim.shift_ticks(self.info.time_base)
         if search:
-            if not self._input.seek(last.pts + shift - round(SEARCH_SECONDS / self.info.time_base)):
-                return False
+            if not self._input.seek(pts + shift - round(SEARCH_SECONDS / self.info.time_base)):
+                return None
             self._shown.close()
             self._shown = self._show()
         for frame in self._shown:
-            if frame is not None and pts_of(frame) - shift >= last.pts:
+            if frame is not None and pts_of(frame) - shift >= pts:
                 break
             self._input.others.take()
         else:
-            return False
+            return None
         if search and self.num_damaged:  # by being torn out of its place, maybe
-            return False
-        return FramePosition.of_last(self._batch([frame])) == last
+            return None
+        return FramePosition.of_last(self._batch([frame]))
 
     def _describe(self) -> VideoInfo:
         """Describe the video; say where its frames are not read as the file has them, or not where they should."""

@@ -73,7 +73,9 @@ class VideoEncoder:
     `time_base` is that of the packets, in seconds: the source's, except in containers that count frames.
     """
 
-    def __init__(self, output: OutputContainer, name: Path, settings: VideoSettings, info: VideoInfo) -> None:
+    def __init__(
+        self, output: OutputContainer, name: Path, settings: VideoSettings, info: VideoInfo, threads: int | None = None
+    ) -> None:
         """Add the stream. `open` opens the encoder, once all streams are added.
 
         Args:
@@ -81,7 +83,10 @@ class VideoEncoder:
             name: Of the output, in messages.
             settings: How the frames are encoded.
             info: Clock, rate, rotation and HDR of the frames to be written.
+            threads: Of the encoder, 0 for its own choice; by the machine's cores unless given. Some encoders make
+                other packets with another number.
         """
+        self._threads = encoder_threads(settings.codec) if threads is None else threads
         self.settings, self.time_base, self._info, self._name = settings, info.time_base, info, name
         self.num_frames = 0
         self._last_dts: int | None = None
@@ -119,7 +124,7 @@ class VideoEncoder:
         context.time_base = self.stream.time_base = self.time_base
         if self._counts:
             context.framerate, context.time_base = self._rate, 1 / self._rate
-        context.thread_count = encoder_threads(settings.codec)
+        context.thread_count = self._threads
         context.thread_type = "AUTO"
         if settings.sample_aspect_ratio:
             context.sample_aspect_ratio = settings.sample_aspect_ratio

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -25,7 +27,14 @@ from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.container_writer import OutputFile, OutputSpec
 from vsr.media.write.encoder import VideoEncoder, VideoSettings, scaled_matrix
 
-__all__ = ["JoinedWriter", "Segment", "SegmentWriter", "check_segment", "decode_times"]
+__all__ = [
+    "JoinedWriter",
+    "Segment",
+    "SegmentWriter",
+    "check_segment",
+    "decode_times",
+    "reordering_depth",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +62,11 @@ class Segment:
 class SegmentWriter:
     """Encode a segment to a file, which is in place and checked when `finish` returns."""
 
-    def __init__(self, path: Path, settings: VideoSettings, info: VideoInfo) -> None:
-        """Create the file and open the encoder. Raises OutputError, also where Matroska does not hold the codec."""
+    def __init__(self, path: Path, settings: VideoSettings, info: VideoInfo, threads: int | None = None) -> None:
+        """Create the file and open the encoder. Raises OutputError, also where Matroska does not hold the codec.
+
+        threads: as `VideoEncoder` takes them.
+        """
         self._path, self._partial = path, partial_path(path)
         self._pts: list[int] = []
         self._durations: list[int] = []
@@ -63,7 +75,7 @@ class SegmentWriter:
         except (av.FFmpegError, OSError, ValueError) as error:
             raise OutputError(f"{path}: cannot be created ({reason(error)})") from error
         try:
-            self._encoder = VideoEncoder(self._container, path, settings, info)
+            self._encoder = VideoEncoder(self._container, path, settings, info, threads)
             self._encoder.open()
             with self._writing():
                 self._container.start_encoding()
@@ -128,7 +140,14 @@ class JoinedWriter(OutputFile):
     """Put segments in one file, packet by packet, beside the other streams of the source."""
 
     def __init__(
-        self, path: Path, reader: VideoReader, spec: OutputSpec, segments: Sequence[Segment], partial: Path
+        self,
+        path: Path,
+        reader: VideoReader,
+        spec: OutputSpec,
+        segments: Iterable[Segment],
+        partial: Path,
+        *,
+        depth: int | None = None,
     ) -> None:
         """Create the file and write its header.
 
@@ -136,13 +155,20 @@ class JoinedWriter(OutputFile):
             path: The target.
             reader: The source, freshly opened.
             spec: What the file is to hold.
-            segments: At least one, in the order of time.
+            segments: At least one, in the order of time. They are asked for one by one, so that they can be waited
+                for, where `depth` is given.
             partial: The path to write to until the file is complete.
+            depth: The `reordering_depth` of all segments; counted here unless given.
         """
-        self._segments = segments
+        if depth is None:
+            segments = list(segments)
+            depth = max(reordering_depth(segment.pts) for segment in segments)
+        self._depth, coming = depth, iter(segments)
+        first = next(coming)
+        self._segments = itertools.chain([first], coming)
         super().__init__(path, reader, spec, partial)
         try:
-            with open_input(segments[0].path) as self._first:
+            with open_input(first.path) as self._first:
                 self._add_streams(reader)
                 self._write_header()
         except BaseException:
@@ -180,14 +206,16 @@ class JoinedWriter(OutputFile):
             self._complete()
 
     def _video_packets(self) -> Iterator[Packet[Any]]:
-        pts = [pts for segment in self._segments for pts in segment.pts]
-        times = iter(decode_times(pts))
+        dts: deque[int] = deque()
         for segment in self._segments:
+            if not dts:
+                dts.extend(_first_decode_times(segment.pts, self._depth))
+            dts.extend(sorted(segment.pts))
             with open_input(segment.path) as container:
                 packets = (packet for packet in container.demux(video=0) if packet.size)
                 for packet, pts_ticks, duration in zip(packets, segment.pts, segment.durations, strict=True):
                     packet.time_base = self.info.time_base
-                    packet.pts, packet.dts, packet.duration = pts_ticks, next(times), duration
+                    packet.pts, packet.dts, packet.duration = pts_ticks, dts.popleft(), duration
                     packet.stream = self._stream
                     yield packet
 
@@ -195,6 +223,16 @@ class JoinedWriter(OutputFile):
 def _seconds(packet: Packet[Any]) -> Fraction:
     assert packet.dts is not None
     return packet.dts * packet.time_base
+
+
+def reordering_depth(pts: Sequence[int]) -> int:
+    """Count the packets by which DTS must lag behind the sorted PTS, so that no packet's DTS is after its PTS.
+
+    pts: of the packets, in the order of decoding, in ticks; no value may occur twice.
+    """
+    shown = sorted(pts)
+    # A packet that n others precede in decoding must not wait for a PTS later than its own.
+    return max((index - (bisect_right(shown, value) - 1) for index, value in enumerate(pts)), default=0)
 
 
 def decode_times(pts: Sequence[int]) -> list[int]:
@@ -206,10 +244,14 @@ def decode_times(pts: Sequence[int]) -> list[int]:
     Args:
         pts: Of the packets, in the order of decoding, in ticks; no value may occur twice.
     """
+    times = [*_first_decode_times(pts, reordering_depth(pts)), *sorted(pts)]
+    return times[: len(pts)]
+
+
+def _first_decode_times(pts: Sequence[int], depth: int) -> list[int]:
+    """Return the DTS before the first PTS, as many as the depth of reordering. pts: of the first segment."""
     shown = sorted(pts)
-    # A packet that n others precede in decoding must not wait for a PTS later than its own.
-    delay = max((index - (bisect_right(shown, value) - 1) for index, value in enumerate(pts)), default=0)
-    if not delay:
-        return shown
-    step = max(1, (shown[min(delay, len(shown) - 1)] - shown[0]) // delay)
-    return [shown[0] - step * (delay - index) for index in range(min(delay, len(shown)))] + shown[: len(shown) - delay]
+    if not depth or not shown:
+        return []
+    step = max(1, (shown[min(depth, len(shown) - 1)] - shown[0]) // depth)
+    return [shown[0] - step * (depth - index) for index in range(depth)]
