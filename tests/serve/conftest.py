@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,43 @@ def make_client(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 def client(make_client: Callable[..., Any]) -> Any:
     """A client of a service as it is started by default, with the smallest model."""
     return make_client()
+
+
+@pytest.fixture(scope="module")
+def listen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tuple[Any, int]]]:
+    """Start services that listen in a thread of this process; give their application and port."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> tuple[Any, int]:
+            return stack.enter_context(_listening(tmp_path_factory.mktemp("state"), settings))
+
+        yield start
+
+
+@contextmanager
+def _listening(state: Path, settings: dict[str, Any]) -> Iterator[tuple[Any, int]]:
+    import uvicorn
+
+    from vsr.serve.app import make_app
+    from vsr.serve.settings import Settings
+
+    given = {"state": state, "model": "nano", "device": "cpu", "backend": "pytorch"} | settings
+    app = make_app(Settings(**given))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        while not (server.started and app.state.services.images.is_ready):
+            assert thread.is_alive(), "the service has ended"
+            time.sleep(0.05)
+        try:
+            yield app, listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(60)
 
 
 # -- video jobs ----------------------------------------------------------------------------------------
