@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +16,6 @@ from PIL import Image
 
 from vsr.pipeline.loading import load_model
 from vsr.serve.settings import Limits
-
-HEADER = struct.Struct(">II5B")
 
 
 def picture(width: int, height: int, mode: str = "RGB") -> Any:
@@ -142,41 +137,11 @@ def test_swagger_lies_beside_openapi(client: Any) -> None:
 # -- what must not be taken ----------------------------------------------------------------------------------
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def _huge_png() -> bytes:
-    header = _chunk(b"IHDR", HEADER.pack(50_000, 50_000, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + _chunk(b"IDAT", zlib.compress(bytes(2**20))) + _chunk(b"IEND", b"")
-
-
-def _zip() -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("x.png", b"no image")
-    return file.getvalue()
-
-
-BOMBS = {
-    "a header of 50,000×50,000": _huge_png(),
-    "a gzip bomb": b"\x1f\x8b\x08\0" + zlib.compress(bytes(2**22))[2:],
-    "a zip named .png": _zip(),
-    "a playlist": b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n",
-    "ffconcat": b"ffconcat version 1.0\nfile '/etc/passwd'\n",
-    "SVG": b'<?xml version="1.0"?><!DOCTYPE s [<!ENTITY x SYSTEM "file:///etc/passwd">]><svg>&x;</svg>',
-    "nothing": b"",
-    "half a PNG": file_of(picture(200, 200), "PNG")[:60],
-    "half a JPEG": file_of(picture(200, 200), "JPEG")[:40],
-}
-
-
-@pytest.mark.parametrize("data", BOMBS.values(), ids=BOMBS)
-def test_what_is_no_image_of_a_fair_size_is_refused(client: Any, data: bytes) -> None:
+@pytest.mark.parametrize("data", [b"", file_of(picture(200, 200), "PNG")[:60], file_of(picture(200, 200), "JPEG")[:40]])
+def test_a_part_of_an_image_is_refused(client: Any, data: bytes) -> None:
     answer = post(client, data)
     assert answer.status_code == 400
     assert set(answer.json()) == {"message"}
-    assert "root:" not in answer.text
 
 
 def test_pixels_beyond_the_limit_are_refused_before_they_are_decoded(make_client: Callable[..., Any]) -> None:
