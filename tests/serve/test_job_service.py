@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,8 +15,9 @@ pytest.importorskip("fastapi")
 
 from videos import Gate, frames_of
 
-from vsr.errors import OptionError, OutputError
+from vsr.errors import OptionError, OutputError, VsrError
 from vsr.serve.errors import RefusedError
+from vsr.serve.job_run import JobRun
 from vsr.serve.job_service import JobService
 from vsr.serve.job_store import EventKind, JobState
 from vsr.serve.settings import Limits, Settings
@@ -210,6 +212,28 @@ def test_a_job_that_fails_says_why_without_paths(make: Make, video: Path) -> Non
     assert record.error_code == "input"
     assert record.error is not None and record.error.startswith("a film.mp4: ")
     assert os.sep not in record.error
+
+
+def test_a_job_has_so_much_time(make: Make, video: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    given_up, give_up = threading.Event(), JobRun._give_up
+
+    def noticed(run: JobRun, error: VsrError) -> None:
+        give_up(run, error)
+        given_up.set()
+
+    monkeypatch.setattr(JobRun, "_give_up", noticed)
+    gate.num_frames, service = 4, make(limits=Limits(job_seconds=1))
+    job_id = service.submit(video, OPTIONS)
+    gate.wait()
+    assert given_up.wait(60)
+    gate.open()
+    _wait_for(service, job_id, JobState.FAILED)
+    assert service.get(job_id).error_code == "too_slow"
+    given_up.clear()
+    service.resume(job_id)  # earlier runs count
+    _wait_for(service, job_id, JobState.FAILED)
+    assert given_up.is_set()
+    assert service.get(job_id).num_frames < 20
 
 
 def test_what_is_over_is_removed(make: Make, video: Path, tmp_path: Path) -> None:

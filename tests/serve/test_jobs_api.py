@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -272,59 +271,7 @@ def test_bodies_that_are_broken(client: Any, content: bytes, kind: str, tmp_path
     assert not list((tmp_path / "state").glob("jobs/*")) + list((tmp_path / "state" / "incoming").iterdir())
 
 
-# -- bombs ---------------------------------------------------------------------------------------------
-
-
-def _svg(path: Path, secret: Path) -> None:
-    path.write_text(
-        f'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY x SYSTEM "file://{secret}">]>'
-        '<svg xmlns="http://www.w3.org/2000/svg" width="100" height="100"><text>&x;</text></svg>'
-    )
-
-
-def _zip(path: Path, secret: Path) -> None:
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr("zeros", bytes(10**6), zipfile.ZIP_DEFLATED)
-
-
-def _long_video(path: Path, secret: Path) -> None:
-    """Two frames, the second after ten hours."""
-    write_video(path, 2, last_seconds=36_000)
-
-
-_BOMBS: dict[str, tuple[Callable[[Path, Path], object], set[int]]] = {
-    "list.m3u8": (lambda p, s: p.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{s}\n"), {415}),
-    "playlist.mp4": (lambda p, s: p.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:{s}\n"), {415}),
-    "concat.mp4": (lambda p, s: p.write_text(f"ffconcat version 1.0\nfile {s}\n"), {415}),
-    "image.svg": (_svg, {415}),
-    "archive.png": (_zip, {415}),
-    "sdp.mp4": (lambda p, s: p.write_text("v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nt=0 0\nm=video 9 RTP/AVP 96\n"), {415}),
-    "empty.mp4": (lambda p, s: p.write_bytes(b""), {415}),
-    "text.mp4": (lambda p, s: p.write_text("nothing to see"), {415}),
-    "long.mp4": (_long_video, {413}),
-    "long.mkv": (_long_video, {413}),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", _BOMBS)
-def test_a_bomb_is_refused_and_leaves_nothing(
-    client: Any, name: str, tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "bombs"
-    folder.mkdir()
-    secret = folder / "secret.mp4"
-    secret.write_bytes(video.read_bytes())
-    accessed = secret.stat().st_atime_ns
-    make, statuses = _BOMBS[name]
-    make(folder / name, secret)
-    data = {"options": json.dumps(OPTIONS)}
-    answer = client.post("/v1/jobs", files={"video": (name, (folder / name).read_bytes())}, data=data)
-    assert answer.status_code in statuses, answer.text
-    assert set(answer.json()) == {"code", "message"}
-    assert str(tmp_path) not in answer.text
-    assert secret.stat().st_atime_ns == accessed
-    assert client.get("/v1/jobs").json() == []
-    assert not list((tmp_path / "state").glob("jobs/*")) + list((tmp_path / "state" / "incoming").iterdir())
+# -- limits --------------------------------------------------------------------------------------------
 
 
 def test_frames_that_are_too_large(make_client: Callable[..., Any], video: Path) -> None:
@@ -395,6 +342,20 @@ def test_an_upload_in_parts_becomes_a_job(client: Any, video: Path) -> None:
     assert client.head(url, headers=TUS).status_code == 404
 
 
+def test_an_upload_begins_with_its_first_bytes(client: Any, tmp_path: Path) -> None:
+    digest = base64.b64encode(hashlib.sha256(b"01234").digest()).decode()
+    headers = CHUNK | {"Upload-Length": "10", "Upload-Checksum": f"sha256 {digest}"}
+    answer = client.post("/v1/uploads", content=b"01234", headers=headers)
+    assert (answer.status_code, answer.headers["upload-offset"]) == (201, "5")
+    url = answer.headers["location"]
+    answer = client.patch(url, content=b"56789", headers=CHUNK | {"Upload-Offset": "5"})
+    assert answer.headers["upload-offset"] == "10"
+    assert client.delete(url, headers=TUS).status_code == 204
+    for content, status in ((b"0", 460), (b"x" * 11, 413)):
+        assert client.post("/v1/uploads", content=content, headers=headers).status_code == status
+    assert not list((tmp_path / "state" / "uploads").iterdir())
+
+
 def test_a_checksum_that_is_wrong_takes_nothing(client: Any) -> None:
     url, data = _begin(client, 10), b"0123456789"
     digest = base64.b64encode(hashlib.sha1(data).digest()).decode()
@@ -433,7 +394,8 @@ def test_more_bytes_than_promised(client: Any) -> None:
 def test_what_the_service_does_of_tus(client: Any) -> None:
     headers = client.options("/v1/uploads").headers
     assert headers["tus-version"] == "1.0.0"
-    assert {"creation", "termination", "checksum", "expiration"} == set(headers["tus-extension"].split(","))
+    extensions = {"creation", "creation-with-upload", "termination", "checksum", "expiration"}
+    assert set(headers["tus-extension"].split(",")) == extensions
     assert int(headers["tus-max-size"]) == Limits().upload_bytes
 
 

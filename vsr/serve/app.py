@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
 
+from vsr.serve.bodies import BodyLimit
 from vsr.serve.errors import add_error_handlers
 from vsr.serve.health import make_health_router, make_metrics_router
 from vsr.serve.image_api import make_image_router
@@ -16,7 +17,7 @@ from vsr.serve.job_metrics import JobCollector
 from vsr.serve.job_service import JobService
 from vsr.serve.jobs_api import make_jobs_router
 from vsr.serve.metrics import Metrics
-from vsr.serve.middleware import BodyLimit, Guard, RequestLog
+from vsr.serve.middleware import Guard, RequestLog
 from vsr.serve.predict_api import make_predict_router
 from vsr.serve.services import Services
 from vsr.serve.settings import Settings

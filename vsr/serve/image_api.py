@@ -71,7 +71,7 @@ def make_image_router(services: Services) -> APIRouter:
                 errors = {"image": f"{_FIELD} Missing required parameter in an uploaded file"}
                 return JSONResponse({"errors": errors, "message": _INVALID}, 400)
             try:
-                png = await services.images.upscale_file(upload.file, model, scale, _with_colors)
+                png = await services.images.upscale_file(upload.file, request.state.held, model, scale, _with_colors)
             except (InputError, TooLargeError) as error:
                 raise RefusedError(str(error)) from error  # 400, as there
         return Response(png, media_type="image/png", headers={"Content-Disposition": "attachment; filename=result.png"})

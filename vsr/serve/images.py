@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import BinaryIO, TypeVar
 
 import anyio
@@ -48,7 +48,7 @@ class ImageService:
 
     @property
     def num_under_way(self) -> int:
-        """Images from before they are decoded until their answer is made."""
+        """Images from before they are decoded until their answer is sent."""
         return self._num_images
 
     def start(self) -> None:
@@ -62,6 +62,7 @@ class ImageService:
     async def upscale_file(
         self,
         file: BinaryIO,
+        held: ExitStack,
         model: str | None = None,
         scale: float | None = None,
         convert: Callable[[np.ndarray], np.ndarray] = lambda image: image,
@@ -72,24 +73,30 @@ class ImageService:
 
         Args:
             file: at its start, open for reading.
+            held: closed once the answer is sent; until then the image counts as under way.
             model: a name that clients may use; None for the service's own.
             scale: output pixels per input pixel, 1 to 16; None for the network's.
             convert: called with the decoded image, in a thread.
         """
         width, height = read_size(file, self._limits)
-        with self._admitted(width * height):
-            image = await self.in_thread(lambda: convert(decode_upload(file.read(), (width, height))))
-            name, size = self._choice(image, model, scale)
-            result = await asyncio.wrap_future(self._queue.submit(image, name, size))
-            return await self.in_thread(lambda: encode_png(result))
+        held.enter_context(self._admitted(width * height))
+        image = await self.in_thread(lambda: convert(decode_upload(file.read(), (width, height))))
+        name, size = self._choice(image, model, scale)
+        result = await asyncio.wrap_future(self._queue.submit(image, name, size))
+        return await self.in_thread(lambda: encode_png(result))
 
-    async def upscale_pixels(self, images: list[np.ndarray], model: str | None = None) -> list[np.ndarray]:
-        """Upscale arrays as `Upscaler.upscale_image` takes them. Raises TooLargeError, ModelError and BusyError."""
+    async def upscale_pixels(
+        self, images: list[np.ndarray], held: ExitStack, model: str | None = None
+    ) -> list[np.ndarray]:
+        """Upscale arrays as `Upscaler.upscale_image` takes them. Raises TooLargeError, ModelError and BusyError.
+
+        held: closed once the answer is sent; until then the images count as under way.
+        """
         self._check_pixels(images)
-        with self._admitted(sum(image.shape[0] * image.shape[1] for image in images), len(images)):
-            choices = [self._choice(image, model, None) for image in images]
-            results = [self._queue.submit(image, *choice) for image, choice in zip(images, choices, strict=True)]
-            return list(await asyncio.gather(*map(asyncio.wrap_future, results)))
+        held.enter_context(self._admitted(sum(image.shape[0] * image.shape[1] for image in images), len(images)))
+        choices = [self._choice(image, model, None) for image in images]
+        results = [self._queue.submit(image, *choice) for image, choice in zip(images, choices, strict=True)]
+        return list(await asyncio.gather(*map(asyncio.wrap_future, results)))
 
     def upscale(self, image: np.ndarray, model: str | None = None, scale: float | None = None) -> np.ndarray:
         """Upscale one array and wait for it, from any thread but the server's own; see `upscale_file`."""
@@ -115,7 +122,7 @@ class ImageService:
 
     @contextmanager
     def _admitted(self, num_pixels: int, num_images: int = 1) -> Iterator[None]:
-        """Count images from before they are decoded until their answer is made. Raises BusyError beyond the bounds."""
+        """Count images from before they are decoded until their answer is sent. Raises BusyError beyond the bounds."""
         with self._lock:
             most, most_pixels = self._limits.queued_images, self._limits.queued_pixels
             is_full = self._num_images + num_images > most or self._num_pixels + num_pixels > most_pixels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +20,7 @@ from vsr.jobs.run import make_job, run_job
 from vsr.jobs.segmented_sink import FinishedSegment
 from vsr.pipeline.upscaler import Upscaler
 from vsr.serve.detailed_moment import most_detailed_moment
-from vsr.serve.errors import TooLargeError, code_of, public_text
+from vsr.serve.errors import RefusedError, TooLargeError, code_of, public_text
 from vsr.serve.job_events import JobWatch
 from vsr.serve.job_files import JobFiles, check_room
 from vsr.serve.job_store import EventKind, JobRecord, JobState, JobStore, StoredSegment
@@ -63,6 +64,7 @@ class JobRun:
     _is_stopped: bool = field(default=False, init=False)
     _failure: VsrError | None = field(default=None, init=False)
     _last_update: float = field(default=0.0, init=False)
+    _began: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self.files = JobFiles(self.settings.state, self.record.id)
@@ -76,7 +78,9 @@ class JobRun:
             self._job.cancel()
 
     def run(self) -> None:
-        """Run the job to its end, or until it is stopped, and record how it ended."""
+        """Run the job to its end, or until it is stopped or out of time, and record how it ended."""
+        self._began = time.monotonic()
+        alarm = self._set_alarm()
         try:
             self._job = self._decided()
             if self._is_stopped:
@@ -97,7 +101,8 @@ class JobRun:
             LOGGER.exception("job %s failed", self.record.id)
             self._fail(error)
         finally:
-            self.watch.notify(self.record.id)
+            alarm.cancel()
+            self._update(seconds_at_work=self._seconds_at_work())
 
     # -- before ------------------------------------------------------------------------------------
 
@@ -157,6 +162,7 @@ class JobRun:
         self._last_update = now
         left = progress.seconds_left
         self._update(
+            seconds_at_work=self._seconds_at_work(),
             num_frames=progress.num_frames,
             frames_per_second=round(progress.frames_per_second, 3),
             seconds_left=None if left is None else round(left, 1),
@@ -176,6 +182,25 @@ class JobRun:
         record = self.store.find(self.record.id)
         if record is not None and record.state is JobState.PAUSING:
             self.stop()
+
+    def _set_alarm(self) -> threading.Timer:
+        """Have the job given up when its time is over; earlier runs count."""
+        most = self.settings.limits.job_seconds
+        text = (
+            f"the job has been at work for {most:,} s, as long as this service allows; send a shorter part, or name a "
+            "lighter model"
+        )
+        error = RefusedError(text, status=413, code="too_slow")
+        seconds = most - self.record.seconds_at_work
+        if seconds <= 0:
+            self._give_up(error)
+        alarm = threading.Timer(max(0.0, seconds), self._give_up, [error])
+        alarm.daemon = True
+        alarm.start()
+        return alarm
+
+    def _seconds_at_work(self) -> float:
+        return self.record.seconds_at_work + time.monotonic() - self._began
 
     def _give_up(self, error: VsrError) -> None:
         self._failure = error

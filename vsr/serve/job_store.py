@@ -63,6 +63,7 @@ class JobRecord:
         error_code, error: Why it failed, for programs and for people.
         result_bytes, result_sha256: Of the result, once it is there.
         num_starts: Runs since the last segment was finished, this one included.
+        seconds_at_work: Of all its runs so far.
         is_deleted: Whether it is to be forgotten as soon as it has stopped.
     """
 
@@ -88,6 +89,7 @@ class JobRecord:
     result_bytes: int | None = None
     result_sha256: str | None = None
     num_starts: int = 0
+    seconds_at_work: float = 0.0
     is_deleted: bool = False
 
     @property
@@ -155,7 +157,7 @@ CREATE TABLE IF NOT EXISTS segments (
     PRIMARY KEY (job, number)
 );
 """
-_VERSION = 1  # of the tables
+_VERSION = 2  # of the tables
 
 
 class JobStore:

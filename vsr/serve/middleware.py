@@ -1,4 +1,4 @@
-"""Guard every request: an id, a log line, a token, a bound on bytes, and security headers."""
+"""Guard every request: an id, a log line, a token, and security headers."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vsr.serve.errors import TooLargeError, error_answer
+from vsr.serve.errors import error_answer
 from vsr.serve.metrics import Metrics
 from vsr.serve.settings import Settings, is_loopback
 
-__all__ = ["LOGGER", "TOKEN_COOKIE", "BodyLimit", "Guard", "RequestLog", "body_limit"]
+__all__ = ["LOGGER", "TOKEN_COOKIE", "Guard", "RequestLog"]
 
 LOGGER = logging.getLogger("vsr.serve")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 TOKEN_COOKIE = "vsr_token"
 _OPEN_PATHS = ("/health/live", "/health/ready", "/page/enter")  # for supervisors without a token; the last checks it
-_UPLOADS = ("/v1/jobs", "/v1/uploads", "/gradio_api", "/page")
 # The page's scripts and styles are inside it; no code is evaluated, and nothing comes from another server.
 _CONTENT_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
@@ -168,43 +167,3 @@ def _has_cookie(cookies: str, token: str) -> bool:
     """Tell whether the cookies of a request hold the token."""
     values = cookie_parser(cookies)
     return hmac.compare_digest(values.get(TOKEN_COOKIE, "").encode("utf-8", "surrogateescape"), token.encode())
-
-
-def body_limit(path: str, settings: Settings) -> int:
-    """Return the bytes that the body of a request to a path may have."""
-    limits = settings.limits
-    if path.startswith(_UPLOADS):
-        return limits.upload_bytes + 2**16
-    if path.startswith("/v1/models"):
-        return limits.predict_bytes
-    return limits.image_bytes + 2**16  # and the parts of the form around the image
-
-
-class BodyLimit:
-    """Refuse a body that is larger than its path allows: by its length if it says so, else as it arrives."""
-
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self.app, self.settings = app, settings
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        most = body_limit(scope["path"], self.settings)
-        length = Headers(scope=scope).get("content-length", "")
-        text = f"the request is larger than {most:,} bytes"
-        if length.isdecimal() and int(length) > most:
-            headers = {"Connection": "close"}  # the rest of the body is not read
-            await error_answer(scope["path"], 413, text, "too_large", headers)(scope, receive, send)
-            return
-        num_bytes = 0
-
-        async def receiving() -> Message:
-            nonlocal num_bytes
-            message = await receive()
-            num_bytes += len(message.get("body", b""))
-            if num_bytes > most:
-                raise TooLargeError(text)
-            return message
-
-        await self.app(scope, receiving, send)

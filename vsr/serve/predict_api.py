@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 
 from vsr.errors import InputError, ModelError
 from vsr.models.cards import ModelCard
 from vsr.serve.errors import RefusedError, TooLargeError
+from vsr.serve.images import ImageService
 from vsr.serve.predict_pixels import DEFAULT_SIGNATURE, SIGNATURES, PixelSignature, instances_of
 from vsr.serve.services import Services
 from vsr.serve.settings import Limits
@@ -86,18 +88,19 @@ def make_predict_router(services: Services) -> APIRouter:
     @router.post("/{name}:predict", summary="Upscale a batch of images", **predict)  # type: ignore[arg-type]
     async def predict_latest(name: str, request: Request) -> Response:
         _find(services, name)
-        return await _predict(services, name, await request.body())
+        return await _predict(services, name, request)
 
     @router.post("/{name}/versions/{version}:predict", summary="Upscale by a version", **predict)  # type: ignore[arg-type]
     async def predict_by_version(name: str, version: str, request: Request) -> Response:
         _find(services, name, version)
-        return await _predict(services, name, await request.body())
+        return await _predict(services, name, request)
 
     return router
 
 
-async def _predict(services: Services, name: str, content: bytes) -> Response:
+async def _predict(services: Services, name: str, request: Request) -> Response:
     """Upscale the images of a request; parse and write them in a thread, as that takes a while."""
+    content = await request.body()
 
     def parsed() -> tuple[bool, PixelSignature, list[np.ndarray]]:
         body = _parsed(content)
@@ -105,13 +108,25 @@ async def _predict(services: Services, name: str, content: bytes) -> Response:
         return "instances" in body, signature, _images(body, signature, services.settings.limits)
 
     is_row, signature, images = await services.images.in_thread(parsed)
-    results = await services.images.upscale_pixels(images, name)
+    results = await services.images.upscale_pixels(images, request.state.held, name)
+    texts = _answer_texts("predictions" if is_row else "outputs", results, signature)
+    # As text, pixels take several times the memory that they take as numbers: it is made as the client reads it.
+    return StreamingResponse(_in_threads(texts, services.images), media_type="application/json")
 
-    def written() -> bytes:
-        values = [signature.write(result) for result in results]
-        return json.dumps({"predictions" if is_row else "outputs": values}, separators=(",", ":")).encode()
 
-    return Response(await services.images.in_thread(written), media_type="application/json")
+def _answer_texts(key: str, images: list[np.ndarray], signature: PixelSignature) -> Iterator[str]:
+    """Yield the parts of the JSON with all images."""
+    yield f'{{"{key}":['
+    for number, image in enumerate(images):
+        yield "," if number else ""
+        yield from signature.write(image)
+    yield "]}"
+
+
+async def _in_threads(texts: Iterator[str], images: ImageService) -> AsyncIterator[str]:
+    """Yield the parts of a text, each made beside other requests."""
+    while (text := await images.in_thread(lambda: next(texts, None))) is not None:
+        yield text
 
 
 def _images(body: Any, signature: PixelSignature, limits: Limits) -> list[np.ndarray]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from vsr.serve.settings import Limits
 __all__ = ["DEFAULT_SIGNATURE", "SIGNATURES", "PixelSignature", "instances_of"]
 
 DEFAULT_SIGNATURE = "serving_default"
+_ROWS = 64  # that are written at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,19 @@ class PixelSignature:
             image = ((pixels - self.low) * (65535 / (self.high - self.low)) + 0.5).astype(np.uint16)
         return np.ascontiguousarray(image[..., 0] if image.shape[2] == 1 else image)
 
-    def write(self, image: np.ndarray) -> Any:
-        """Write one upscaled image as `read` reads it."""
+    def write(self, image: np.ndarray) -> Iterator[str]:
+        """Yield one upscaled image as the JSON that `read` reads, some rows at a time."""
         if self.dtype == "DT_STRING":
-            return {"b64": base64.b64encode(encode_png(image)).decode()}
+            yield json.dumps({"b64": base64.b64encode(encode_png(image)).decode()}, separators=(",", ":"))
+            return
         pixels = image[..., None] if image.ndim == 2 else image
-        peak = 255 if image.dtype == np.uint8 else 65535
+        for first in range(0, pixels.shape[0], _ROWS):
+            yield "," if first else "["
+            yield json.dumps(self._values(pixels[first : first + _ROWS]), separators=(",", ":"))[1:-1]
+        yield "]"
+
+    def _values(self, pixels: np.ndarray) -> Any:
+        peak = 255 if pixels.dtype == np.uint8 else 65535
         if self.dtype == "DT_UINT8":
             return (pixels if peak == 255 else (pixels.astype(np.uint32) * 255 + 32767) // 65535).tolist()
         values = pixels.astype(np.float64) * ((self.high - self.low) / peak) + self.low

@@ -20,25 +20,31 @@ class Limits:
     """Bound the work that a service accepts; a request beyond a bound is refused, never cut short.
 
     image_bytes: of an image's file.  image_pixels: of an image, by its header.
-    output_pixels: of an upscaled image.  predict_bytes: of a request with pixels as JSON.
+    output_pixels: of an upscaled image.
+    predict_bytes: of a request with pixels as JSON.  queued_bytes: of all such requests together, until they are
+        answered; the next is answered 503.
     upload_bytes: of a video's file.  video_pixels: of a frame.  video_seconds, video_frames: of a video.
-    jobs: video jobs that are queued, run or pause at one time.  stored_bytes: of all uploads and results together.
+    jobs: video jobs that are queued, run or pause at one time.  job_seconds: for which a job is computed, in all.
+    stored_bytes: of all uploads and results together.
     connections: open at one time; the next is answered 503.
     queued_images: images under way; the next is answered 503.  queued_pixels: of these together.
     batch_images: in one batch.  batch_pixels: of a batch together; a larger image is computed alone, in tiles.
     batch_wait_ms: for others of the same size.  decoders: images that are decoded or encoded at one time.
-    request_seconds: for which an image may wait and be computed.
+    request_seconds: for which an image may wait and be computed; a request may take as long to come, and a client to
+        read its answer.
     """
 
     image_bytes: int = 32 * _MIB
     image_pixels: int = 4_000_000
     output_pixels: int = 64_000_000
     predict_bytes: int = 16 * _MIB
+    queued_bytes: int = 64 * _MIB
     upload_bytes: int = 8 * 1024 * _MIB
     video_pixels: int = 3840 * 2160
     video_seconds: int = 4 * 3600
     video_frames: int = 1_000_000
     jobs: int = 100
+    job_seconds: int = 7 * 24 * 3600
     stored_bytes: int = 64 * 1024 * _MIB
     connections: int = 256
     queued_images: int = 256

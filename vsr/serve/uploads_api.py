@@ -1,6 +1,7 @@
 """Answer requests of the tus protocol 1.0, by which a broken upload goes on where it was.
 
-https://tus.io/protocols/resumable-upload: the core, and the extensions creation, termination, checksum, expiration.
+https://tus.io/protocols/resumable-upload: the core, and the extensions creation, creation-with-upload,
+termination, checksum and expiration.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ __all__ = ["make_uploads_router"]
 _VERSION = "1.0.0"
 _CONTENT_TYPE = "application/offset+octet-stream"
 _CHUNK_BYTES = 2**20
+_BODY = {"content": {_CONTENT_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
 UploadId = Annotated[str, Path(pattern=r"^[A-Za-z0-9]{1,32}$", examples=["0f1e2d3c4b5a69788796a5b4"])]
 Number = Annotated[int, Header(ge=0, le=2**53)]
+Checksum = Annotated[str | None, Header(max_length=200)]
 Version = Annotated[str | None, Header(alias="Tus-Resumable", examples=[_VERSION])]
 
 
@@ -41,21 +44,36 @@ def _add_creation(router: APIRouter, jobs: JobService, most_bytes: int) -> None:
     def describe() -> Response:
         headers = {
             "Tus-Version": _VERSION,
-            "Tus-Extension": "creation,termination,checksum,expiration",
+            "Tus-Extension": "creation,creation-with-upload,termination,checksum,expiration",
             "Tus-Max-Size": str(most_bytes),
             "Tus-Checksum-Algorithm": ",".join(CHECKSUMS),
         }
         return _answer(headers)
 
-    @router.post("", status_code=201, summary="Begin an upload", response_class=Response)
-    def create(
+    @router.post(
+        "",
+        status_code=201,
+        summary="Begin an upload, with its first bytes if they come along",
+        response_class=Response,
+        openapi_extra={"requestBody": _BODY},
+    )
+    async def create(
+        request: Request,
         upload_length: Number,
         upload_metadata: Annotated[str, Header(max_length=4096, examples=["filename aG9saWRheS5tcDQ="])] = "",
+        upload_checksum: Checksum = None,
         version: Version = None,
     ) -> Response:
         _check_version(version)
-        upload = jobs.uploads.create(upload_length, upload_metadata)
-        return _answer({"Location": f"/v1/uploads/{upload.id}", **_state(upload)}, 201)
+        uploads = jobs.uploads
+        upload = await run_in_threadpool(uploads.create, upload_length, upload_metadata)
+        if request.headers.get("content-type", "") == _CONTENT_TYPE:
+            try:
+                await _append(request, uploads, upload.id, 0, upload_checksum)
+            except BaseException:  # the client does not learn its address
+                uploads.remove(upload.id)
+                raise
+        return _answer({"Location": f"/v1/uploads/{upload.id}", **_state(uploads.find(upload.id))}, 201)
 
 
 def _add_parts(router: APIRouter, jobs: JobService) -> None:
@@ -73,13 +91,13 @@ def _add_parts(router: APIRouter, jobs: JobService) -> None:
         status_code=204,
         summary="Send the next bytes of an upload",
         response_class=Response,
-        openapi_extra={"requestBody": {"content": {_CONTENT_TYPE: {"schema": {"type": "string", "format": "binary"}}}}},
+        openapi_extra={"requestBody": _BODY},
     )
     async def append(
         request: Request,
         upload_id: UploadId,
         upload_offset: Number,
-        upload_checksum: Annotated[str | None, Header(max_length=200)] = None,
+        upload_checksum: Checksum = None,
         version: Version = None,
     ) -> Response:
         _check_version(version)
