@@ -21,7 +21,9 @@ from vsr.errors import EngineError, InputError
 from vsr.models.weights import resolve
 from vsr.pipeline.motion import taps_of, warp
 from vsr.train.clip_bank import ClipBank, ClipMaker
-from vsr.train.clip_loop import ClipTrainer, HeldOutClips, clip_scores, train_on_clips
+from vsr.train.clip_gan import ClipGanTrainer, aligned_triplets
+from vsr.train.clip_loop import HeldOutClips, clip_scores, train_on_clips
+from vsr.train.clip_trainer import ClipTrainer
 from vsr.train.clips import Clip, Footage, make_clip, turned
 from vsr.train.footage import Material, find_material, read_footage
 from vsr.train.motion_paths import synthetic_clip
@@ -30,7 +32,7 @@ from vsr.train.rollout import sight_of, target_of, unroll
 from vsr.train.row_warp import warp_rows
 from vsr.train.run import NUM_WARMUP_STEPS, Budget, Pace
 from vsr.train.video_degrade import bicubic_clip
-from vsr.train.video_recipes import VIDEO_RECIPES, VideoRecipe, card_of_video
+from vsr.train.video_recipes import VIDEO_RECIPES, VideoGan, VideoRecipe, card_of_video
 
 TINY = VideoRecipe(
     "tiny-video",
@@ -331,6 +333,53 @@ def test_a_network_without_the_next_frame_can_start_one_with_it(data: Path, tmp_
     started = load_file(tmp_path / "weights.safetensors")["pixels.weight"]
     assert torch.equal(trainer.net.pixels.weight[:, :4], started)
     assert not trainer.net.pixels.weight[:, 4].any()
+
+
+def test_there_and_back_is_a_clip_like_any_other() -> None:
+    first, second = drifting(4).rgb, torch.from_numpy(still(9)).permute(2, 0, 1)[None, :, :96, :128].repeat(2, 1, 1, 1)
+    clip = make_clip(Footage.of_one_scene(torch.cat((first, second))), 4, BICUBIC, np.random.default_rng(0))
+    both = clip.there_and_back()
+    played = torch.cat((torch.cat((first, second)), torch.cat((first, second)).flip(0)[1:]))
+    wanted = make_clip(Footage.of_one_scene(played), 4, BICUBIC, np.random.default_rng(0))
+    for name in ("low_luma", "high_chroma", "previous", "following", "to_previous", "to_following", "starts"):
+        assert torch.equal(getattr(both, name), getattr(wanted, name)), name
+
+
+def test_what_a_discriminator_sees_stands_still_where_motion_is_followed() -> None:
+    clip = make_clip(drifting(), 4, BICUBIC, np.random.default_rng(0))
+    luma = clip.high_luma.float() / 255
+    before, middle, after = aligned_triplets(luma, clip)[..., 16:-16, 32:-32].split(1, 1)
+    unmoved = (luma[:-2] - luma[1:-1])[..., 16:-16, 32:-32].abs().mean()
+    assert max((before - middle).abs().mean(), (after - middle).abs().mean()) < unmoved / 4
+    cut = replace(clip, starts=torch.ones_like(clip.starts))
+    assert torch.equal(*aligned_triplets(luma, cut)[:, :2].split(1, 1))
+
+
+GAN = replace(TINY, name="tiny-gan", lengths=((1.0, 4),), stages=(Stage(1.0, {"l1": 1.0}),), gan=VideoGan(begins=0.5))
+
+
+def test_a_discriminator_is_learned_and_listened_to_in_its_time(data: Path) -> None:
+    trainer = ClipGanTrainer(GAN, tiny_trainer(data).bank, torch.device("cpu"))
+    assert not trainer.is_judged_by_psnr
+    first = trainer.step(0.0)
+    assert "discriminator" in first and "adversarial" not in first
+    assert trainer.step(0.6)["adversarial"] > 0
+    losses = [float(trainer.step(0.6)["ping-pong"]) for _ in range(3)]
+    assert all(math.isfinite(loss) for loss in losses)
+
+
+def test_a_network_with_a_discriminator_goes_on_where_it_was(data: Path, tmp_path: Path) -> None:
+    unbroken, resumed = (ClipGanTrainer(GAN, tiny_trainer(data).bank, torch.device("cpu"), bf16=False) for _ in "ab")
+    for _ in range(2):
+        unbroken.step(0.6)
+    unbroken.save(tmp_path)
+    resumed.load(tmp_path)
+    for trainer in (unbroken, resumed):
+        trainer.step(0.6)
+    assert resumed.num_steps == 3
+    for net, other in ((unbroken.net, resumed.net), (unbroken.adversary.net, resumed.adversary.net)):
+        pairs = zip(net.state_dict().values(), other.state_dict().values(), strict=True)
+        assert all(torch.equal(*pair) for pair in pairs)
 
 
 @pytest.mark.parametrize("name", VIDEO_RECIPES)

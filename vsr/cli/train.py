@@ -40,7 +40,8 @@ __all__ = ["train"]
 def train(recipe: str, data: tuple[Path, ...], out: Path, **values: Any) -> None:
     """Train the network of RECIPE on pictures: nano, fast, srresnet, srgan and others ('vsr models').
 
-    The recipes video-fast, video, video-bd, video-real and video-real-fast train on clips.
+    The recipes video-fast, video, video-bd, video-real, video-real-fast and
+    video-gan train on clips.
 
     Writes OUT/weights.safetensors, which 'vsr enhance --model' takes, OUT/checkpoint.pt, from which
     --resume goes on, log.csv, recipe.json and TensorBoard curves. Ctrl-C saves first.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -16,77 +15,49 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vsr.models.nets.recurrent import RecurrentNet
+from vsr.quality.lpips import LPIPS
 from vsr.train.clip_bank import ClipBank, ClipMaker, held_out_clips
+from vsr.train.clip_gan import ClipGanTrainer
+from vsr.train.clip_trainer import ClipTrainer
 from vsr.train.clips import Clip
 from vsr.train.codec import missing_codecs
 from vsr.train.footage import Material, find_material
-from vsr.train.losses import PIXEL_LOSSES
+from vsr.train.objective import PerceptualFeatures
 from vsr.train.record import RunRecord
 from vsr.train.rollout import sight_of, target_of, unroll
-from vsr.train.run import WEIGHTS, Budget, Learner, Pace, Reporter, check_folder, run
+from vsr.train.run import WEIGHTS, Budget, Pace, Reporter, check_folder, run
 from vsr.train.video_degrade import CLIP_DEGRADATIONS
-from vsr.train.video_recipes import VideoRecipe, card_of_video
+from vsr.train.video_recipes import VideoRecipe
 
-__all__ = ["ClipTrainer", "HeldOutClips", "clip_scores", "train_on_clips"]
+__all__ = ["HeldOutClips", "clip_scores", "train_on_clips"]
 
 HIGHEST_DB = 100.0  # of an exact frame, so that means stay finite
 
 
-class ClipTrainer(Learner):
-    """Train a recurrent network on cut-outs of clips.
+class HeldOutClips:
+    """Score networks on clips that are kept from training; this chooses the best weights.
 
-    On a CPU its clock counts the time of all threads of the process, so that other programs do not use up the budget.
+    Args:
+        lpips: also scores the luma of each clip's last frame.
     """
 
-    net: RecurrentNet
-
-    def __init__(
-        self, recipe: VideoRecipe, bank: ClipBank, device: torch.device, seed: int = 0, bf16: bool = True
-    ) -> None:
-        super().__init__(recipe, card_of_video(recipe), device, seed)
-        self.recipe, self.bank, self.bf16 = recipe, bank, bf16
-        self.clock = time.process_time if device.type == "cpu" else time.monotonic
-
-    def step(self, progress: float) -> dict[str, Tensor]:
-        recipe = self.recipe
-        self.bank.seek(self.num_steps)
-        batch = self.bank.sample(recipe.batch, recipe.frames_at(progress), self.rng).to(self.device)
-        self.set_rate(self.cosine_rate(progress))
-        sight, target = sight_of(batch), target_of(batch)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            outputs = list(unroll(self.net, sight))
-        luma, chroma = (torch.stack(frames) for frames in zip(*outputs, strict=True))
-        terms = {}
-        for name, weight in recipe.losses_at(progress).items():
-            terms[name] = weight * PIXEL_LOSSES[name](luma, target.luma)
-            terms[f"chroma {name}"] = recipe.chroma_weight * weight * PIXEL_LOSSES[name](chroma, target.chroma)
-        self.descend(torch.stack(list(terms.values())).sum(), recipe.max_gradient)
-        if not self.num_bad_steps:
-            self.update_average()
-        self.num_steps += 1
-        return {name: value.detach() for name, value in terms.items()}
-
-    def fitted(self, source: nn.Module, own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Extend the other network's first convolution by zeros for inputs that it does not have."""
-        state = dict(source.state_dict())
-        name = "pixels.weight"
-        if name in state and state[name].shape[1] < own[name].shape[1]:
-            missing = own[name].shape[1] - state[name].shape[1]
-            state[name] = F.pad(state[name], (0, 0, 0, 0, 0, missing))
-        return state
-
-
-class HeldOutClips:
-    """Score networks on clips that are kept from training; this chooses the best weights."""
-
-    def __init__(self, clips: Sequence[Clip], device: torch.device, bf16: bool) -> None:
-        self._clips, self._device, self._bf16 = clips, device, bf16
-        self._frames: list[Tensor] = []
+    def __init__(self, clips: Sequence[Clip], device: torch.device, bf16: bool, lpips: LPIPS | None = None) -> None:
+        self._clips, self._device, self._bf16, self._lpips = clips, device, bf16, lpips
 
     def scores(self, net: nn.Module) -> dict[str, float]:
-        """Compute the mean PSNR in dB over the clips, of luma ("held out") and of chroma."""
+        """Compute the mean PSNR in dB over the clips, of luma ("held out") and of chroma; LPIPS where it is known."""
         found = [clip_scores(net, clip, self._device, self._bf16) for clip in self._clips]
-        return {"held out": fmean(luma for luma, _ in found), "held out chroma": fmean(chroma for _, chroma in found)}
+        means = {"held out": fmean(luma for luma, _ in found), "held out chroma": fmean(chroma for _, chroma in found)}
+        if self._lpips is not None:
+            means["held out LPIPS"] = fmean(self._distance(self._lpips, net, clip) for clip in self._clips)
+        return means
+
+    @torch.inference_mode()
+    def _distance(self, lpips: LPIPS, net: nn.Module, clip: Clip) -> float:
+        batch = clip.to(self._device)
+        *_, (luma, _) = unroll(_recurrent(net), sight_of(batch))
+        images = (x.clamp(0, 1).expand(-1, 3, -1, -1) for x in (luma, batch.high_luma[-1].float() / 255))
+        return float(lpips(*images))
 
     @torch.inference_mode()
     def images(self, net: nn.Module) -> Tensor:
@@ -148,31 +119,26 @@ def train_on_clips(
     device: torch.device | None = None,
     bf16: bool = True,
     seed: int = 0,
+    features: PerceptualFeatures | None = None,
     validate: Callable[[nn.Module], dict[str, float]] = lambda net: {},
     log: Callable[[str], None] = print,
     pace: Pace | None = None,
 ) -> Path:
     """Train and return the path of the averaged weights; options as in `loop.train`.
 
-    best.safetensors is chosen by luma PSNR on clips held out of `data` (`footage.find_material`).
+    best.safetensors is chosen by luma PSNR on clips held out of `data` (`footage.find_material`), and not kept for a
+    recipe with a discriminator, which no PSNR can judge.
     """
     check_folder(out, resume)
     chosen = device or torch.device("cpu")
     cv2.setNumThreads(1)  # the threads of OpenCV would take the cores that train
     training, held_out = _material(recipe, data, log).split()
-    maker = ClipMaker(
-        training,
-        CLIP_DEGRADATIONS[recipe.degradation],
-        recipe.clips_per_shard,
-        recipe.max_frames + 1,
-        recipe.scale,
-        recipe.patch,
-        seed,
-    )
-    judge = HeldOutClips(held_out_clips(held_out, maker), chosen, bf16)
+    maker = _clip_maker(recipe, training, seed)
+    lpips = features if isinstance(features, LPIPS) else None
+    judge = HeldOutClips(held_out_clips(held_out, maker), chosen, bf16, lpips)
     log(f"{len(training.clips)} clips and {len(training.stills)} stills; held out: {held_out.describe()}")
     with ClipBank(maker, recipe.steps_per_shard, log) as bank:
-        trainer = ClipTrainer(recipe, bank, chosen, seed, bf16)
+        trainer = _trainer(recipe, bank, chosen, seed, bf16, features)
         start = init or recipe.init
         if resume:
             trainer.load(out)
@@ -186,6 +152,31 @@ def train_on_clips(
             reporter = Reporter(trainer, record, judge, validate, pace or Pace(longest=600, times_between=30))
             run(trainer, budget, reporter, out, log)
     return out / WEIGHTS
+
+
+def _clip_maker(recipe: VideoRecipe, material: Material, seed: int) -> ClipMaker:
+    return ClipMaker(
+        material,
+        CLIP_DEGRADATIONS[recipe.degradation],
+        recipe.clips_per_shard,
+        recipe.max_frames + 1,
+        recipe.scale,
+        recipe.patch,
+        seed,
+    )
+
+
+def _trainer(
+    recipe: VideoRecipe,
+    bank: ClipBank,
+    device: torch.device,
+    seed: int,
+    bf16: bool,
+    features: PerceptualFeatures | None,
+) -> ClipTrainer:
+    if recipe.gan is None:
+        return ClipTrainer(recipe, bank, device, seed, bf16)
+    return ClipGanTrainer(recipe, bank, device, seed, bf16, features)
 
 
 def _material(recipe: VideoRecipe, data: Sequence[Path], log: Callable[[str], None]) -> Material:

@@ -66,8 +66,8 @@ class ClipBatch:
         low_chroma: (T, N, 2, h / 2, w / 2) uint8.
         previous, following: (T, N, 1, h, w) float16, the luma of the neighbours warped to each frame, from 0 to 1; its
             own where a neighbour is missing or shows another scene.
-        to_previous: (T, N, h, w, 2) float16, the flow from each low-resolution pixel to its place in the frame before
-            (`motion.optical_flow`); zero where that frame is missing or of another scene.
+        to_previous, to_following: (T, N, h, w, 2) float16, the flow from each low-resolution pixel to its place in the
+            frame before and after (`motion.optical_flow`); zero where that frame is missing or of another scene.
         starts: (T, N) bool, true at the first frame of a scene.
     """
 
@@ -78,6 +78,7 @@ class ClipBatch:
     previous: Tensor
     following: Tensor
     to_previous: Tensor
+    to_following: Tensor
     starts: Tensor
 
     @property
@@ -112,7 +113,31 @@ class ClipBatch:
             cut(self.previous, 1),
             cut(self.following, 1),
             self.to_previous[:, :, rows, columns],
+            self.to_following[:, :, rows, columns],
             self.starts,
+        )
+
+    def there_and_back(self) -> Self:
+        """Play the clips to their last frame and back to their first: 2·T − 1 frames."""
+
+        def joined(x: Tensor, back: Tensor) -> Tensor:
+            return torch.cat((x, back.flip(0)[1:]))
+
+        def turning(x: Tensor, back: Tensor) -> Tensor:
+            """Join what belongs to the frame after: at the last frame that is the one before it."""
+            return torch.cat((x[:-1], back.flip(0)))
+
+        return type(self)(
+            joined(self.high_luma, self.high_luma),
+            joined(self.high_chroma, self.high_chroma),
+            joined(self.low_luma, self.low_luma),
+            joined(self.low_chroma, self.low_chroma),
+            joined(self.previous, self.following),
+            turning(self.following, self.previous),
+            joined(self.to_previous, self.to_following),
+            turning(self.to_following, self.to_previous),
+            # On the way back a scene begins at the frame after which another one began.
+            torch.cat((self.starts, self.starts.flip(0)[:-1])),
         )
 
     @classmethod
@@ -138,7 +163,7 @@ def make_clip(footage: Footage, scale: int, degradation: ClipDegradation, rng: n
     """
     high, low = planes_of_rgb(footage.rgb), degradation(footage.rgb, scale, rng)
     codes, luma = low.luma.numpy(), low.luma[:, None].float() / 255
-    to_previous = torch.zeros(*low.luma.shape, 2)
+    to_previous, to_following = torch.zeros(2, *low.luma.shape, 2)
     previous, following = luma.clone(), luma.clone()
     starts = footage.starts.copy()
     for time in range(1, len(codes)):
@@ -146,9 +171,9 @@ def make_clip(footage: Footage, scale: int, degradation: ClipDegradation, rng: n
         starts[time] |= is_scene_cut(codes[time], codes[time - 1], flow)
         if not starts[time]:
             to_previous[time] = torch.from_numpy(flow)
-            ahead = torch.from_numpy(optical_flow(codes[time - 1], codes[time]))
+            to_following[time - 1] = torch.from_numpy(optical_flow(codes[time - 1], codes[time]))
             previous[time] = _moved(luma[time - 1], to_previous[time])
-            following[time - 1] = _moved(luma[time], ahead)
+            following[time - 1] = _moved(luma[time], to_following[time - 1])
     return ClipBatch(
         high.luma[:, None, None],
         high.chroma[:, None],
@@ -157,6 +182,7 @@ def make_clip(footage: Footage, scale: int, degradation: ClipDegradation, rng: n
         previous[:, None].half(),
         following[:, None].half(),
         to_previous[:, None].half(),
+        to_following[:, None].half(),
         torch.from_numpy(starts)[:, None],
     )
 

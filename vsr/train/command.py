@@ -67,18 +67,24 @@ def run_training(
         torch.set_num_threads(threads or 1)
     budget = Budget(chosen.num_steps if steps is None and minutes is None else steps, minutes)
     options: dict[str, Any] = {"resume": resume, "init": init, "device": where, "bf16": not fp32, "seed": seed}
+    options["features"] = features = load_features(vgg, squeezenet, where)
+    if features is None and _sees_features(chosen):
+        log("perceptual loss: the discriminator's own features (`vgg` or `squeezenet` name a network's file)")
     if isinstance(chosen, VideoRecipe):
         validate = _clip_validation(chosen, validation, where, not fp32, log)
         folders = [data] if isinstance(data, Path) else list(data)
         path = train_on_clips(chosen, folders, out, budget, validate=validate, log=log, **options)
     else:
-        features = load_features(vgg, squeezenet, where)
-        if features is None and any("perceptual" in stage.losses for stage in chosen.stages):
-            log("perceptual loss: the discriminator's own features (`vgg` or `squeezenet` name a network's file)")
         validate = _validation(chosen, validation, log)
-        path = train(chosen, data, out, budget, features=features, validate=validate, log=log, **options)
+        path = train(chosen, data, out, budget, validate=validate, log=log, **options)
     log(f"weights: {path}")
     return path
+
+
+def _sees_features(recipe: Recipe | VideoRecipe) -> bool:
+    if isinstance(recipe, VideoRecipe):
+        return recipe.gan is not None
+    return any("perceptual" in stage.losses for stage in recipe.stages)
 
 
 def _check_numbers(*, learning_rate: float | None, seed: int, **counts: int | None) -> None:
@@ -101,6 +107,8 @@ def _chosen_recipe(name: str, **changes: Any) -> Recipe | VideoRecipe:
     chosen = replace(known[name], **{key: value for key, value in changes.items() if value is not None})
     if isinstance(chosen, VideoRecipe) and chosen.patch % 2:
         raise OptionError(f"`patch={chosen.patch}`: clips need an even number, as chroma has half the samples")
+    if isinstance(chosen, VideoRecipe) and chosen.gan and chosen.patch % 4:
+        raise OptionError(f"`patch={chosen.patch}`: the discriminator needs a multiple of 4")
     return chosen
 
 

@@ -344,7 +344,7 @@ def check_folder(out: Path, resume: bool) -> None:
 def identity(recipe: AnyRecipe) -> str:
     """Describe the parts of a recipe that must stay the same for a run to go on."""
     values = asdict(recipe)
-    for name in ("quantized", "judges_luma_only"):
+    for name in ("quantized", "judges_luma_only", "gan"):
         if not values.get(name, True):
             del values[name]  # which runs begun by earlier versions do not know
     return json.dumps(values, sort_keys=True, default=dict)

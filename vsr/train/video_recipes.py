@@ -10,7 +10,7 @@ from vsr.models.cards import ModelCard
 from vsr.models.weights import build_net
 from vsr.train.recipes import Stage
 
-__all__ = ["VIDEO_RECIPES", "VideoRecipe", "card_of_video"]
+__all__ = ["VIDEO_RECIPES", "VideoGan", "VideoRecipe", "card_of_video"]
 
 T = TypeVar("T")
 
@@ -21,6 +21,26 @@ RESTART_INTERVAL = 120
 # A loss that forgives outliers first, as occlusions are many; MSE at the end, as PSNR is what it maximises. Its weight
 # brings both to about one size, which matters to the clipping of gradients.
 PSNR = (Stage(0.7, {"charbonnier": 1.0}), Stage(0.3, {"mse": 30.0}))
+
+
+@dataclass(frozen=True, slots=True)
+class VideoGan:
+    """Weigh the losses that teach a video network to draw texture, in the manner of TecoGAN (Chu et al. 2020).
+
+    Args:
+        adversarial: of a discriminator that sees three frames at a time, brought to one place by their motion.
+        perceptual: of the features of each frame.
+        ping_pong: L1 between a frame on the way there and on the way back, for clips are played both ways; texture that
+            piles up over time differs between the two.
+        lattice: of the grid that a pixel shuffle draws (`losses.lattice_l1`).
+        begins: the share of the schedule (0 to 1) after which the discriminator's loss counts.
+    """
+
+    adversarial: float = 2e-3
+    perceptual: float = 1.0
+    ping_pong: float = 0.3
+    lattice: float = 4.0
+    begins: float = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +62,7 @@ class VideoRecipe:
         ema_decay: decay of the moving average of the weights, which is validated and shipped.
         clips_per_shard: clips in memory at a time.
         steps_per_shard: steps after which the clips are remade.
+        gan: what a discriminator and features add to the losses; None for a network that follows PSNR alone.
     """
 
     name: str
@@ -60,6 +81,7 @@ class VideoRecipe:
     clips_per_shard: int = 200
     steps_per_shard: int = 2000
     net: str = "recurrent"
+    gan: VideoGan | None = None
 
     @property
     def scale(self) -> int:
@@ -104,12 +126,27 @@ def _real(recipe: VideoRecipe, name: str) -> VideoRecipe:
     )
 
 
+# Features and discriminator leave no room for longer clips: there and back, 6 frames are 11.
+_GAN = replace(
+    _real(_VIDEO, "video-gan"),
+    init="video-real",
+    patch=32,
+    batch=2,
+    lengths=((1.0, 6),),
+    learning_rate=1e-4,
+    num_steps=8_000,
+    stages=(Stage(1.0, {"l1": 0.1}),),
+    chroma_weight=3.0,
+    gan=VideoGan(),
+)
+
 _LIST = (
     _FAST,
     _VIDEO,
     replace(_VIDEO, name="video-bd", degradation="gaussian", init="video", learning_rate=4e-4, num_steps=30_000),
     _real(_VIDEO, "video-real"),
     _real(_FAST, "video-real-fast"),
+    _GAN,
 )
 VIDEO_RECIPES: dict[str, VideoRecipe] = {recipe.name: recipe for recipe in _LIST}
 

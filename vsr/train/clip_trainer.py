@@ -1,0 +1,63 @@
+"""Train a recurrent network on cut-outs of clips, step by step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vsr.models.nets.recurrent import RecurrentNet
+from vsr.train.clip_bank import ClipBank
+from vsr.train.losses import PIXEL_LOSSES
+from vsr.train.rollout import sight_of, target_of, unroll
+from vsr.train.run import Learner
+from vsr.train.video_recipes import VideoRecipe, card_of_video
+
+__all__ = ["ClipTrainer"]
+
+
+class ClipTrainer(Learner):
+    """Train a recurrent network on cut-outs of clips.
+
+    On a CPU its clock counts the time of all threads of the process, so that other programs do not use up the budget.
+    """
+
+    net: RecurrentNet
+
+    def __init__(
+        self, recipe: VideoRecipe, bank: ClipBank, device: torch.device, seed: int = 0, bf16: bool = True
+    ) -> None:
+        super().__init__(recipe, card_of_video(recipe), device, seed)
+        self.recipe, self.bank, self.bf16 = recipe, bank, bf16
+        self.clock = time.process_time if device.type == "cpu" else time.monotonic
+
+    def step(self, progress: float) -> dict[str, Tensor]:
+        recipe = self.recipe
+        self.bank.seek(self.num_steps)
+        batch = self.bank.sample(recipe.batch, recipe.frames_at(progress), self.rng).to(self.device)
+        self.set_rate(self.cosine_rate(progress))
+        sight, target = sight_of(batch), target_of(batch)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            outputs = list(unroll(self.net, sight))
+        luma, chroma = (torch.stack(frames) for frames in zip(*outputs, strict=True))
+        terms = {}
+        for name, weight in recipe.losses_at(progress).items():
+            terms[name] = weight * PIXEL_LOSSES[name](luma, target.luma)
+            terms[f"chroma {name}"] = recipe.chroma_weight * weight * PIXEL_LOSSES[name](chroma, target.chroma)
+        self.descend(torch.stack(list(terms.values())).sum(), recipe.max_gradient)
+        if not self.num_bad_steps:
+            self.update_average()
+        self.num_steps += 1
+        return {name: value.detach() for name, value in terms.items()}
+
+    def fitted(self, source: nn.Module, own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Extend the other network's first convolution by zeros for inputs that it does not have."""
+        state = dict(source.state_dict())
+        name = "pixels.weight"
+        if name in state and state[name].shape[1] < own[name].shape[1]:
+            missing = own[name].shape[1] - state[name].shape[1]
+            state[name] = F.pad(state[name], (0, 0, 0, 0, 0, missing))
+        return state
