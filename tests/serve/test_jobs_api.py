@@ -17,7 +17,7 @@ import pytest
 
 pytest.importorskip("fastapi")
 
-from videos import Gate, frames_of, write_video
+from videos import Gate, frames_of, sound_of, write_video
 
 from vsr.serve.settings import Limits
 
@@ -130,8 +130,39 @@ def test_finished_segments_can_be_watched(client: Any, video: Path, tmp_path: Pa
         with (tmp_path / folder / "stream.m3u8").open("a") as file:
             file.write("#EXT-X-ENDLIST\n")  # or FFmpeg would wait for more
         found = frames_of(tmp_path / folder / "stream.m3u8")
-        assert [(round(time - found[0][0], 3), digest) for time, digest in found] == expected[:num_frames]
+        assert found == expected[:num_frames]  # from time zero on
     assert client.get(f"/v1/jobs/{job_id}/segments/000003.m4s").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder", "has_sound"),
+    [
+        ("in.mp4", "aac", True),
+        ("in.mkv", "libopus", True),
+        ("in.ts", "aac", False),  # has the header of its sound in the packets
+        ("in.mkv", "pcm_s16le", False),
+    ],
+)
+def test_sound_is_heard_while_the_job_is_computed(
+    client: Any, tmp_path: Path, name: str, encoder: str, has_sound: bool
+) -> None:
+    video = write_video(tmp_path / name, 20, sound=encoder)
+    options = {"preset": "veryfast", "container": "mkv", "start_seconds": 0.2}
+    job_id = _send(client, video, options=json.dumps(OPTIONS | options))["id"]
+    _wait(client, job_id, "done")
+    assert _watch(client, job_id, tmp_path / "stream").count("#EXTINF") == 2
+    (tmp_path / "out.mkv").write_bytes(client.get(f"/v1/jobs/{job_id}/result").content)
+    frames, expected = frames_of(tmp_path / "stream" / "stream.m3u8"), frames_of(tmp_path / "out.mkv")
+    assert [digest for _, digest in frames] == [digest for _, digest in expected]
+    assert frames[0][0] == 0
+    sound = sound_of(tmp_path / "stream" / "stream.m3u8")
+    assert bool(sound) is has_sound
+    end = len(frames) / 25
+    if has_sound:
+        first = expected[0][0]
+        wanted = [(time - first, data) for time, data in sound_of(tmp_path / "out.mkv") if first <= time < first + end]
+        assert [data for _, data in sound] == [data for _, data in wanted]
+        assert [time for time, _ in sound] == pytest.approx([time for time, _ in wanted], abs=0.002)
 
 
 def test_nothing_to_watch_yet(client: Any, video: Path, gate: Gate) -> None:

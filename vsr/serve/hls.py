@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -19,14 +20,15 @@ from vsr.errors import reason
 from vsr.media.read.opening import open_input
 from vsr.media.write.segments import decode_times
 from vsr.serve.errors import RefusedError
+from vsr.serve.hls_sound import SourceSound
 from vsr.serve.job_store import StoredSegment
 
 __all__ = ["CODECS", "SegmentFiles", "playlist"]
 
 CODECS = frozenset({"h264", "hevc", "av1", "vp9"})  # that players of HLS take
-_START_SECONDS = 10  # the time of zero: decoding begins before the first frame is shown, and no time may be negative
 _FRAGMENT_OPTIONS = {
-    "movflags": "empty_moov+default_base_moof+frag_custom+frag_discont+skip_trailer",
+    # Frames are shown as early as they are decoded, by offsets below zero: the clock begins at zero without edit lists.
+    "movflags": "empty_moov+default_base_moof+frag_custom+frag_discont+negative_cts_offsets+skip_trailer",
     "use_editlist": "0",
     "avoid_negative_ts": "disabled",  # or the times of every fragment would begin at zero
 }
@@ -72,15 +74,19 @@ def _seconds(segment: StoredSegment, after: StoredSegment | None) -> float:
 class SegmentFiles:
     """The packets of a job's segments, as fragments of one MP4: from their files or, later, from the result."""
 
-    def __init__(self, segments: Sequence[StoredSegment], folder: Path, result: Path) -> None:
+    def __init__(
+        self, segments: Sequence[StoredSegment], folder: Path, result: Path, sound: SourceSound | None = None
+    ) -> None:
         """Take what there is.
 
         Args:
             segments: Those that are finished, in the order of time; at least one.
             folder: With a Matroska file of each, as long as the job is not done.
             result: The file of all of them, once it is.
+            sound: To go with it; None for the video alone.
         """
-        self._segments, self._folder, self._result = segments, folder, result
+        self._segments, self._folder, self._result, self._sound = segments, folder, result, sound
+        self._origin = min(segments[0].pts) * segments[0].time_base  # the first frame, which is shown at zero
 
     def head(self) -> bytes:
         """Return the part that all fragments need: ftyp and moov. Raises RefusedError where the codec is not for it."""
@@ -111,10 +117,11 @@ class SegmentFiles:
             raise RefusedError("the result's codec is not for HLS", status=409, code="codec")
         data = io.BytesIO()
         options = _FRAGMENT_OPTIONS | {"fragment_index": str(number + 1)}
-        with av.open(data, "w", format="mp4", options=options) as out:
+        with av.open(data, "w", format="mp4", options=options) as out, ExitStack() as stack:
             stream: VideoStream = out.add_stream_from_template(template, opaque=True)
             stream.time_base = segment.time_base
-            shift = round(_START_SECONDS / segment.time_base)
+            sound = None if self._sound is None else stack.enter_context(self._sound.added(out))
+            shift = -round(self._origin / segment.time_base)
             for packet, pts, dts, duration in zip(
                 self._packets(container, segment),
                 segment.pts,
@@ -125,7 +132,16 @@ class SegmentFiles:
                 packet.stream, packet.time_base = stream, segment.time_base
                 packet.pts, packet.dts, packet.duration = pts + shift, dts + shift, duration
                 out.mux(packet)
+            if sound is not None:
+                first = self._end(number - 1) if number else self._origin
+                sound.mux(first, self._end(number), self._origin)
         return data.getvalue()
+
+    def _end(self, number: int) -> Fraction:
+        """Return the time at which a segment's last frame is over."""
+        segment = self._segments[number]
+        last = max(segment.pts)
+        return (last + segment.durations[segment.pts.index(last)]) * segment.time_base
 
     def _decode_times(self, number: int) -> list[int]:
         """Return the DTS of a segment's packets, in the order of all packets up to it."""

@@ -17,6 +17,7 @@ from vsr.jobs.plan import choose_size
 from vsr.pipeline.loading import ModelOptions
 from vsr.serve.errors import BusyError, RefusedError
 from vsr.serve.hls import SegmentFiles
+from vsr.serve.hls_sound import SourceSound
 from vsr.serve.job_events import JobWatch
 from vsr.serve.job_files import JobFiles, check_room, clean_name
 from vsr.serve.job_keeping import Sweeper, remove_job, take_up
@@ -169,7 +170,8 @@ class JobService:
         if not segments or record.state is JobState.CANCELLED:
             text, headers = "no segment of the job is there", {"Retry-After": "2"}
             raise RefusedError(text, status=409, code="no_segment", headers=headers)
-        return SegmentFiles(segments, work_folder(output), output)
+        sound = None if record.job is None else SourceSound.of(record.job, self.source(job_id))
+        return SegmentFiles(segments, work_folder(output), output, sound)
 
     # -- what a client may do to them --------------------------------------------------------------
 
