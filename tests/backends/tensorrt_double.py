@@ -32,6 +32,7 @@ from torch import Tensor
 
 from vsr.backends.cuda_runner import Gpu
 from vsr.backends.engine import image_signature
+from vsr.backends.onnx_export import largest_tensor
 
 API = Path(__file__).parent / "tensorrt_api"
 VERSIONS = ("10.16", "11.4")
@@ -55,6 +56,8 @@ class Faults:
     execute: str = ""
     capture: str = ""
     execute_in_capture: str = ""
+    most_elements: int = 2**31 - 1
+    null: str = ""  # "Class: reason" of a constructor that fails, of which bindings make a TypeError
     build_seconds: float = 0.0
     memory_bytes: int | None = None
     on_build: Callable[[], None] = lambda: None
@@ -74,6 +77,7 @@ class Device:
     in_turn: bool = False
     queue: list[Callable[[], None]] = field(default_factory=list)
     captured: list[Callable[[], None]] | None = None
+    broken: set[int] = field(default_factory=set)  # streams of captures that failed
     blocks: list[weakref.ref[Tensor]] = field(default_factory=list)
 
     def make_runner(self, device: torch.device) -> Runner:
@@ -94,7 +98,8 @@ class Device:
         assert any(block.data_ptr() == address and block.nbytes >= num_bytes for block in blocks), "not torch's memory"
 
     def enqueue(self, stream: int, operation: Callable[[], None]) -> None:
-        assert stream == STREAM, "not the engine's stream"
+        assert stream >= STREAM, "not an engine's stream"
+        assert stream not in self.broken, "queued on a stream of a capture that failed"
         assert self.in_turn, "queued while nobody waits for the caller's stream"
         (self.queue if self.captured is None else self.captured).append(operation)
 
@@ -106,10 +111,13 @@ class Device:
 class Runner:
     """The `DeviceRunner` of a `Device`."""
 
-    stream_handle = STREAM
-
     def __init__(self, double: Device, device: torch.device) -> None:
         self._double, self.device, self.gpu = double, device, double.gpu
+        self.stream_handle = STREAM
+
+    def renew(self) -> None:
+        self.stream_handle += 1
+        self._double.queue.clear()  # what a broken stream was given never runs
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -139,13 +147,18 @@ class Runner:
 
     def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
         double = self._double
+        assert self.stream_handle not in double.broken, "the stream is in a capture that failed"
         assert double.in_turn and not double.queue, "work before the capture would become part of it"
         if double.faults.capture:
+            double.broken.add(self.stream_handle)
             raise RuntimeError(double.faults.capture)
         operations: list[Callable[[], None]] = []
         double.captured = operations
         try:
             launch()
+        except BaseException:
+            double.broken.add(self.stream_handle)
+            raise
         finally:
             double.captured = None
         double.log.append("capture")
@@ -329,6 +342,11 @@ class _Classes:
     def check_logger(self, logger: Any) -> None:
         assert isinstance(logger, self.trt.ILogger) and logger._is_begun  # type: ignore[attr-defined]
 
+    def refuse_null(self, name: str, logger: Any) -> None:
+        if self.device.faults.null.startswith(f"{name}: "):
+            self.complain(logger, self.device.faults.null.removeprefix(f"{name}: "))
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+
     def complain(self, logger: Any, text: str) -> None:
         logger.log(self.trt.ILogger.WARNING, "a warning, which is not the reason")  # type: ignore[attr-defined]
         logger.log(self.trt.ILogger.ERROR, text)  # type: ignore[attr-defined]
@@ -339,6 +357,7 @@ class _Builder:
     def __init__(self, logger: Any) -> None:
         self._double.check_logger(logger)
         assert self._double.device.is_active, "the device is not the current one"
+        self._double.refuse_null("Builder", logger)
         self._logger = logger
 
     def create_network(self, flags: int = 0) -> Any:
@@ -357,6 +376,9 @@ class _Builder:
         onnx_input = onnx.load_from_string(network._onnx).graph.input[0]
         shape = [dimension.dim_value for dimension in onnx_input.type.tensor_type.shape.dim]
         assert all(shape), "dynamic shapes need an optimisation profile"
+        if largest_tensor(network._onnx) > faults.most_elements:
+            self._double.complain(self._logger, "volume of the tensor exceeds INT32_MAX")
+            return None
         device.log.append("build with timings" if config._cache._entries else "build from nothing")
         time.sleep(faults.build_seconds)
         faults.on_build()
@@ -382,6 +404,7 @@ class _Network:
 class _Parser:
     def __init__(self, network: Any, logger: Any) -> None:
         self._double.check_logger(logger)
+        self._double.refuse_null("OnnxParser", logger)
         self._network, self._reason = network, ""
 
     def parse(self, model: bytes, path: str | None = None) -> bool:
@@ -450,6 +473,7 @@ class _Runtime:
     def __init__(self, logger: Any) -> None:
         self._double.check_logger(logger)
         assert self._double.device.is_active, "the device is not the current one"
+        self._double.refuse_null("Runtime", logger)
         self._logger = logger
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> Any:

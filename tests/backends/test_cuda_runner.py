@@ -12,8 +12,11 @@ import torch
 
 from vsr.backends import cuda_runner, transfers
 from vsr.backends.cuda_runner import CudaRunner
-from vsr.backends.transfers import DirectTransfers, PinnedTransfers, make_transfers
+from vsr.backends.transfers import DirectTransfers, MetalTransfers, PinnedTransfers, make_transfers
+from vsr.color.conversion import sample_dtype
 from vsr.errors import EngineError
+from vsr.frames import ChromaLocation, Color, Matrix, Primaries, Range, Transfer
+from vsr.pipeline.stages import failure_named
 
 
 class Calls:
@@ -38,11 +41,12 @@ class Calls:
             self.num_made += 1
             return self._stream(f"stream {self.num_made}", 7 + self.num_made)
 
-        def make_event() -> SimpleNamespace:
+        def make_event(blocking: bool = False) -> SimpleNamespace:
             def record(stream: Any) -> None:
                 self.log.append(f"event on {stream.name}")
 
-            return SimpleNamespace(record=record, synchronize=lambda: self.log.append("synchronize event"))
+            how = "sleep until" if blocking else "spin until"
+            return SimpleNamespace(record=record, synchronize=lambda: self.log.append(f"{how} the event"))
 
         @contextmanager
         def stream(chosen: Any) -> Iterator[None]:
@@ -124,7 +128,7 @@ def test_planes_go_up_and_down_on_streams_of_their_own(calls: Calls, monkeypatch
     planes = PinnedTransfers(torch.device("cpu"))
     (moved,) = planes.upload((torch.arange(4, dtype=torch.uint8),))
     fetch = planes.download((moved,))
-    assert "synchronize event" not in calls.log  # nobody has waited yet
+    assert not any("until the event" in line for line in calls.log)  # nobody has waited yet
     assert torch.equal(fetch()[0], torch.arange(4, dtype=torch.uint8))
     assert calls.log == [
         "caller waits for stream 1",
@@ -132,8 +136,31 @@ def test_planes_go_up_and_down_on_streams_of_their_own(calls: Calls, monkeypatch
         "stream 2 waits for caller",
         "kept for stream 2",
         "event on stream 2",
-        "synchronize event",
+        "sleep until the event",  # and leave the core to the encoder
     ]
+
+
+def test_metal_gets_no_unsigned_16_bits_and_gives_them_back() -> None:
+    """PyTorch before 2.9 has no such type there; what the colour path makes for it is int32 as well."""
+    assert isinstance(make_transfers(torch.device("mps")), MetalTransfers)
+    planes = (torch.tensor([0, 1, 65535], dtype=torch.uint16), torch.arange(3, dtype=torch.uint8), torch.tensor(True))
+    metal = MetalTransfers(torch.device("cpu"))
+    moved = metal.upload(planes)
+    assert [plane.dtype for plane in moved] == [torch.int32, torch.uint8, torch.bool]
+    deep = Color(Matrix.BT709, Primaries.BT709, Transfer.BT709, Range.FULL, ChromaLocation.LEFT, 16)
+    assert sample_dtype(deep, torch.device("mps")) == torch.int32
+    assert sample_dtype(deep, torch.device("cuda")) == sample_dtype(deep, torch.device("cpu")) == torch.uint16
+    back = metal.download(moved)()
+    assert all(a.dtype == b.dtype and a.tolist() == b.tolist() for a, b in zip(back, planes, strict=True))
+
+
+def test_a_type_that_a_device_lacks_is_an_engine_error_in_one_line() -> None:
+    message = "Trying to convert UInt16 to the MPS backend but it does not have support for that dtype."
+    engine = SimpleNamespace(name="PyTorch, mps", device=torch.device("mps"))
+    expected = r"in.mp4: PyTorch, mps failed \(Trying to convert UInt16.*`device=cpu`"
+    runs = SimpleNamespace(engine=engine)
+    with pytest.raises(EngineError, match=expected), failure_named("in.mp4", runs):  # type: ignore[arg-type]
+        raise TypeError(message)
 
 
 def test_without_cuda_planes_are_handed_on_as_they_are() -> None:

@@ -28,13 +28,14 @@ from torch import Tensor, nn
 
 from vsr.backends import tensorrt_builder, tensorrt_engine
 from vsr.backends.cuda_runner import Gpu
-from vsr.backends.engine import Engine, Signature, image_signature
+from vsr.backends.engine import Engine, Signature, TooLargeError, image_signature
 from vsr.backends.engine_store import EngineStore
 from vsr.backends.select import EngineMaker, Place
 from vsr.backends.tensorrt_builder import EngineBuilder, Source
 from vsr.backends.tensorrt_engine import TensorRTEngine, make_tensorrt_engine
 from vsr.backends.torch_engine import TorchEngine
 from vsr.errors import EngineError
+from vsr.export.engines import prepare
 from vsr.jobs.options import JobOptions
 from vsr.jobs.run import enhance_file
 from vsr.models.cards import ModelCard
@@ -273,13 +274,15 @@ def test_without_a_graph_it_runs_all_the_same_and_says_so_once(bench: Bench, fau
         assert torch.allclose(engine(frames(2))[0], net(frames(2)), atol=1e-5)
     (note,) = [note for note in bench.notes if "without a CUDA graph" in note]
     assert "a layer cannot be captured" in note and "capture" not in bench.device.log
+    assert bench.num_builds() == 1  # the engine whose capture failed is dropped, and loaded anew
 
 
-def test_fp32_is_built_without_tf32(bench: Bench) -> None:
+def test_engines_are_built_without_tf32(bench: Bench) -> None:
+    """What is float32 in a graph is so for its exactness: all of it, or the layers beside half precision."""
     bench.engine(precision="fp32").prepare((1, 1, 8, 8))
     bench.engine(precision="fp16").prepare((1, 1, 8, 8))
     by_precision = {path.name.split("-")[2]: b'"tf32": true' in path.read_bytes() for path in bench.files(".engine")}
-    assert by_precision == {"fp32": False, "fp16": True}
+    assert by_precision == {"fp32": False, "fp16": False}
 
 
 # -- files -----------------------------------------------------------------------------------------------
@@ -420,10 +423,60 @@ def test_a_failing_step_is_an_engine_error_with_tensorrt_s_first_reason(bench: B
     assert bool(bench.files(".engine")) == (fault in ("context", "execute"))
 
 
-def test_memory_that_runs_out_while_building_is_an_engine_error(bench: Bench) -> None:
-    bench.device.faults.build = "Out of memory: no tactic fits"
-    with pytest.raises(EngineError, match=r"cannot be built .*no tactic fits"):
+@pytest.mark.parametrize(
+    "reason", ["OutOfMemory (Requested size was 2147483648 bytes.)", "tensor of 8 GiB could not be allocated"]
+)
+def test_memory_that_runs_out_while_building_is_out_of_memory(bench: Bench, reason: str) -> None:
+    bench.device.faults.build = reason
+    with pytest.raises(torch.OutOfMemoryError):
         bench.engine()(frames(1))
+
+
+def test_where_building_runs_out_of_memory_a_smaller_batch_is_built(bench: Bench) -> None:
+    def on_build() -> None:
+        is_first = bench.num_builds() == 1
+        bench.device.faults.build = "tensor of 8 GiB could not be allocated" if is_first else ""
+
+    bench.device.faults.on_build = on_build
+    card, notes, x = ModelCard("tiny", "luma", {}, 2, "y", 3), list[str](), frames(4)
+    out = TiledNetwork(bench.engine(), card, note=notes.append)(x)[0]
+    assert torch.allclose(out, luma_net()(x), atol=1e-5)
+    assert notes == ["out of memory: going on with batches of 2"] and bench.num_builds() == 2
+
+
+@pytest.mark.parametrize("name", ["Builder", "OnnxParser", "Runtime"])
+def test_a_constructor_that_gives_nothing_is_named_with_tensorrt_s_reason(bench: Bench, name: str) -> None:
+    bench.device.faults.null = f"{name}: CUDA initialization failure with error: 35"
+    with pytest.raises(EngineError, match=r"TensorRT makes no \w+ \(CUDA initialization failure with error: 35\)"):
+        bench.engine()(frames(1))
+    bench.device.faults.null = f"{name}: CUDA error 2: out of memory"
+    with pytest.raises(torch.OutOfMemoryError):
+        bench.engine()(frames(1))
+
+
+# The hidden layers of `luma_net` have 8 channels.
+@pytest.mark.parametrize(("most", "limit"), [(3, "batches of 3"), (1, "batches of 1"), (0.5, "tiles of 52 pixels")])
+def test_a_tensor_that_tensorrt_cannot_count_caps_the_batch_and_then_tiles(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, most: float, limit: str
+) -> None:
+    x = frames(4, height=96, width=104)
+    bench.device.faults.most_elements = int(most * 8 * 96 * 104)
+    monkeypatch.setattr(tensorrt_builder, "MOST_ELEMENTS", bench.device.faults.most_elements)
+    card, notes = ModelCard("tiny", "luma", {}, 2, "y", 3), list[str]()
+    out = TiledNetwork(bench.engine(), card, note=notes.append)(x)[0]
+    assert torch.allclose(out, luma_net()(x), atol=1e-5)
+    assert "2³¹ elements" in notes[0] and notes[-1].endswith(f"going on with {limit}")
+    assert not any("cannot be built" in note for note in bench.notes)
+
+
+def test_building_ahead_takes_the_batch_that_a_job_will_take(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt_builder, "MOST_ELEMENTS", 3 * 8 * 19 * 26)
+    with pytest.raises(TooLargeError) as caught:
+        bench.engine().prepare((4, 1, 19, 26))
+    assert caught.value.num_frames == 3 and bench.num_builds() == 0
+    assert prepare(bench.engine(), (4, 1, 19, 26), is_asked=False) == 3
+    with pytest.raises(EngineError, match="smaller `batch`"):
+        prepare(bench.engine(), (4, 1, 19, 26), is_asked=True)
 
 
 def test_a_name_that_an_early_version_lacks_is_an_engine_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -607,6 +607,8 @@ def test_encoder_of_a_gpu_that_is_not_there(
     assert isinstance(error, OptionError)
     instead = {"h264_nvenc": "libx264", "hevc_nvenc": "libx265", "av1_nvenc": "libsvtav1"}[codec]
     assert f'`codec="{codec}"`' in str(error) and f'use `codec="{instead}"`' in str(error)
+    if not torch.cuda.is_available():
+        assert "libcuda" in str(error) or "nvcuda" in str(error), "FFmpeg's own reason"
     assert "\n" not in str(error)
     clean_folder()
 

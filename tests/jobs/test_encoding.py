@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import av
 import pytest
+import torch
 
+from vsr.backends.select import Place
 from vsr.color.pixel_formats import FORMATS
 from vsr.errors import OptionError
 from vsr.frames import Range
-from vsr.jobs.encoding import _choose_pixel_format, _encoder_options, _loss
+from vsr.jobs.encoding import _choose_pixel_format, _encoder_options, _loss, beside_network, check_encoder_size
+from vsr.jobs.source import open_source
+from vsr.media.endpoints import File
 from vsr.media.formats import find_container, find_encoder
+from vsr.media.read.options import InputOptions
 from vsr.media.write.options import EncodingOptions
 
 
@@ -85,3 +91,45 @@ def test_nvenc_gets_what_all_its_generations_take(codec: str, source: str, chose
     info: Any = SimpleNamespace(pixel_format=FORMATS[source], color=SimpleNamespace(range=Range.LIMITED))
     assert _choose_pixel_format(find_encoder(codec), find_container("mp4"), info, None) == chosen
     assert _choose_pixel_format(find_encoder(codec), find_container("mp4"), info, "nv12") == "nv12"
+
+
+@pytest.mark.parametrize(
+    ("codec", "size", "instead"),
+    [
+        ("h264_nvenc", (4096, 4096), ""),
+        ("h264_nvenc", (5120, 2880), "hevc_nvenc"),
+        ("h264_nvenc", (2160, 4098), "hevc_nvenc"),
+        ("h264_nvenc", (8194, 64), "libx264"),
+        ("hevc_nvenc", (7680, 4320), ""),
+        ("hevc_nvenc", (8194, 64), "libx265"),
+        ("av1_nvenc", (8194, 64), "libsvtav1"),
+        ("libx264", (16384, 8192), ""),
+    ],
+)
+def test_frames_too_large_for_a_gpu_are_refused_with_an_encoder_that_takes_them(
+    codec: str, size: tuple[int, int], instead: str
+) -> None:
+    if not instead:
+        check_encoder_size(codec, *size)
+        return
+    with pytest.raises(OptionError, match=rf'`codec="{codec}"`: .*{size[0]}x{size[1]}; use `codec="{instead}"`'):
+        check_encoder_size(codec, *size)
+
+
+def test_an_encoder_of_a_gpu_takes_the_one_that_runs_the_network() -> None:
+    def gpu(device: str, codec: str | None = "hevc_nvenc", **options: str) -> str | None:
+        asked = EncodingOptions(codec=codec, encoder_options=options)
+        return beside_network(asked, torch.device(device)).encoder_options.get("gpu")
+
+    assert (gpu("cuda:1"), gpu("cuda:0"), gpu("cuda"), gpu("cpu")) == ("1", "0", "0", None)
+    assert gpu("cuda:1", gpu="2") == "2"
+    assert gpu("cuda:1", codec="libx264") is gpu("cuda:1", codec=None) is None
+
+
+def test_a_gpu_of_the_network_decodes_too() -> None:
+    place = Place(torch.device("cuda:1"), "pytorch")
+    with pytest.MonkeyPatch.context() as patch:
+        given: dict[str, object] = {}
+        patch.setattr("vsr.jobs.source.VideoReader", lambda source, options, **rest: given.update(rest))
+        open_source(File(Path("in.mp4")), InputOptions(hwaccel="auto"), place)
+    assert given["gpu"] == 1

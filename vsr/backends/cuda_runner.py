@@ -54,7 +54,15 @@ class DeviceRunner(Protocol):
         ...
 
     def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
-        """Capture the work that `launch` queues as a graph; call the result to run it. Raises RuntimeError."""
+        """Capture the work that `launch` queues as a graph; call the result to run it.
+
+        Raises RuntimeError; then the stream may still be in a capture that nobody can end, and torch's allocator in
+        the graph's memory: `renew` before anything else is queued.
+        """
+        ...
+
+    def renew(self) -> None:
+        """Take another stream; everything that was made for the one before is of no more use."""
         ...
 
     def wait(self) -> None:
@@ -75,8 +83,11 @@ class CudaRunner:
         self.device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
         major, minor = torch.cuda.get_device_capability(self.device)
         self.gpu = Gpu(torch.cuda.get_device_name(self.device), f"{major}.{minor}")
+        self.renew()
+
+    def renew(self) -> None:
         self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        self._copied_out = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._copied_out = torch.cuda.Event()  # type: ignore[no-untyped-call]  # which no thread waits for
 
     @property
     def stream_handle(self) -> int:

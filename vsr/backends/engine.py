@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -16,9 +17,11 @@ __all__ = [
     "Engine",
     "Precision",
     "Signature",
+    "TooLargeError",
     "choose_device",
     "choose_precision",
     "converted",
+    "current_device",
     "image_signature",
     "safer_precisions",
 ]
@@ -48,6 +51,17 @@ class Signature:
         return tuple(name for name, _ in self.inputs)
 
 
+class TooLargeError(Exception):
+    """Fewer frames, or smaller ones, are to be tried: a tensor would have more elements than the backend can count.
+
+    num_frames: the most frames of this size that it can take at a time; 0 where one is too large already.
+    """
+
+    def __init__(self, message: str, num_frames: int) -> None:
+        super().__init__(message)
+        self.num_frames = num_frames
+
+
 def image_signature(channels: int) -> Signature:
     """Return the signature of a network that takes an image "x" of so many channels and gives an image "y"."""
     return Signature((("x", channels),), ("y",))
@@ -59,6 +73,7 @@ class Engine(Protocol):
     Takes and gives any number of tensors, float32 (N, C, H, W) on `device`; images are nominally in [0, 1]. Inputs
     share N, H and W; each output is larger by a factor of its own. The state of a recurrent network is a further
     input and output: an engine keeps none between calls. Frames come out in the order they came in.
+    A call raises TooLargeError before it computes anything where a batch is too large for it whatever the memory.
     dtype: the type that most layers compute in.
     """
 
@@ -86,6 +101,14 @@ def choose_device(asked: str = "auto") -> torch.device:
     if device.type not in ("cpu", "cuda", "mps"):
         raise OptionError(f"`device={asked}`: not supported; there are auto, cpu, cuda, cuda:N and mps")
     return device
+
+
+def current_device(device: torch.device) -> AbstractContextManager[object]:
+    """Make a GPU the current one of this thread inside: libraries beside PyTorch's own kernels ask for that one.
+
+    Every thread begins with the first GPU as its current one.
+    """
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def choose_precision(device: torch.device, asked: str = "auto") -> Precision:

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import inspect
 import logging
+import math
 import re
 import warnings
 from collections import Counter
@@ -27,7 +28,7 @@ from vsr.version import __version__
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["export_onnx", "fingerprint"]
+__all__ = ["export_onnx", "fingerprint", "largest_tensor"]
 
 _OPSETS = {"int8": 20, "fp32": 20, "fp16": 20, "bf16": 22}  # 22: the first whose convolutions take bfloat16
 _EXAMPLE = (2, 48, 64)  # batch, height, width of what is traced where they stay open; 1 would be taken as fixed
@@ -81,6 +82,16 @@ def export_onnx(
     if program is None:
         raise EngineError(f"{type(net).__name__} cannot be exported to ONNX by this version of PyTorch")
     return bytes(_clean(program.model_proto, integers).SerializeToString(deterministic=True))
+
+
+def largest_tensor(onnx_bytes: bytes) -> int:
+    """Return the number of elements of the largest tensor that a graph of fixed sizes computes, or takes."""
+    import onnx
+
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(onnx_bytes), data_prop=True)
+    graph = model.graph
+    shapes = (value.type.tensor_type.shape for value in (*graph.input, *graph.value_info, *graph.output))
+    return max(math.prod(int(dim.dim_value) for dim in shape.dim) for shape in shapes)
 
 
 def fingerprint(net: nn.Module) -> str:

@@ -11,7 +11,7 @@ import importlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +20,9 @@ import torch
 from torch import nn
 
 from vsr.backends.cuda_runner import DeviceRunner
-from vsr.backends.engine import Precision, Signature
+from vsr.backends.engine import Precision, Signature, TooLargeError
 from vsr.backends.engine_store import EngineKey, EngineStore, Target
-from vsr.backends.onnx_export import export_onnx, fingerprint
+from vsr.backends.onnx_export import export_onnx, fingerprint, largest_tensor
 from vsr.errors import EngineError, MissingExtraError
 from vsr.events import Note, NoteCode, OnNote
 
@@ -31,6 +31,7 @@ __all__ = ["EngineBuilder", "Shape", "Source", "fresh_logger", "load_tensorrt", 
 SUPPORTED_MAJORS = (10, 11)
 OPTIMIZATION_LEVEL = 3  # of 0 to 5: above, builds take several times as long for a few per cent
 LONGEST_REASON = 200  # characters
+MOST_ELEMENTS = 2**31 - 1  # of a tensor: TensorRT refuses convolutions beyond, with a reason that varies
 
 Shape = tuple[int, int, int, int]  # (N, C, H, W) of the first input; the others share N, H and W
 
@@ -70,7 +71,10 @@ class EngineBuilder:
         self._is_folder_noted = False
 
     def engine(self, shape: Shape) -> Any:
-        """Load or build the engine for a shape; of several processes that need it, one builds."""
+        """Load or build the engine for a shape; of several processes that need it, one builds.
+
+        Raises TooLargeError, before anything is built, where a tensor would have 2³¹ elements or more.
+        """
         net, signature = self.source.net, self.source.signature
         source = hashlib.sha256(f"{fingerprint(net)} {signature} {shape} {self.source.precision}".encode()).hexdigest()
         known = self._store.known_export(source)
@@ -78,6 +82,7 @@ class EngineBuilder:
         if engine is not None:
             return engine
         onnx = self._export(shape, source)
+        _check_elements(onnx, shape)
         key = self._key(hashlib.sha256(onnx).hexdigest(), shape)
         with ExitStack() as stack:
             try:
@@ -104,7 +109,7 @@ class EngineBuilder:
         return onnx
 
     def _key(self, onnx_sha256: str, shape: Shape) -> EngineKey:
-        options = (("optimization_level", OPTIMIZATION_LEVEL), ("tf32", int(self.source.precision != "fp32")))
+        options = (("optimization_level", OPTIMIZATION_LEVEL), ("tf32", 0))
         return EngineKey(onnx_sha256, self._target, shape, self.source.precision, options)
 
     def _from_file_or_builder(self, key: EngineKey, onnx: bytes) -> Any:
@@ -148,7 +153,7 @@ class EngineBuilder:
     def _load(self, data: bytes, key: EngineKey) -> Any:
         """Deserialise and check. Raises EngineError, and torch.OutOfMemoryError where the GPU is full."""
         logger = fresh_logger(self.trt)
-        runtime = self.trt.Runtime(logger)
+        runtime = _made("runtime", lambda: self.trt.Runtime(logger), logger)
         engine = runtime.deserialize_cuda_engine(data)
         if engine is None:
             raise_if_out_of_memory(logger)
@@ -171,23 +176,26 @@ class EngineBuilder:
         self._note(Note(NoteCode.ENGINE, f"building {what}; this is done once"))
         self._runner.free_unused()
         trt, logger = self.trt, fresh_logger(self.trt)
-        builder = trt.Builder(logger)
+        builder = _made("builder", lambda: trt.Builder(logger), logger)
         # 10.x obeys the types of the ONNX only under this flag; 11.x always does, and takes the flag.
-        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        parser = trt.OnnxParser(network, logger)  # holds the weights: it must outlive the build
+        flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        network = _made("network", lambda: builder.create_network(flags), logger)
+        # Holds the weights: it must outlive the build.
+        parser = _made("parser", lambda: trt.OnnxParser(network, logger), logger)
         if not parser.parse(onnx):
             first = parser.get_error(0).desc() if parser.num_errors else logger.reason()
             raise EngineError(f"{what} cannot be built: the network is refused ({one_line(first)})")
-        config = builder.create_builder_config()
+        config = _made("configuration", builder.create_builder_config, logger)
         config.builder_optimization_level = OPTIMIZATION_LEVEL
-        if key.precision == "fp32":
-            config.clear_flag(trt.BuilderFlag.TF32)  # fp32 is what other precisions are measured against
+        # What is float32 in the graph is so for its exactness: a whole network as reference, or layers of the image.
+        config.clear_flag(trt.BuilderFlag.TF32)
         self._use_timing_cache(config)
         with _signals_held_back() as signals:
             monitor = _monitor(trt, signals)  # named, so that it lives as long as the build
             config.progress_monitor = monitor
             plan = builder.build_serialized_network(network, config)
         if plan is None:
+            raise_if_out_of_memory(logger)
             raise EngineError(f"{what} cannot be built ({logger.reason()})")
         self._keep_timing_cache(config)
         return bytes(plan)
@@ -216,6 +224,15 @@ class EngineBuilder:
             self._store.write_timing_cache(self._target, bytes(timing_cache.serialize()))
         except OSError as error:
             self._note_not_kept(error)
+
+
+def _check_elements(onnx: bytes, shape: Shape) -> None:
+    """Refuse a graph with a tensor that TensorRT cannot count the elements of."""
+    most = largest_tensor(onnx)
+    if most > MOST_ELEMENTS:
+        batch, _, height, width = shape
+        text = f"{width}x{height}, batch {batch}, makes tensors of {most / 2**31:.2f} · 2³¹ elements; TensorRT takes 1"
+        raise TooLargeError(text, MOST_ELEMENTS // -(-most // batch))
 
 
 # -- TensorRT calls these back -------------------------------------------------------------------------
@@ -289,9 +306,28 @@ def _signals_held_back() -> Iterator[list[int]]:
             signal.raise_signal(came[0])
 
 
+# Of the GPU while an engine is built, loaded and made ready; the words depend on the part that runs out.
+_OUT_OF_MEMORY = ("out of memory", "outofmemory", "could not be allocated", "cudaerrormemoryallocation")
+
+
+def _made(what: str, make: Callable[[], Any], logger: Any) -> Any:
+    """Call one of TensorRT's constructors, which give nothing where they fail: bindings make a TypeError of that."""
+    try:
+        made = make()
+    except TypeError as error:
+        raise_if_out_of_memory(logger)
+        why = logger.reason() if logger.errors else one_line(str(error))
+        raise EngineError(f"TensorRT makes no {what} ({why})") from error
+    if made is None:
+        raise_if_out_of_memory(logger)
+        raise EngineError(f"TensorRT makes no {what} ({logger.reason()})")
+    return made
+
+
 def raise_if_out_of_memory(logger: Any) -> None:
-    text = " ".join(logger.errors)
-    if "out of memory" in text.lower() or "OutOfMemory" in text:
+    """Raise torch.OutOfMemoryError where one of the complaints is of memory."""
+    text = " ".join(logger.errors).lower()
+    if any(sign in text for sign in _OUT_OF_MEMORY):
         raise torch.OutOfMemoryError(f"out of memory in TensorRT ({logger.reason()})")
 
 

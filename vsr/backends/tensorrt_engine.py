@@ -72,7 +72,7 @@ class TensorRTEngine:
         self.name = f"TensorRT {maker.trt.__version__}, {runner.gpu.name}, {precision}"
         self._builder, self._runner, self._note = maker, runner, note
         self._plans: dict[Shape, _Plan] = {}
-        self._is_graph_noted = False
+        self._has_graphs = True
         self._lock = threading.Lock()
 
     @torch.inference_mode()
@@ -82,6 +82,10 @@ class TensorRTEngine:
                 raise EngineError(f"the network takes {channels} channels as {name}, not {x.shape[1]}")
         batch, channels, height, width = inputs[0].shape
         with self._lock, self._runner.active(), self._errors_named():
+            try:
+                return self._plan((batch, channels, height, width)).run(inputs)
+            except _CaptureError as error:
+                self._give_up_graphs(str(error))
             return self._plan((batch, channels, height, width)).run(inputs)
 
     @torch.inference_mode()
@@ -99,7 +103,7 @@ class TensorRTEngine:
         return self._plans[shape]
 
     def _new_plan(self, shape: Shape) -> _Plan:
-        return _Plan(self._builder, self._builder.engine(shape), self._runner, shape, self._note_no_graph)
+        return _Plan(self._builder, self._builder.engine(shape), self._runner, shape, has_graph=self._has_graphs)
 
     @contextmanager
     def _errors_named(self) -> Iterator[None]:
@@ -115,10 +119,16 @@ class TensorRTEngine:
             # What the bindings raise by themselves, say where an early 10.x lacks a name of the API.
             raise EngineError(f"TensorRT {self._builder.trt.__version__}: {one_line(str(error))}") from error
 
-    def _note_no_graph(self, why: str) -> None:
-        if not self._is_graph_noted:
-            self._is_graph_noted = True
-            self._note(Note(NoteCode.ENGINE, f"TensorRT runs without a CUDA graph, and slower ({why})"))
+    def _give_up_graphs(self, why: str) -> None:
+        """Let go of all that a failed capture may have left in an unknown state: engines, buffers, the stream."""
+        self._note(Note(NoteCode.ENGINE, f"TensorRT runs without a CUDA graph, and slower ({why})"))
+        self._has_graphs = False
+        self._plans.clear()
+        self._runner.renew()
+
+
+class _CaptureError(Exception):
+    """A CUDA graph cannot be captured; the stream of the capture is not to be used any more."""
 
 
 class _Plan:
@@ -134,10 +144,11 @@ class _Plan:
         engine: Any,
         runner: DeviceRunner,
         shape: Shape,
-        note_no_graph: Callable[[str], None],
+        *,
+        has_graph: bool,
     ) -> None:
         trt, logger = maker.trt, fresh_logger(maker.trt)
-        self._runner, self._note_no_graph, self._reason = runner, note_no_graph, logger.reason
+        self._runner, self._has_graph, self._reason = runner, has_graph, logger.reason
         inputs = {name: runner.zeros(shape, torch.float32) for name, shape in maker.input_shapes(shape).items()}
         outputs = {
             name: runner.zeros(tuple(engine.get_tensor_shape(name)), torch.float32)
@@ -159,12 +170,15 @@ class _Plan:
         self._replay: Callable[[], None] | None = None
 
     def run(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Compute n frames, n at most the batch of the shape; any strides. The results are the caller's to keep."""
+        """Compute n frames, n at most the batch of the shape; any strides. The results are the caller's to keep.
+
+        Raises _CaptureError; the plan is then not to be used any more.
+        """
         num_frames = inputs[0].shape[0]
         with self._runner.turn():
             for buffer, x in zip(self._inputs, inputs, strict=True):
                 buffer[:num_frames].copy_(x)
-            if self._has_run and self._replay is None:
+            if self._has_run and self._has_graph and self._replay is None:
                 self._replay = self._captured()
             (self._replay or self._launch)()
             self._has_run = True
@@ -174,8 +188,7 @@ class _Plan:
         try:
             return self._runner.capture(self._launch)
         except (RuntimeError, EngineError) as error:
-            self._note_no_graph(one_line(str(error)))
-            return self._launch
+            raise _CaptureError(one_line(str(error))) from error
 
     def _launch(self) -> None:
         if not self._context.execute_async_v3(self._runner.stream_handle):

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vsr.backends.compiled import CompiledNet, Compiler
-from vsr.backends.engine import PRECISIONS, Precision, converted
+from vsr.backends.engine import PRECISIONS, Precision, converted, current_device
+from vsr.color.exact_float32 import exact_float32
 from vsr.events import OnNote
 
 __all__ = ["TorchEngine"]
@@ -48,6 +49,11 @@ class TorchEngine:
 
     @torch.inference_mode()
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        # Layers in float32 are the reference, the last resort, or those that take and give the image itself.
+        with exact_float32(), current_device(self.device):
+            return self._computed(inputs)
+
+    def _computed(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if self.device.type != "cpu" or inputs[0].shape[0] < 2 or self._is_compiled:  # what is compiled has its shape
             return self._run(*inputs)
         frames = tuple(torch.split(x, 1) for x in inputs)

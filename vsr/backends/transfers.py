@@ -8,7 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["DirectTransfers", "PinnedTransfers", "Planes", "Transfers", "make_transfers"]
+from vsr.backends.engine import current_device
+
+__all__ = ["DirectTransfers", "MetalTransfers", "PinnedTransfers", "Planes", "Transfers", "make_transfers"]
 
 Planes = tuple[Tensor, ...]
 
@@ -32,7 +34,9 @@ class Transfers(Protocol):
 
 def make_transfers(device: torch.device) -> Transfers:
     """Make the transfers that suit a device."""
-    return PinnedTransfers(device) if device.type == "cuda" else DirectTransfers(device)
+    if device.type == "cuda":
+        return PinnedTransfers(device)
+    return MetalTransfers(device) if device.type == "mps" else DirectTransfers(device)
 
 
 class DirectTransfers:
@@ -49,6 +53,20 @@ class DirectTransfers:
     def download(self, planes: Planes) -> Callable[[], Planes]:
         fetched = tuple(plane.cpu() for plane in planes)
         return lambda: fetched
+
+
+class MetalTransfers(DirectTransfers):
+    """Copy at once, code values of 16 bits as int32: before PyTorch 2.9, MPS refuses uint16."""
+
+    def upload(self, planes: Planes) -> Planes:
+        return super().upload(
+            tuple(plane.to(torch.int32) if plane.dtype == torch.uint16 else plane for plane in planes)
+        )
+
+    def download(self, planes: Planes) -> Callable[[], Planes]:
+        fetched = super().download(planes)()
+        narrow = tuple(plane.to(torch.uint16) if plane.dtype == torch.int32 else plane for plane in fetched)
+        return lambda: narrow
 
 
 class PinnedTransfers:
@@ -68,7 +86,7 @@ class PinnedTransfers:
 
     def upload(self, planes: Planes) -> Planes:
         caller = torch.cuda.current_stream(self._device)
-        with torch.cuda.stream(self._up):
+        with current_device(self._device), torch.cuda.stream(self._up):
             moved = tuple(plane.pin_memory().to(self._device, non_blocking=True) for plane in planes)
         caller.wait_stream(self._up)
         for plane in moved:
@@ -77,8 +95,9 @@ class PinnedTransfers:
 
     def download(self, planes: Planes) -> Callable[[], Planes]:
         self._down.wait_stream(torch.cuda.current_stream(self._device))
-        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(self._down):
+        # A wait that spins would take a core from the encoder.
+        done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        with current_device(self._device), torch.cuda.stream(self._down):
             fetched = tuple(torch.empty_like(plane, device="cpu", pin_memory=True) for plane in planes)
             for target, plane in zip(fetched, planes, strict=True):
                 target.copy_(plane, non_blocking=True)

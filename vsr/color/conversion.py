@@ -21,6 +21,7 @@ __all__ = [
     "quantize_luma",
     "resize_chroma",
     "rgb_to_ycbcr",
+    "sample_dtype",
     "upsample_chroma",
     "ycbcr_to_rgb",
 ]
@@ -61,7 +62,12 @@ def _chroma_scale(color: Color) -> tuple[float, float]:
 def quantize(x: Tensor, scale: float, offset: float, color: Color) -> Tensor:
     """Compute x · scale + offset, rounded half up and clamped to the code values of the bit depth."""
     start = torch.full((), offset + 0.5, device=x.device)  # the cast below truncates
-    return torch.add(start, x, alpha=scale).clamp_(0, 2.0**color.bit_depth - 0.5).to(color.dtype)
+    return torch.add(start, x, alpha=scale).clamp_(0, 2.0**color.bit_depth - 0.5).to(sample_dtype(color, x.device))
+
+
+def sample_dtype(color: Color, device: torch.device) -> torch.dtype:
+    """Return the integer type of code values on a device; int32 stands for uint16 on MPS, which had none for long."""
+    return torch.int32 if device.type == "mps" and color.dtype == torch.uint16 else color.dtype
 
 
 def dequantize_luma(plane: Tensor, color: Color) -> Tensor:

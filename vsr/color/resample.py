@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from vsr.color.exact_float32 import exact_float32
 
 __all__ = ["CENTERED", "imresize", "mod_crop", "reduce_bicubic", "reduce_gaussian", "resample"]
 
@@ -133,23 +136,65 @@ def _resample_dim(x: Tensor, dim: int, length: int, scale: float, source_offset:
     source = x.shape[dim]
     if length == source and scale == 1 and source_offset == target_offset:
         return x
-    weight, index = _taps(source, length, scale, source_offset, target_offset)
     if scale < 1 and (1 / scale) == int(1 / scale):
-        return _downsample_dim(x, dim, int(1 / scale), weight, index)
+        return _downsample_dim(x, dim, int(1 / scale), (source, length, scale, source_offset, target_offset))
+    weights, indices = _taps_on(x.device, x.dtype, source, length, scale, source_offset, target_offset)
     out = torch.zeros((), dtype=x.dtype, device=x.device)
-    reflected = _reflect(index, source).to(x.device)
     shape = [1, 1, 1, 1]
     shape[dim] = length
-    for tap in range(weight.shape[1]):
-        w = weight[:, tap].to(x.device, x.dtype).view(shape)
-        out = out + w * x.index_select(dim, reflected[:, tap])
+    for weight, index in zip(weights, indices, strict=True):
+        out = out + weight.view(shape) * x.index_select(dim, index)
     return out
+
+
+# -- what goes to the device, once: a copy from memory that is not page-locked would wait for all work queued there ----
+
+_Axis = tuple[int, int, float, float, float]  # the arguments of `_taps`
+
+
+@functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # of no mode, so that training may take it too
+def _taps_on(device: torch.device, dtype: torch.dtype, source: int, *rest: Any) -> tuple[tuple[Tensor, ...], ...]:
+    """Return the weights (target,) and the reflected indices (target,) of each tap, of `_taps`."""
+    weight, index = _taps(source, *rest)
+    indices = _reflect(index, source).T.contiguous().to(device)
+    return weight.T.contiguous().to(device, dtype).unbind(), indices.unbind()
+
+
+@functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _reflected(device: torch.device, length: int, first: int, last: int) -> Tensor:
+    """Return the indices of samples first..last of a dimension, reflected where they lie outside."""
+    return _reflect(torch.arange(first, last + 1), length).to(device)
+
+
+@functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _up_kernel(device: torch.device, dtype: torch.dtype, axes: tuple[_Axis, _Axis]) -> tuple[Tensor, tuple[int, ...]]:
+    """Return the kernel of every output phase, (phases, 1, h, w), and (first, last) of the samples of both axes."""
+    kernels, bounds = [], []
+    for axis in axes:
+        factor = int(axis[2])
+        weight, index = _taps(*axis)
+        first, last = int(index[:factor].min()), int(index[:factor].max())
+        kernel = weight.new_zeros(factor, last - first + 1)
+        kernels.append(kernel.scatter_(1, index[:factor] - first, weight[:factor]))
+        bounds += [first, last]
+    kernel = kernels[0][:, None, :, None] * kernels[1][None, :, None, :]
+    return kernel.flatten(0, 1)[:, None].to(device, dtype), tuple(bounds)
+
+
+@functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _down_kernel(device: torch.device, dtype: torch.dtype, axis: _Axis) -> tuple[Tensor, int, int]:
+    """Return the one kernel of all output samples, (taps,), and the first and the last sample that it reaches."""
+    weight, index = _taps(*axis)
+    return weight[0].to(device, dtype), int(index[0, 0]), int(index[-1, -1])
 
 
 def _padded(x: Tensor, dim: int, first: int, last: int) -> Tensor:
     """Select samples first..last of a dimension, reflected where they lie outside."""
-    index = _reflect(torch.arange(first, last + 1), x.shape[dim]).to(x.device)
-    return x.index_select(dim, index)
+    return x.index_select(dim, _reflected(x.device, x.shape[dim], first, last))
 
 
 def _is_whole(scale: float, source: int, target: int) -> bool:
@@ -161,27 +206,28 @@ def _upsample(
 ) -> Tensor:
     """Upscale both dimensions by integers: each output phase is one small convolution; they interleave."""
     n, c, h, w = x.shape
-    kernels, padded = [], x.flatten(0, 1).unsqueeze(1)
-    for dim, axis in ((-2, 1), (-1, 0)):
-        length, factor = x.shape[dim], scale[dim]
-        weight, index = _taps(length, length * factor, float(factor), source_offset[axis], target_offset[axis])
-        first, last = int(index[:factor].min()), int(index[:factor].max())
-        kernel = weight.new_zeros(factor, last - first + 1)
-        kernels.append(kernel.scatter_(1, index[:factor] - first, weight[:factor]))
-        padded = _padded(padded, dim, first, length - 1 + last)
-    kernel = kernels[0][:, None, :, None] * kernels[1][None, :, None, :]
-    phases = F.conv2d(padded, kernel.flatten(0, 1)[:, None].to(x))
+    rows: _Axis = (h, h * scale[0], float(scale[0]), source_offset[1], target_offset[1])
+    columns: _Axis = (w, w * scale[1], float(scale[1]), source_offset[0], target_offset[0])
+    kernel, (top, bottom, left, right) = _up_kernel(x.device, x.dtype, (rows, columns))
+    padded = _padded(x.flatten(0, 1).unsqueeze(1), -2, top, h - 1 + bottom)
+    padded = _padded(padded, -1, left, w - 1 + right)
+    phases = _convolved(padded, kernel)
     phases = phases.view(n, c, *scale, h, w).permute(0, 1, 4, 2, 5, 3)
     return phases.reshape(n, c, h * scale[0], w * scale[1])
 
 
-def _downsample_dim(x: Tensor, dim: int, factor: int, weight: Tensor, index: Tensor) -> Tensor:
+def _convolved(x: Tensor, kernel: Tensor, stride: tuple[int, int] = (1, 1)) -> Tensor:
+    with exact_float32():  # TF32 would round code values of more than 8 bits
+        return F.conv2d(x, kernel, stride=stride)
+
+
+def _downsample_dim(x: Tensor, dim: int, factor: int, axis: _Axis) -> Tensor:
     """Downscale one dimension by an integer, as one strided convolution."""
     n, c = x.shape[:2]
-    x = _padded(x, dim, int(index[0, 0]), int(index[-1, -1])).flatten(0, 1).unsqueeze(1)
-    kernel = weight[0].to(x)
+    kernel, first, last = _down_kernel(x.device, x.dtype, axis)
+    x = _padded(x, dim, first, last).flatten(0, 1).unsqueeze(1)
     if dim == -2:
-        out = F.conv2d(x, kernel[None, None, :, None], stride=(factor, 1))
+        out = _convolved(x, kernel[None, None, :, None], (factor, 1))
     else:
-        out = F.conv2d(x, kernel[None, None, None, :], stride=(1, factor))
+        out = _convolved(x, kernel[None, None, None, :], (1, factor))
     return out.view(n, c, *out.shape[-2:])

@@ -8,16 +8,16 @@ from collections.abc import Callable
 import torch
 
 from vsr.backends.cuda_runner import CudaRunner
-from vsr.backends.engine import choose_device, choose_precision, image_signature
+from vsr.backends.engine import TooLargeError, choose_device, choose_precision, image_signature
 from vsr.backends.engine_store import EngineEntry, EngineStore, Target
-from vsr.backends.tensorrt_builder import load_tensorrt
-from vsr.backends.tensorrt_engine import make_tensorrt_engine
+from vsr.backends.tensorrt_builder import Shape, load_tensorrt
+from vsr.backends.tensorrt_engine import TensorRTEngine, make_tensorrt_engine
 from vsr.errors import EngineError, MissingExtraError, OptionError, OutputError
 from vsr.events import Note, NoteCode
 from vsr.jobs.plan import choose_batch
 from vsr.models.weights import load_int8_net, load_net, resolve
 
-__all__ = ["build_engine", "describe_engines", "prune_engines"]
+__all__ = ["build_engine", "describe_engines", "prepare", "prune_engines"]
 
 
 def build_engine(
@@ -63,10 +63,28 @@ def build_engine(
     frames = choose_batch(batch, width, height, chosen)
     sides = [side + -side % card.multiple_of for side in (height, width)]
     try:
-        engine.prepare((frames, 1 if card.color == "y" else 3, sides[0], sides[1]))
+        frames = prepare(
+            engine, (frames, 1 if card.color == "y" else 3, sides[0], sides[1]), is_asked=batch is not None
+        )
     except torch.OutOfMemoryError as error:
         raise EngineError(f"out of memory on {chosen} for {frames} frames of {width}x{height}; give `batch`") from error
     note(Note(NoteCode.ENGINE, f"{engine.name}: ready for {width}x{height}, batch {frames}"))
+
+
+def prepare(engine: TensorRTEngine, shape: Shape, *, is_asked: bool) -> int:
+    """Build the engine of a shape, (N, C, H, W), or of the most frames that TensorRT takes, as a job does; return N.
+
+    is_asked: whether the batch was asked for. Raises EngineError where TensorRT does not take it.
+    """
+    try:
+        engine.prepare(shape)
+    except TooLargeError as error:
+        if is_asked or not error.num_frames:
+            remedy = "give a smaller `batch`" if error.num_frames else "a job runs it in tiles"
+            raise EngineError(f"{error}; {remedy}") from error
+        engine.prepare((error.num_frames, *shape[1:]))
+        return error.num_frames
+    return shape[0]
 
 
 def describe_engines() -> str:

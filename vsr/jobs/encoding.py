@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import functools
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import av
+import torch
 from av.video.codeccontext import VideoCodecContext
 
 from vsr.color.pixel_formats import FORMATS, PixelFormat
 from vsr.errors import OptionError, OutputError
 from vsr.frames import ChromaLocation, Color, Matrix, Range, Transfer
 from vsr.media.endpoints import Pipe, Target
-from vsr.media.formats import Y4M, Container, Encoder, container_named, find_container, find_encoder
+from vsr.media.formats import ENCODERS, Y4M, Container, Encoder, container_named, find_container, find_encoder
 from vsr.media.read.color_tags import color_of_rgb_as_video
 from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.options import EncodingOptions
 from vsr.media.write.stored_format import coarseness, native_format
 
-__all__ = ["Encoding", "choose_encoding"]
+__all__ = ["Encoding", "beside_network", "check_encoder_size", "choose_encoding"]
 
 
 _TRIAL_SIZE = (352, 288)  # which encoders of few sizes take, too
@@ -60,6 +61,32 @@ def choose_encoding(info: VideoInfo, target: Target, options: EncodingOptions, s
     assert format_ is not None
     color, stored_as = _output_color(info, format_), None if stored in FORMATS else stored
     return Encoding(container.name, codec, _encoder_options(encoder, options), format_, color, stored_as)
+
+
+def check_encoder_size(codec: str, width: int, height: int) -> None:
+    """Raise OptionError where an encoder does not take so large a frame, and name one that does.
+
+    Args:
+        codec: FFmpeg's name of the encoder.
+        width, height: Of the output, in pixels.
+    """
+    encoder, side = find_encoder(codec), max(width, height)
+    if not encoder.largest_side or side <= encoder.largest_side:
+        return
+    family = codec.rpartition("_")[2]
+    larger = (row.name for row in ENCODERS.values() if row.name.endswith(f"_{family}") and row.largest_side >= side)
+    fitting, most = next(larger, encoder.software), encoder.largest_side
+    raise OptionError(
+        f'`codec="{codec}"`: takes frames of up to {most}x{most}, and the output is {width}x{height}; '
+        f'use `codec="{fitting}"`'
+    )
+
+
+def beside_network(options: EncodingOptions, device: torch.device) -> EncodingOptions:
+    """Tell an encoder of NVIDIA's GPUs to use the one that runs the network, unless another is asked for."""
+    if device.type != "cuda" or not (options.codec or "").endswith("_nvenc") or "gpu" in options.encoder_options:
+        return options
+    return replace(options, encoder_options={**options.encoder_options, "gpu": str(device.index or 0)})
 
 
 def _container(target: Target, format_: str | None) -> tuple[Container, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from vsr.backends.select import Place, choose_place
 from vsr.errors import OptionError
 from vsr.events import OnNote
 from vsr.jobs.compression import compression_of
+from vsr.jobs.encoding import beside_network
 from vsr.jobs.image_plan import plan_images
 from vsr.jobs.job import Job
 from vsr.jobs.journal import is_in_place
@@ -135,7 +136,8 @@ def _decided_video(
     if isinstance(target, Images):
         plan = plan_images(reader, target, options, choice.scale)
     else:
-        plan = plan_video(reader, target, options, choice.scale)
+        encoding = beside_network(options.encoding, upscaler.device)
+        plan = plan_video(reader, target, replace(options, encoding=encoding), choice.scale)
     batch = choose_batch(model.batch, info.width, info.height, upscaler.device)
     job = Job(source, target, options.input, choice, batch, model.reuse, plan, options.policy)
     return OpenVideo(job, plan, reader, upscaler, note)

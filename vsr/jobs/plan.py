@@ -13,7 +13,7 @@ from vsr.errors import OptionError
 from vsr.events import Note, NoteCode
 from vsr.jobs.compression import Compression
 from vsr.jobs.constant_rate import check_constant_rate
-from vsr.jobs.encoding import Encoding, choose_encoding
+from vsr.jobs.encoding import Encoding, check_encoder_size, choose_encoding
 from vsr.jobs.omissions import (
     container_omissions,
     file_omissions,
@@ -195,6 +195,7 @@ def plan_video(reader: VideoReader, target: Target, options: JobOptions, scale: 
     shift = encoding.pixel_format.chroma_shift
     width = _shown_width(info) if options.model.square else info.width
     size = choose_size(options.model, scale, width, info.height, (shift[0] > 0, shift[1] > 0))
+    check_encoder_size(encoding.codec, *size)
     plan = plan_streams_beside(reader, encoding, size, options.encoding.audio)
     plan = replace(plan, audio_bitrate=options.encoding.audio_bitrate)
     if options.model.square and plan.settings.sample_aspect_ratio not in (None, 1):  # what rounding to pixels leaves

@@ -373,6 +373,7 @@ class Encoder:
         counts_frames: Whether its bitstream has a constant rate: frames carry the source's times beside it.
         tag: FFmpeg's codec tag by which all players of ISO files know the stream; "" for the muxer's own.
         smallest_side: Of a frame, in pixels; for smaller frames the container's other encoder is chosen.
+        largest_side: Of a frame, in pixels; 0 for any that a job can have.
         threads_per_core: On a machine of few cores; 0 for the encoder's own choice.
         holds_aspect: Whether it writes the sample aspect ratio into the bitstream.
         hdr: How it is given HDR10 side data; None where it does not write any.
@@ -392,6 +393,7 @@ class Encoder:
     counts_frames: bool = False
     tag: str = ""
     smallest_side: int = 0
+    largest_side: int = 0
     threads_per_core: int = 0
     holds_aspect: bool = False
     hdr: HdrParameters | None = None
@@ -479,14 +481,16 @@ ENCODERS: dict[str, Encoder] = {
         Encoder(
             "h264_nvenc", quality=_constant_quality(19), quality_options=_CQ_OPTIONS,
             usual_pixel_formats=("yuv420p", "yuv444p"), holds_aspect=True, software="libx264",
+            largest_side=4096,
         ),
         Encoder(
             "hevc_nvenc", quality=_constant_quality(21), quality_options=_CQ_OPTIONS,
             usual_pixel_formats=("yuv420p", "p010le", "yuv444p"), holds_aspect=True, software="libx265", tag="hvc1",
+            largest_side=8192,
         ),
         Encoder(
             "av1_nvenc", quality=_constant_quality(26), quality_options=_CQ_OPTIONS,
-            usual_pixel_formats=("yuv420p", "p010le"), software="libsvtav1",
+            usual_pixel_formats=("yuv420p", "p010le"), software="libsvtav1", largest_side=8192,
         ),
         *_hardware_encoders(),
         Encoder("libx264rgb", holds_aspect=True, is_listed=False),

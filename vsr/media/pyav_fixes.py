@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
 
@@ -21,6 +22,7 @@ from vsr.frames import ChromaLocation
 
 __all__ = [
     "accept_unknown_side_data",
+    "captured_errors",
     "choose_decoding_threads",
     "count_streams",
     "demux_packets",
@@ -62,10 +64,13 @@ def demux_packets(container: InputContainer) -> Iterator[Packet[Any]]:
 def choose_decoding_threads(stream: VideoStream, *, one_by_one: bool) -> None:
     """Let a decoder use all cores: frame threads where the codec has them, else slices.
 
+    A GPU is fed by one thread: each frame thread would take surfaces of its own beside those of the video, and a
+    decoder of NVIDIA's has 32 in all, which some 16 threads use up.
+
     one_by_one: decode in one thread. PyAV 18.1 drops the frames that other threads have ready when one of them is
         damaged; images, of which each is a file, would be lost beside the damaged one.
     """
-    if one_by_one:
+    if one_by_one or stream.codec_context.is_hwaccel:
         stream.codec_context.thread_count = 1
     else:
         stream.thread_type = "AUTO"
@@ -144,6 +149,21 @@ def _description(container: InputContainer) -> str:
     finally:
         av.logging.set_libav_level(av.logging.INFO)  # FFmpeg's own default
         av.logging.set_level(before)
+
+
+@contextmanager
+def captured_errors(codec: str) -> Iterator[list[str]]:
+    """Collect the lines that a codec logs as errors inside; there after the block. PyAV 18.1 drops them untold."""
+    lines: list[str] = []
+    before = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture(local=False) as logged:  # keeps the lines of other threads off stderr meanwhile
+            yield lines
+    finally:
+        av.logging.set_level(before)
+        texts = [" ".join(text.split()) for level, name, text in logged if name == codec and level <= av.logging.ERROR]
+        lines += dict.fromkeys(text for text in texts if text)
 
 
 _MOST_DELAY_TICKS = 2**40

@@ -246,7 +246,7 @@ def _alpha(alpha: Tensor | None, out: Tensor, batch: FrameBatch, target: Target)
     opaque = 2.0**target.color.bit_depth - 1
     if alpha is None:
         shape = (batch.num_frames, 1, target.height, target.width)
-        return torch.full(shape, opaque, device=out.device).to(target.color.dtype)
+        return torch.full(shape, opaque, device=out.device).to(convert.sample_dtype(target.color, out.device))
     scaled = resample(alpha.to(torch.float32), (target.height, target.width))
     return convert.quantize(scaled, opaque / (2.0**batch.color.bit_depth - 1), 0, target.color)
 

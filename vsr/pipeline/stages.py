@@ -218,7 +218,9 @@ def failure_named(where: str, runs: _HasEngine) -> Iterator[None]:
         yield
     except EngineError as error:
         raise EngineError(f"{where}: {error}") from error
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:  # MPS raises the latter for types that it lacks
+        if isinstance(error, TypeError) and runs.engine.device.type == "cpu":
+            raise
         text = str(error).strip() or type(error).__name__
         remedy = "" if runs.engine.device.type == "cpu" else "; start the job again, or use `device=cpu`"
         raise EngineError(f"{where}: {runs.engine.name} failed ({text.splitlines()[0]}){remedy}") from error

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vsr.backends.engine import Engine
+from vsr.backends.engine import Engine, TooLargeError
 from vsr.errors import EngineError
 from vsr.events import Note, NoteCode, OnNote
 from vsr.models.cards import ModelCard
@@ -33,7 +33,8 @@ class TiledNetwork:
     tile: side of a tile in input pixels, or None for whole frames. Tiles overlap by the network's halo,
         and keep the image's own borders, so that tiled output equals untiled output.
     On running out of memory the batch is halved down to one frame, then frames are tiled, then tiles
-    halved down to `SMALLEST_TILE`; the limits that were found hold for later calls.
+    halved down to `SMALLEST_TILE`; the same where a backend cannot count the elements of so large a tensor, but
+    that the batch that fits is known at once. The limits that were found hold for later calls.
     """
 
     def __init__(
@@ -54,25 +55,27 @@ class TiledNetwork:
                 parts = zip(*(torch.split(tensor, self.max_batch or x.shape[0]) for tensor in inputs), strict=True)
                 outs = [self._frames(part) for part in parts]
                 return outs[0] if len(outs) == 1 else tuple(torch.cat(pieces) for pieces in zip(*outs, strict=True))
+            except TooLargeError as error:
+                self._shrink(x, error, f"{error}", error.num_frames)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._shrink(x, error)
+                self._shrink(x, error, "out of memory")
             if x.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _shrink(self, x: Tensor, error: BaseException) -> None:
-        batch, longest = self.max_batch or x.shape[0], max(x.shape[-2:])
+    def _shrink(self, x: Tensor, error: BaseException, why: str, num_frames: int | None = None) -> None:
+        """Compute less at a time from now on. num_frames: as many as fit, where that is known."""
+        batch, longest = min(self.max_batch or x.shape[0], x.shape[0]), max(x.shape[-2:])
         if batch > 1:
-            self.max_batch = batch // 2
-            self._note(Note(NoteCode.MEMORY, f"out of memory: going on with batches of {self.max_batch}"))
+            self.max_batch = max(1, batch // 2 if num_frames is None else min(num_frames, batch - 1))
+            self._note(Note(NoteCode.MEMORY, f"{why}: going on with batches of {self.max_batch}"))
         elif (tile := min(self.tile or longest, longest)) > SMALLEST_TILE:
             self.tile = max(SMALLEST_TILE, -(-tile // 2))
-            self._note(Note(NoteCode.MEMORY, f"out of memory: going on with tiles of {self.tile} pixels"))
+            self._note(Note(NoteCode.MEMORY, f"{why}: going on with tiles of {self.tile} pixels"))
         else:
             raise EngineError(
-                f"out of memory on {x.device} even with tiles of {SMALLEST_TILE} pixels; "
-                "use a smaller model or `device=cpu`"
+                f"{why} on {x.device} even with tiles of {SMALLEST_TILE} pixels; use a smaller model or `device=cpu`"
             ) from error
 
     def _frames(self, inputs: Tensors) -> Tensors:

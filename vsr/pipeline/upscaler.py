@@ -151,6 +151,8 @@ class _ImageOnItsWay:
     def of(cls, image: np.ndarray, upscaler: Upscaler, size: tuple[int, int] | None) -> _ImageOnItsWay:
         peak = _image_peak(image)
         pixels = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(image))).permute(2, 0, 1)[None]
+        if pixels.dtype == torch.uint16:
+            pixels = pixels.to(torch.int32)  # of 16 bits, not every device has an unsigned type
         x = pixels.to(upscaler.device).to(torch.float32) / peak
         scale, color = upscaler.card.scale, upscaler.network.card.color
         width, height = size or (image.shape[1] * scale, image.shape[0] * scale)

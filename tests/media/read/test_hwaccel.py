@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -12,6 +13,7 @@ import torch
 
 from vsr.errors import InputError
 from vsr.frames import FrameBatch
+from vsr.media.pyav_fixes import choose_decoding_threads
 from vsr.media.read import demuxer
 from vsr.media.read.opening import open_input
 from vsr.media.read.reader import VideoReader
@@ -96,6 +98,14 @@ def test_frames_of_a_gpu_are_read_as_the_planes_they_are(monkeypatch: pytest.Mon
     on_gpu, pixel_format, notes = _batch(gpu=0)
     assert (pixel_format, notes) == ("nv12", [])
     _assert_same(on_gpu, expected)
+
+
+def test_one_thread_feeds_a_gpu_and_all_cores_decode_without() -> None:
+    """Frame threads would take surfaces beside those of the video, of which NVIDIA's decoders have 32."""
+    for is_on_gpu, threads in ((True, 1), (False, 0)):  # 0 is FFmpeg's own choice
+        stream: Any = SimpleNamespace(codec_context=SimpleNamespace(is_hwaccel=is_on_gpu, thread_count=None))
+        choose_decoding_threads(stream, one_by_one=False)
+        assert stream.codec_context.thread_count == threads
 
 
 def test_a_stream_that_the_gpu_does_not_take_is_decoded_by_ffmpeg_with_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

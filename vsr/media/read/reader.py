@@ -214,6 +214,7 @@ class VideoReader:
         if self._input.decoder.is_on_gpu and info.pixel_format.layout != "semiplanar":
             # FFmpeg has turned to its own decoder by itself: frames of GPUs are nv12, p010 and their like.
             text = f"{self.path}: decoded on the CPU: the GPU does not take {info.source_pixel_format}"
+            text += '; `hwaccel="none"` does it with more threads'
             self._warn(Note(NoteCode.INPUT, text))
         return info
 

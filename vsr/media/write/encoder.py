@@ -19,7 +19,7 @@ from vsr.errors import OptionError, OutputError, reason
 from vsr.frames import ChromaLocation, Color, FrameBatch
 from vsr.media.av_frames import store_planes
 from vsr.media.formats import HdrParameters, find_container, find_encoder
-from vsr.media.pyav_fixes import mend_dts
+from vsr.media.pyav_fixes import captured_errors, mend_dts
 from vsr.media.read.color_tags import HdrMetadata
 from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.stored_format import to_stored_format
@@ -139,13 +139,15 @@ class VideoEncoder:
         options = {"chroma_sample_location": _CHROMA_LOCATION_NAMES[settings.color.chroma_location]}
         options |= settings.options | _hdr_options(settings.codec, self._info.hdr, settings.options)
         context.options = options
+        lines: list[str] = []
         try:
-            context.open()
+            with captured_errors(settings.codec) as lines:
+                context.open()
         except (av.FFmpegError, OSError, ValueError) as error:
             asked = " ".join(f"{k}={v}" for k, v in settings.options.items())
             problem = (
                 f"the encoder {settings.codec} does not open at {settings.width}x{settings.height} "
-                f"{settings.stored_format} with {asked or 'its defaults'} ({reason(error)})"
+                f"{settings.stored_format} with {asked or 'its defaults'} ({'; '.join(lines) or reason(error)})"
             )
             software = find_encoder(settings.codec).software
             if software is not None:
