@@ -267,6 +267,26 @@ def test_training_learns(data: Path) -> None:
     assert after["held out"] > before["held out"] + 0.3
 
 
+def test_muon_moves_the_trunk_and_adam_the_rest(data: Path, tmp_path: Path) -> None:
+    recipe = replace(TINY, optimizer="muon", learning_rate=1e-2)
+    unbroken, resumed = (tiny_trainer(data, recipe) for _ in range(2))
+    plain = tiny_trainer(data, replace(recipe, optimizer="adam"))
+    before = {name: value.clone() for name, value in unbroken.net.state_dict().items()}
+    for trainer in (unbroken, plain):
+        trainer.num_steps = NUM_WARMUP_STEPS
+        trainer.step(0.0)
+    steps = {name: value - before[name] for name, value in unbroken.net.state_dict().items()}
+    singular_values = torch.linalg.svdvals(steps["body.0.first.weight"].flatten(1))
+    assert singular_values[0] < 2 * singular_values[-1]
+    assert torch.allclose(unbroken.net.tail.weight, plain.net.tail.weight, atol=1e-6)
+    unbroken.save(tmp_path)
+    resumed.load(tmp_path)
+    for trainer in (unbroken, resumed):
+        trainer.step(0.0)
+    pairs = zip(unbroken.net.state_dict().values(), resumed.net.state_dict().values(), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)
+
+
 def test_gradients_that_stay_not_finite_end_the_run_and_nothing_is_saved(data: Path, tmp_path: Path) -> None:
     wild = replace(TINY, stages=(Stage(1.0, {"charbonnier": float("nan")}),))
     with pytest.raises(EngineError, match=r"step 20: .*not finite for 20 steps.*nothing was saved.*`learning_rate`"):

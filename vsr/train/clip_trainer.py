@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from vsr.models.nets.recurrent import RecurrentNet
 from vsr.train.clip_bank import ClipBank
 from vsr.train.losses import PIXEL_LOSSES
+from vsr.train.muon import Muon
+from vsr.train.recipes import AnyRecipe
 from vsr.train.rollout import sight_of, target_of, unroll
 from vsr.train.run import Learner
 from vsr.train.video_recipes import VideoRecipe, card_of_video
@@ -30,9 +32,18 @@ class ClipTrainer(Learner):
     def __init__(
         self, recipe: VideoRecipe, bank: ClipBank, device: torch.device, seed: int = 0, bf16: bool = True
     ) -> None:
-        super().__init__(recipe, card_of_video(recipe), device, seed)
         self.recipe, self.bank, self.bf16 = recipe, bank, bf16
+        super().__init__(recipe, card_of_video(recipe), device, seed)
         self.clock = time.process_time if device.type == "cpu" else time.monotonic
+
+    def make_optimizer(self, recipe: AnyRecipe) -> torch.optim.Optimizer:
+        if self.recipe.optimizer == "adam":
+            return super().make_optimizer(recipe)
+        modules = (self.net.state, *self.net.body.modules())
+        trunk = {id(module.weight) for module in modules if isinstance(module, nn.Conv2d)}
+        kernels = [parameter for parameter in self.net.parameters() if id(parameter) in trunk]
+        others = [parameter for parameter in self.net.parameters() if id(parameter) not in trunk]
+        return Muon(kernels, others, recipe.learning_rate)
 
     def step(self, progress: float) -> dict[str, Tensor]:
         recipe = self.recipe

@@ -79,12 +79,16 @@ class Learner:
         self.card, self.device = card, device
         self.net = build_net(card).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.net).requires_grad_(False).eval()
-        self.optimizer = torch.optim.Adam(self.net.parameters(), recipe.learning_rate, betas=(0.9, 0.99), fused=True)
+        self.optimizer = self.make_optimizer(recipe)
         self.rng = np.random.default_rng(seed)
         self.num_steps = 0
         self.num_bad_steps = 0  # in a row up to the last one
         self.seconds = 0.0
         self.learning_rate, self._ema_decay = recipe.learning_rate, recipe.ema_decay
+
+    def make_optimizer(self, recipe: AnyRecipe) -> torch.optim.Optimizer:
+        """Make what moves the weights."""
+        return torch.optim.Adam(self.net.parameters(), recipe.learning_rate, betas=(0.9, 0.99), fused=True)
 
     @property
     def is_judged_by_psnr(self) -> bool:
@@ -341,12 +345,16 @@ def check_folder(out: Path, resume: bool) -> None:
         raise OptionError(f"{out}: holds a run already; go on with `resume=True` or name another folder")
 
 
+# Fields of recipes that came later, which runs begun before do not know, and the value that stands for "as before".
+_LATER_FIELDS = {"quantized": False, "judges_luma_only": False, "gan": None, "optimizer": "adam"}
+
+
 def identity(recipe: AnyRecipe) -> str:
     """Describe the parts of a recipe that must stay the same for a run to go on."""
     values = asdict(recipe)
-    for name in ("quantized", "judges_luma_only", "gan"):
-        if not values.get(name, True):
-            del values[name]  # which runs begun by earlier versions do not know
+    for name, before in _LATER_FIELDS.items():
+        if values.get(name) == before:
+            values.pop(name, None)
     return json.dumps(values, sort_keys=True, default=dict)
 
 
