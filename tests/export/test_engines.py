@@ -16,6 +16,8 @@ from vsr.cli.main import cli
 from vsr.errors import EngineError, MissingExtraError, OptionError
 from vsr.export import engines
 from vsr.export.engines import build_engine, describe_engines, prune_engines
+from vsr.models.conventions import AdaptedNet, Stated
+from vsr.models.nets import SRVGG
 
 HERE, ELSEWHERE = Target("11.4.0.106", "GPU here", "9.0"), Target("10.16.1.11", "GPU here", "9.0")
 
@@ -56,6 +58,20 @@ def test_build_prepares_the_shape_that_a_job_will_ask_for(
     build_engine(model, "1280x720", batch=batch, precision="fp16")
     assert shapes == [shape]
     assert made[0] == {**made[0], "precision": "fp16", "label": model, "signature": image_signature(shape[1])}
+
+
+def test_build_takes_a_foreign_network_as_a_job_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    torch.save(SRVGG(8, 2, 2).state_dict(), tmp_path / "theirs.pth")
+    nets: list[Any] = []
+
+    def make(net: Any, signature: Signature, **arguments: Any) -> Any:
+        nets.append(net)
+        return SimpleNamespace(name="TensorRT 11.4", prepare=lambda shape: None)
+
+    install(monkeypatch, None)
+    monkeypatch.setattr(engines, "make_tensorrt_engine", make)
+    build_engine(str(tmp_path / "theirs.pth"), "1280x720", precision="fp16", stated=Stated("0..255"))
+    assert isinstance(nets[0], AdaptedNet) and nets[0].convention.takes.range == "0..255"
 
 
 def test_build_without_memory_is_an_engine_error_that_names_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from vsr.export import onnx as exporting
 from vsr.export.int8 import calibrated, check_drop, measure_drop
 from vsr.export.onnx import export_model
 from vsr.models.cards import find_card
+from vsr.models.nets import SRVGG
 from vsr.models.quantization import is_quantized, quantized_layers
 from vsr.models.weights import load_int8_net, load_net, resolve
 
@@ -33,6 +34,24 @@ def test_a_shipped_model_runs_elsewhere(tmp_path: Path) -> None:
     out = torch.from_numpy(session.run(["y"], {"x": x.numpy()})[0])
     torch.testing.assert_close(out, load_net(*resolve("fast"))(x), rtol=0, atol=1e-4)
     assert list(tmp_path.iterdir()) == [output]
+
+
+def test_the_values_of_a_foreign_network_are_converted(tmp_path: Path) -> None:
+    """What is written takes and gives values from 0 to 1, whatever the network was trained on."""
+    net, x = SRVGG(8, 2, 2).eval(), torch.rand(1, 3, 14, 21)
+    torch.save(net.state_dict(), tmp_path / "theirs.pth")
+    arguments = ["export", str(tmp_path / "theirs.pth"), str(tmp_path / "out.onnx"), "--model-range", "0..255:-1..1"]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 0 and "0 to 255, giving -1 to 1 as stated" in result.stderr
+    session = onnxruntime.InferenceSession(str(tmp_path / "out.onnx"), providers=["CPUExecutionProvider"])
+    out = torch.from_numpy(session.run(["y"], {"x": x.numpy()})[0])
+    with torch.inference_mode():
+        torch.testing.assert_close(out, (net(x * 255) + 1) / 2, rtol=1e-4, atol=1e-3)
+
+
+def test_an_onnx_file_is_not_exported_again(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="ONNX file already"):
+        export_model(str(tmp_path / "theirs.onnx"), tmp_path / "out.onnx")
 
 
 def test_sizes_can_be_fixed(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vsr.backends.onnx_export import export_onnx
 from vsr.color.resample import imresize
 from vsr.errors import MissingExtraError, ModelError
 from vsr.models import spandrel_net
@@ -29,7 +30,7 @@ from vsr.models.conventions import Stated
 from vsr.models.nets import EDSR, SRCNN, SRVGG, VDSR, LumaNet, MSRResNet, RRDBNet, SRResNet
 from vsr.models.nets.bicubic import BicubicUp
 from vsr.models.weights import load_net, load_with_card, resolve
-from vsr.pipeline.loading import load_model
+from vsr.pipeline.loading import load_model, signature_of
 from vsr.pipeline.tiles import TiledNetwork
 from vsr.quality.metrics import luma_bt601, psnr_db
 
@@ -379,6 +380,198 @@ def _as_is(state: State) -> State:
     return state
 
 
+class _Yjn870Espcn(nn.Module):
+    def __init__(self, scale: int = 3, channels: int = 1) -> None:
+        super().__init__()
+        self.first_part = nn.Sequential(_conv(channels, 64, 5), nn.Tanh(), _conv(64, 32), nn.Tanh())
+        self.last_part = nn.Sequential(_conv(32, channels * scale**2), nn.PixelShuffle(scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last_part(self.first_part(x))
+        return out
+
+
+class _LornatangEspcn(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.feature_maps = nn.Sequential(_conv(1, 64, 5), nn.Tanh(), _conv(64, 32), nn.Tanh())
+        self.sub_pixel = nn.Sequential(_conv(32, 16), nn.PixelShuffle(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.sub_pixel(self.feature_maps(x))
+        return out
+
+
+class _FourConvolutions(nn.Module):
+    """ESPCN of leftthomas, with tanh and a sigmoid, and of PyTorch's examples, with ReLU."""
+
+    def __init__(self, act: Callable[[Tensor], Tensor], last: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.conv3, self.conv4 = _conv(1, 64, 5), _conv(64, 64), _conv(64, 32), _conv(32, 9)
+        self.act, self.last = act, last
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.conv3(self.act(self.conv2(self.act(self.conv1(x))))))
+        return self.last(F.pixel_shuffle(self.conv4(x), 3))
+
+
+class _Yjn870Fsrcnn(nn.Module):
+    def __init__(self, scale: int, channels: int = 1) -> None:
+        super().__init__()
+        self.first_part = nn.Sequential(_conv(channels, 56, 5), nn.PReLU(56))
+        layers: list[nn.Module] = [_conv(56, 12, 1), nn.PReLU(12)]
+        for _ in range(4):
+            layers += [_conv(12, 12), nn.PReLU(12)]
+        self.mid_part = nn.Sequential(*layers, _conv(12, 56, 1), nn.PReLU(56))
+        self.last_part = nn.ConvTranspose2d(56, channels, 9, scale, 4, scale - 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last_part(self.mid_part(self.first_part(x)))
+        return out
+
+
+class _LornatangFsrcnn(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.feature_extraction = nn.Sequential(_conv(1, 56, 5), nn.PReLU())
+        self.shrink = nn.Sequential(_conv(56, 12, 1), nn.PReLU())
+        self.map = nn.Sequential(*(layer for _ in range(4) for layer in (_conv(12, 12), nn.PReLU())))
+        self.expand = nn.Sequential(_conv(12, 56, 1), nn.PReLU())
+        self.deconv = nn.ConvTranspose2d(56, 1, 9, 4, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.deconv(self.expand(self.map(self.shrink(self.feature_extraction(x)))))
+        return out
+
+
+class _ContrastAttention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_du = nn.Sequential(_conv(64, 4, 1), nn.ReLU(), _conv(4, 64, 1), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean((2, 3), keepdim=True)
+        out: Tensor = x * self.conv_du(((x - mean) ** 2).mean((2, 3), keepdim=True).sqrt() + mean)
+        return out
+
+
+class _ImdnBlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.c1, self.c2, self.c3, self.c4 = _conv(64, 64), _conv(48, 64), _conv(48, 64), _conv(48, 16)
+        self.c5, self.cca, self.act = _conv(64, 64, 1), _ContrastAttention(), nn.LeakyReLU(0.05)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept1, rest = torch.split(self.act(self.c1(x)), (16, 48), 1)
+        kept2, rest = torch.split(self.act(self.c2(rest)), (16, 48), 1)
+        kept3, rest = torch.split(self.act(self.c3(rest)), (16, 48), 1)
+        out: Tensor = self.c5(self.cca(torch.cat([kept1, kept2, kept3, self.c4(rest)], 1))) + x
+        return out
+
+
+class _Zheng222Imdn(nn.Module):
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.fea_conv = _conv(3, 64)
+        for number in range(1, 7):
+            setattr(self, f"IMDB{number}", _ImdnBlock())
+        self.c = nn.Sequential(_conv(384, 64, 1), nn.LeakyReLU(0.05))
+        self.LR_conv = _conv(64, 64)
+        self.upsampler = nn.Sequential(_conv(64, 3 * scale**2), nn.PixelShuffle(scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, outs = (first := self.fea_conv(x)), []
+        for number in range(1, 7):
+            outs.append(out := getattr(self, f"IMDB{number}")(out))
+        enlarged: Tensor = self.upsampler(self.LR_conv(self.c(torch.cat(outs, 1))) + first)
+        return enlarged
+
+
+class _Esa(nn.Module):
+    """RFDN's with three convolutions of the coarse view, RLFN's with one."""
+
+    def __init__(self, features: int, reduced: int, deep: bool) -> None:
+        super().__init__()
+        self.conv1, self.conv_f, self.conv4 = (
+            _conv(features, reduced, 1),
+            _conv(reduced, reduced, 1),
+            _conv(reduced, features, 1),
+        )
+        self.conv2 = nn.Conv2d(reduced, reduced, 3, 2)
+        self.conv3 = _conv(reduced, reduced)
+        if deep:
+            self.conv_max, self.conv3_ = _conv(reduced, reduced), _conv(reduced, reduced)
+        self.deep = deep
+
+    def forward(self, x: Tensor) -> Tensor:
+        reduced = self.conv1(x)
+        coarse = F.max_pool2d(self.conv2(reduced), 7, 3)
+        coarse = self.conv3_(F.relu(self.conv3(F.relu(self.conv_max(coarse))))) if self.deep else self.conv3(coarse)
+        coarse = F.interpolate(coarse, (x.size(2), x.size(3)), mode="bilinear", align_corners=False)
+        return x * torch.sigmoid(self.conv4(coarse + self.conv_f(reduced)))
+
+
+class _RfdnBlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        for number in (1, 2, 3):
+            setattr(self, f"c{number}_d", _conv(50, 25, 1))
+            setattr(self, f"c{number}_r", _conv(50, 50))
+        self.c4, self.c5, self.esa, self.act = _conv(50, 25), _conv(100, 50, 1), _Esa(50, 12, True), nn.LeakyReLU(0.05)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = []
+        for number in (1, 2, 3):
+            kept.append(self.act(getattr(self, f"c{number}_d")(x)))
+            x = self.act(getattr(self, f"c{number}_r")(x) + x)
+        out: Tensor = self.esa(self.c5(torch.cat([*kept, self.act(self.c4(x))], 1)))
+        return out
+
+
+class _NjuljRfdn(nn.Module):
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.fea_conv = _conv(3, 50)
+        self.B1, self.B2, self.B3, self.B4 = _RfdnBlock(), _RfdnBlock(), _RfdnBlock(), _RfdnBlock()
+        self.c = nn.Sequential(_conv(200, 50, 1), nn.LeakyReLU(0.05))
+        self.LR_conv = _conv(50, 50)
+        self.upsampler = nn.Sequential(_conv(50, 3 * scale**2), nn.PixelShuffle(scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.fea_conv(x)
+        one = self.B1(first)
+        two = self.B2(one)
+        three = self.B3(two)
+        four = self.B4(three)
+        out: Tensor = self.upsampler(self.LR_conv(self.c(torch.cat([one, two, three, four], 1))) + first)
+        return out
+
+
+class _RlfnBlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.c1_r, self.c2_r, self.c3_r, self.c5 = _conv(46, 48), _conv(48, 48), _conv(48, 46), _conv(46, 46, 1)
+        self.esa, self.act = _Esa(46, 16, False), nn.LeakyReLU(0.05)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.act(self.c3_r(self.act(self.c2_r(self.act(self.c1_r(x))))))
+        weighted: Tensor = self.esa(self.c5(out + x))
+        return weighted
+
+
+class _BytedanceRlfn(nn.Module):
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.conv_1, self.conv_2 = _conv(3, 46), _conv(46, 46)
+        self.block_1, self.block_2, self.block_3, self.block_4 = (_RlfnBlock() for _ in range(4))
+        self.upsampler = nn.Sequential(_conv(46, 3 * scale**2), nn.PixelShuffle(scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.conv_1(x)
+        out: Tensor = self.upsampler(self.conv_2(self.block_4(self.block_3(self.block_2(self.block_1(first))))) + first)
+        return out
+
+
 def _without_mean_shift(state: State) -> State:
     return {key: value for key, value in state.items() if "_mean." not in key}
 
@@ -419,6 +612,12 @@ LAYOUTS: dict[str, tuple[Callable[[], nn.Module], Callable[[State], State], str,
     "lornatang-vdsr": (_LornatangVdsr, _as_is, "vdsr", 4),
     "srcnn-955": (_Yjn870Srcnn, _as_is, "srcnn", 4),
     "srcnn-915": (_LornatangSrcnn, _as_is, "srcnn", 4),
+    "espcn-x3": (_Yjn870Espcn, _as_is, "espcn", 3),
+    "lornatang-espcn-x4": (_LornatangEspcn, _as_is, "espcn", 4),
+    "imdn-x2": (lambda: _Zheng222Imdn(2), _as_is, "imdn", 2),
+    "imdn-x4": (lambda: _Zheng222Imdn(4), _as_is, "imdn", 4),
+    "rfdn-x3": (lambda: _NjuljRfdn(3), _as_is, "rfdn", 3),
+    "rlfn-x4": (lambda: _BytedanceRlfn(4), _as_is, "rlfn", 4),
     "vsr-luma": (lambda: LumaNet(8, 2, 3), _as_is, "luma", 3),
     "vsr-srresnet": (lambda: SRResNet(8, 2, 4), _as_is, "srresnet", 4),
     "vsr-srresnet-bn": (lambda: SRResNet(8, 2, 4, batch_norm=True), _as_is, "srresnet", 4),
@@ -469,9 +668,80 @@ def test_every_layout_gives_the_image_of_its_own_definition(tmp_path: Path, name
     card, net = _load(_save(tmp_path / "theirs.pth", rename(dict(reference.state_dict()))))
     assert (card.name, card.net, card.scale) == ("theirs", net_name, scale)
     assert (card.halo, card.scale) == (net.halo, net.scale)
-    assert card.color == ("y" if net_name in ("luma", "vdsr", "srcnn") else "rgb")
+    assert card.color == ("y" if net_name in ("luma", "vdsr", "srcnn", "espcn") else "rgb")
     assert card.num_parameters == sum(p.numel() for p in net.parameters())
     torch.testing.assert_close(net(x := _input(card)), reference(x), rtol=0, atol=1e-5)
+
+
+def _interpolating_fsrcnn(reference: nn.Module, last: nn.ConvTranspose2d, scale: int) -> nn.Module:
+    """Give an FSRCNN weights by which it enlarges bilinearly, as one that was trained does nearly."""
+    for module in reference.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            module.weight.data[0, 0, module.kernel_size[0] // 2, module.kernel_size[1] // 2] = 1
+    side = (1 - (torch.arange(9) - 4 - (scale - 1) / 2).abs() / scale).clamp(min=0)
+    nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+    last.weight.data[:, 0] = 0
+    last.weight.data[0, 0] = side[:, None] * side
+    return reference.eval()
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@torch.inference_mode()
+def test_the_scale_of_an_fsrcnn_is_found_by_a_test(tmp_path: Path, scale: int) -> None:
+    net = _Yjn870Fsrcnn(scale)
+    reference = _interpolating_fsrcnn(net, net.last_part, scale)
+    card, ours = load_with_card(str(_save(tmp_path / "fsrcnn.pth", reference.state_dict())))
+    assert (card.net, card.color, card.scale) == ("fsrcnn", "y", scale)
+    assert f"scale {scale} by a test" in card.assumptions
+    torch.testing.assert_close(ours(x := _input(card)), reference(x), rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_an_fsrcnn_of_other_names_and_single_slopes(tmp_path: Path) -> None:
+    reference = _LornatangFsrcnn().eval()
+    card, net = _load(_save(tmp_path / "fsrcnn_x4.pth", {"state_dict": reference.state_dict()}))
+    assert (card.net, card.scale) == ("fsrcnn", 4)
+    torch.testing.assert_close(net(x := _input(card)), reference(x), rtol=0, atol=1e-5)
+    card, _ = load_with_card(str(_save(tmp_path / "another.pth", reference.state_dict())), Stated("0..1", scale=8))
+    assert card.scale == 8
+
+
+@pytest.mark.parametrize(
+    ("act", "last", "said"),
+    [
+        (torch.tanh, torch.sigmoid, "activation tanh, sigmoid True"),
+        (torch.relu, lambda x: x, "activation relu, sigmoid False"),
+    ],
+)
+def test_the_activations_of_an_espcn_are_found_by_a_test(tmp_path: Path, act: Any, last: Any, said: str) -> None:
+    """Trained for a moment on smooth images: both forms have weights of the same names and shapes."""
+    torch.manual_seed(3)
+    reference = _FourConvolutions(act, last)
+    optimizer = torch.optim.Adam(reference.parameters(), 2e-3)
+    for _ in range(60):
+        low = F.interpolate(torch.rand(4, 1, 3, 3), (16, 16), mode="bicubic").clamp(0, 1)
+        loss = (reference(low) - F.interpolate(low, scale_factor=3, mode="bicubic")).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    card, net = _load(_save(tmp_path / "espcn.pth", reference.state_dict()))
+    assert (card.net, card.scale) == ("espcn", 3)
+    assert said in card.assumptions
+    torch.testing.assert_close(net(x := _input(card)), reference(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["imdn-x2", "rfdn-x3", "rlfn-x4", "espcn-x3"])
+def test_foreign_networks_give_the_same_from_an_onnx_file_at_any_size(tmp_path: Path, name: str) -> None:
+    path = _save(tmp_path / "theirs.pth", _reference(name).state_dict())
+    card, net = _load(path)
+    (tmp_path / "ours.onnx").write_bytes(export_onnx(net, signature_of(card)))
+    image = np.random.default_rng(1).integers(0, 256, (33, 40, 3), np.uint8)
+    plain = load_model(str(path), backend="pytorch", precision="fp32", model_range="0..1").upscale_image(image)
+    other = load_model(str(tmp_path / "ours.onnx"), precision="fp32", model_range="0..1").upscale_image(image)
+    assert plain.std() > 1
+    assert np.abs(plain.astype(int) - other.astype(int)).max() <= 1
 
 
 @torch.inference_mode()
@@ -893,8 +1163,10 @@ def _set5_psnr_db(data_folder: Path, model: str) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "psnr"), [("srgan_leftthomas_x4.pth", 30.70), ("srgan_lizhuoq_x4.pth", 30.55)])
-def test_the_srgans_score_on_set5_what_they_were_measured_to(
+@pytest.mark.parametrize(
+    ("name", "psnr"), [("srgan_leftthomas_x4.pth", 30.70), ("srgan_lizhuoq_x4.pth", 30.55), ("IMDN_x4.pth", 32.20)]
+)
+def test_peers_score_on_set5_what_they_were_measured_to(
     data_folder: Path, data_file: Callable[[str], Path], name: str, psnr: float
 ) -> None:
     assert _set5_psnr_db(data_folder, str(data_file(f"peers/{name}"))) == pytest.approx(psnr, abs=0.05)
@@ -926,7 +1198,6 @@ def test_the_pickled_vdsr_is_refused_and_not_executed(data_file: Callable[[str],
 @pytest.mark.parametrize(
     ("name", "found"),
     [
-        ("IMDN_x4.pth", "with 92 tensors: module.fea_conv.weight 64×3×3×3"),
         ("espcn_egvsr_x4.pth", "with 12 tensors: conv1.weight 64×1×5×5"),
         ("squeezenet1_1_lpips.safetensors", "with 57 tensors: "),
     ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +44,26 @@ def _row(card: ModelCard) -> str:
     return f"{card.name:<16}×{card.scale:<6}{color:<10}{card.num_parameters:<12,}{figures}"
 
 
+def _states(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that state what is known of a file of another project, and hand them on as `stated`."""
+
+    @functools.wraps(command)
+    def wrapped(
+        *args: Any, model_range: str | None, model_order: str | None, model_scale: int | None, **kw: Any
+    ) -> None:
+        from vsr.models.conventions import Stated
+
+        command(*args, stated=Stated(model_range, model_order, model_scale), **kw)
+
+    for option in (
+        click.option("--model-scale", type=int, metavar="N", help="Scale of a foreign network that serves several."),
+        click.option("--model-order", metavar="ORDER", help="Channels of a foreign network: rgb or bgr."),
+        click.option("--model-range", metavar="RANGE", help="Values of a foreign network: 0..1, 0..255, -1..1."),
+    ):
+        wrapped = option(wrapped)
+    return wrapped
+
+
 @click.group(cls=Group)
 def engine() -> None:
     """Build, list and prune TensorRT engines. A job builds what it needs by itself, too."""
@@ -53,6 +75,7 @@ def engine() -> None:
 @click.option("--batch", type=click.IntRange(1), help="Frames per batch.  [default: by frame size, as a job]")
 @click.option("--precision", default="auto", show_default=True, type=click.Choice(PRECISIONS), help="Of the network.")
 @click.option("--device", default="auto", show_default=True, help="auto, cuda or cuda:N.")
+@_states
 def engine_build(model: str, size: str, **values: Any) -> None:
     """Build the engine that a job with MODEL will load: once for a size, a batch and a GPU."""
     from vsr.export.engines import build_engine
@@ -86,6 +109,7 @@ def engine_prune(everything: bool) -> None:
 @click.option("--calibrate", type=FILE, help="For int8: folder of pictures, where the model has no weights for it.")
 @click.option("--validation", type=FILE, help="For int8: folder that holds Set5, by which it is judged.")
 @click.option("-y", "--overwrite", is_flag=True, help="Replace OUT.onnx if it exists.")
+@_states
 def export(model: str, output: Path, **values: Any) -> None:
     """Write MODEL as ONNX: input "x" and output "y", float32 (N, C, H, W) with values from 0 to 1."""
     from vsr.export.onnx import export_model

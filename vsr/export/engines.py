@@ -15,7 +15,8 @@ from vsr.backends.tensorrt_engine import TensorRTEngine, make_tensorrt_engine
 from vsr.errors import EngineError, MissingExtraError, OptionError, OutputError
 from vsr.events import Note, NoteCode
 from vsr.jobs.plan import choose_batch
-from vsr.models.weights import load_int8_net, load_net, resolve
+from vsr.models.conventions import Stated
+from vsr.models.weights import load_int8_net, load_with_card
 
 __all__ = ["build_engine", "describe_engines", "prepare", "prune_engines"]
 
@@ -27,6 +28,7 @@ def build_engine(
     batch: int | None = None,
     precision: str = "auto",
     device: str = "auto",
+    stated: Stated | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Build the TensorRT engine that a job on frames of `size` will load.
@@ -37,19 +39,19 @@ def build_engine(
         batch: frames per batch; None for a job's own choice.
         precision: as of a job.
         device: as of a job.
-        note: called with a line for each engine.
+        stated: what is known of a file of another project, as of a job.
+        note: called with a line for each engine, and with what an import assumed.
 
-    Raises MissingExtraError where TensorRT is not installed, EngineError where it cannot be used, ModelError and
-    OptionError.
+    Raises MissingExtraError without TensorRT, EngineError where it cannot be used, ModelError and OptionError.
     """
-    match = re.fullmatch(r"([1-9]\d*)[x×:]([1-9]\d*)", size)
-    if match is None:
-        raise OptionError(f"`size={size}`: give the input's WIDTHxHEIGHT")
-    width, height = int(match[1]), int(match[2])
-    card, path = resolve(model)
+    width, height = _sides(size)
+    card, net = load_with_card(model, stated)
     if card.recurrent:
         raise OptionError(f"`model={card.name}`: the job builds the engines of networks that see time")
-    net = load_int8_net(card) if precision == "int8" and not card.quantized else load_net(card, path)
+    if card.assumptions:
+        note(Note(NoteCode.MODEL, f"{card.name}: {card.assumptions}"))
+    if precision == "int8" and not card.quantized:
+        net = load_int8_net(card)
     load_tensorrt()
     chosen = choose_device(device)
     engine = make_tensorrt_engine(
@@ -85,6 +87,13 @@ def prepare(engine: TensorRTEngine, shape: Shape, *, is_asked: bool) -> int:
         engine.prepare((error.num_frames, *shape[1:]))
         return error.num_frames
     return shape[0]
+
+
+def _sides(size: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d*)[x×:]([1-9]\d*)", size)
+    if match is None:
+        raise OptionError(f"`size={size}`: give the input's WIDTHxHEIGHT")
+    return int(match[1]), int(match[2])
 
 
 def describe_engines() -> str:

@@ -14,8 +14,9 @@ from vsr.errors import OptionError
 from vsr.export.int8 import GATE_SET, calibrated, check_drop, measure_drop
 from vsr.files import check_target, naming_output, write_file
 from vsr.models.cards import ModelCard
+from vsr.models.conventions import Stated
 from vsr.models.quantization import without_quantization
-from vsr.models.weights import load_int8_net, load_net, resolve
+from vsr.models.weights import load_int8_net, load_with_card
 from vsr.pipeline.loading import signature_of
 
 __all__ = ["export_model"]
@@ -31,6 +32,7 @@ def export_model(
     calibrate: Path | None = None,
     validation: Path | None = None,
     overwrite: bool = False,
+    stated: Stated | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> str:
     """Write a model as ONNX, float32 (N, C, H, W), named as in `signature_of`; return a line that describes it.
@@ -46,7 +48,8 @@ def export_model(
         validation: the folder that holds Set5, on which int8 must not lose more than 0.1 dB; $VSR_DATA/test unless
             given.
         overwrite: replaces the output where it exists.
-        note: called with a line for each image of `calibrate` that cannot be read.
+        stated: what is known of a file of another project; its values are converted, so that the output has ours.
+        note: called with a line for each image of `calibrate` that cannot be read, and with what an import assumed.
 
     Raises ModelError, OptionError, OutputError, MissingExtraError, and EngineError where the model cannot be exported
     or loses more.
@@ -56,12 +59,11 @@ def export_model(
     if precision != "int8" and (calibrate is not None or validation is not None):
         raise OptionError('`calibrate`, `validation`: are for `precision="int8"`')
     _check_output(output, precision, overwrite)
-    card, path = resolve(model)
+    card, net = _loaded(model, stated, note)
     if size is not None and any(side % card.multiple_of for side in size):
         raise OptionError(f"`size`: '{card.name}' takes sides that are multiples of {card.multiple_of}")
     shape = None if size is None else (batch or 1, size[1], size[0])
     signature = signature_of(card)
-    net = load_net(card, path)
     if precision == "int8":
         net = _integers(card, net, calibrate, validation, note)
     data = export_onnx(net, signature, shape=shape, precision=precision)
@@ -69,6 +71,15 @@ def export_model(
         write_file(output, data)
     sizes = "any size" if shape is None else f"{shape[0]} frames of {shape[2]}x{shape[1]}"
     return f"{output}: {card.name}, {precision}, {_described(signature)}, {sizes}, {len(data) / 2**20:.1f} MiB"
+
+
+def _loaded(model: str, stated: Stated | None, note: Callable[[str], None]) -> tuple[ModelCard, nn.Module]:
+    if Path(model).suffix.lower() == ONNX_SUFFIX:
+        raise OptionError(f"`model`: {model} is an ONNX file already; jobs take it as it is")
+    card, net = load_with_card(model, stated)
+    if card.assumptions:
+        note(f"{card.name}: {card.assumptions}")
+    return card, net
 
 
 def _check_output(output: Path, precision: str, overwrite: bool) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from vsr.errors import MissingExtraError, ModelError, install_hint
 from vsr.models import spandrel_net
 from vsr.models.cards import ModelCard
+from vsr.models.conventions import likeness_db
 from vsr.models.layouts import recognise
 from vsr.models.nets import NETS
 from vsr.models.nets.layout import Layout, State
@@ -49,7 +50,7 @@ _CONTAINERS = (
 )
 _DEEPEST = 4  # containers inside containers
 _DEFAULT_SCALE = 4
-_LUMA_NETS = ("luma", "vdsr", "srcnn")
+_LUMA_NETS = ("luma", "vdsr", "srcnn", "espcn", "fsrcnn")
 _NUM_LISTED = 6
 _MOST_REPEATED_BYTES = 64 << 20  # of a tensor that repeats the few values that are in the file
 _REMEDY = "load it where it comes from and save its weights alone: torch.save(model.state_dict(), ...)"
@@ -72,13 +73,41 @@ def import_checkpoint(path: Path, scale: int | None = None) -> tuple[ModelCard, 
     if found is None:
         return _import_with_spandrel(path, state), state
     layout, options, weights = found
+    if layout.alternatives:
+        options, by = _choose_alternative(layout, options, weights, scale or named)
     with torch.device("meta"):
         net = NETS[layout.net](**options)
     color: Color = "y" if layout.net in _LUMA_NETS and options.get("channels", 1) == 1 else "rgb"
     text = f"weights in the layout of {layout.origin}"
     card = _card(path, net, layout.net, options, color, text)
     source = "as asked" if scale else "by the file's name" if named else ""
-    return replace(card, assumptions=_describe_assumptions(layout, options, source)), weights
+    assumptions = by if layout.alternatives else _describe_assumptions(layout, options, source)
+    return replace(card, assumptions=assumptions), weights
+
+
+@torch.inference_mode()
+def _choose_alternative(
+    layout: Layout, options: dict[str, Any], weights: State, scale: int | None
+) -> tuple[dict[str, Any], str]:
+    """Choose the arguments that weights do not determine: those by which the network enlarges a smooth image best.
+
+    scale: as stated or named, which is taken without a test.  Returns the options, and a text that says why.
+    """
+    if scale is not None and "scale" in layout.alternatives[0]:
+        return options | {"scale": scale}, f"×{scale} as asked, or by the file's name"
+    scored = []
+    for alternative in layout.alternatives:
+        candidate = options | alternative
+        net = NETS[layout.net](**candidate)
+        net.load_state_dict(weights)
+        net.eval()
+        scored.append((likeness_db(net, options.get("channels", 3), candidate["scale"]), alternative))
+    (best_db, best), (next_db, _), *_ = sorted(scored, key=lambda pair: pair[0], reverse=True)
+    chosen = ", ".join(f"{name} {value}" for name, value in best.items())
+    text = (
+        f"{chosen} by a test ({best_db:.0f} dB against bicubic on a smooth image, {next_db:.0f} dB for the next best)"
+    )
+    return options | best, text
 
 
 def read_checkpoint(path: Path) -> State:

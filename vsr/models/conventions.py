@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vsr.errors import ModelError, OptionError
 
-__all__ = ["RANGES", "USUAL", "AdaptedNet", "Convention", "Stated", "Values", "find_convention"]
+__all__ = ["RANGES", "USUAL", "AdaptedNet", "Convention", "Stated", "Values", "find_convention", "likeness_db"]
 
 RANGES = {"0..1": (0.0, 1.0), "0..255": (0.0, 255.0), "-1..1": (-1.0, 1.0), "-0.5..0.5": (-0.5, 0.5)}
 PAIRS = [
@@ -158,6 +158,19 @@ def find_convention(
             f" and at most {max(scores.values()):.0f} dB with others; `model_range` states its values if it is meant to"
         )
     return best, "; ".join(filter(None, (_describe_choice(scores, best, stated), shift)))
+
+
+def likeness_db(run: Callable[[Tensor], Tensor], channels: int, scale: int) -> float:
+    """Score in dB against bicubic how well a network enlarges a smooth image, in the values that suit it best.
+
+    run, channels, scale: as `find_convention` has them.
+    """
+    truth, low = _test_image(channels, _SIDE * scale), _test_image(channels, _SIDE)
+    scores = []
+    for name in RANGES:
+        values = Values(name)
+        scores.append(_psnr_db(values.to_unit(run(values.from_unit(low)).float()), truth, scale))
+    return max(scores)
 
 
 def _describe_choice(scores: dict[Convention, float], best: Convention, stated: Stated) -> str:

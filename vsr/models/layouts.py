@@ -4,8 +4,9 @@ A layout is recognised by its key names and tensor shapes alone. Every tensor of
 network and every tensor of our network must be filled, or it is not that layout.
 
 The layouts are those of public code: leftthomas/SRGAN, Lornatang's SRGAN-, VDSR- and SRCNN-PyTorch,
-sanghyun-son/EDSR-PyTorch, xinntao/ESRGAN, XPixelGroup/BasicSR, open-mmlab/mmediting, twtygqyy/pytorch-vdsr and
-yjn870/SRCNN-pytorch.
+sanghyun-son/EDSR-PyTorch, xinntao/ESRGAN, XPixelGroup/BasicSR, open-mmlab/mmediting, twtygqyy/pytorch-vdsr,
+yjn870's SRCNN-, ESPCN- and FSRCNN-pytorch, leftthomas/ESPCN, pytorch/examples, Zheng222/IMDN, njulj/RFDN and
+bytedance/RLFN.
 """
 
 from __future__ import annotations
@@ -18,14 +19,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from vsr.models.nets import NETS, edsr, luma, msrresnet, rrdb, srcnn, srgan, srvgg, vdsr
+from vsr.models.nets import (
+    NETS,
+    edsr,
+    espcn,
+    fsrcnn,
+    imdn,
+    luma,
+    msrresnet,
+    rfdn,
+    rlfn,
+    rrdb,
+    srcnn,
+    srgan,
+    srvgg,
+    vdsr,
+)
 from vsr.models.nets.layout import Layout, State
 
 __all__ = ["fold_batch_norm", "recognise"]
 
 _COUNTERS = ("num_batches_tracked", "n_averaged", "step_counter")  # counters of training, not weights
 
-_NETS = (srgan, msrresnet, edsr, rrdb, srvgg, luma, vdsr, srcnn)
+_NETS = (srgan, msrresnet, edsr, rrdb, srvgg, luma, vdsr, srcnn, espcn, fsrcnn, imdn, rfdn, rlfn)
 # Our own layouts come last: foreign layouts may use the same names for other things.
 LAYOUTS = sorted((layout for net in _NETS for layout in net.LAYOUTS), key=lambda layout: layout.origin == "vsr")
 
@@ -100,6 +116,8 @@ def _fit(layout: Layout, state: State, assumed_scale: int) -> tuple[dict[str, An
         options = layout.options(renamed)
         if layout.any_scale:
             options["scale"] = assumed_scale
+        if layout.alternatives:
+            options |= layout.alternatives[0]
         with torch.device("meta"):
             net = NETS[layout.net](**options)
         weights = _with_biases(fold_batch_norm(renamed, net), net)

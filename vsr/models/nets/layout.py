@@ -33,6 +33,7 @@ class Layout:
         options: reads the arguments of our network's constructor from the shapes of the renamed weights.
         prepare: converts the renamed weights further. Raises ValueError where they do not allow it.
         any_scale: True where the weights do not determine the scale, as the network works on an enlarged image.
+        alternatives: values of further arguments, the same ones in each, that the weights do not determine.
     """
 
     origin: str
@@ -41,6 +42,7 @@ class Layout:
     options: Callable[[State], dict[str, Any]]
     prepare: Callable[[State], State] = lambda state: state
     any_scale: bool = False
+    alternatives: tuple[dict[str, Any], ...] = ()
 
 
 def numbered(name: str, factor: int = 1, offset: int = 0) -> Callable[[re.Match[str]], str]:

@@ -1,0 +1,96 @@
+"""Define ESPCN, Shi et al. 2016, arXiv:1609.05158."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vsr.models.nets.layout import Layout, State, convolutions, numbered
+
+__all__ = ["ESPCN", "LAYOUTS"]
+
+_ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
+
+
+class ESPCN(nn.Module):
+    """Upscale by one 5×5 convolution, 3×3 convolutions, and a sub-pixel shuffle of the last of them.
+
+    Args:
+        features: channels after each convolution but the last; the paper has (64, 32).
+        scale: output pixels per input pixel.
+        channels: 1 for luma, as in the paper, or 3 for RGB.
+        activation: between the convolutions.
+        sigmoid: True where the output goes through a sigmoid, as in some public code.
+
+    Input (N, C, H, W) float32, nominally in [0, 1]; output (N, C, H·scale, W·scale) float32, unclamped. First and last
+    convolution stay in float32, as they take and give the image itself.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[int] = (64, 32),
+        scale: int = 3,
+        channels: int = 1,
+        activation: Literal["tanh", "relu"] = "tanh",
+        sigmoid: bool = False,
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        widths = [channels, *features, channels * scale * scale]
+        self.body = nn.ModuleList(
+            nn.Conv2d(before, after, 3 if number else 5, padding=1 if number else 2)
+            for number, (before, after) in enumerate(itertools.pairwise(widths))
+        )
+        self.act = _ACTIVATIONS[activation]()
+        self.last_act: nn.Module = nn.Sigmoid() if sigmoid else nn.Identity()
+        self.keep_float32 = ("body.0", f"body.{len(features)}")
+        self.halo = 2 + len(features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        *convolutions, last = self.body
+        for convolution in convolutions:
+            x = self.act(convolution(x.to(convolution.get_parameter("weight").dtype)))
+        out: Tensor = self.last_act(F.pixel_shuffle(last(x.float()), self.scale))
+        return out
+
+
+# -- layouts ----------------------------------------------------------------------------------------------
+
+
+def _options(state: State) -> dict[str, Any]:
+    first, *middle, last = convolutions(state, "body")
+    channels = first.shape[1]
+    features = [weight.shape[0] for weight in (first, *middle)]
+    return {"features": features, "scale": math.isqrt(last.shape[0] // channels), "channels": channels}
+
+
+LAYOUTS = (
+    Layout(
+        "yjn870/ESPCN-pytorch",
+        "espcn",
+        ((r"first_part\.0", "body.0"), (r"first_part\.2", "body.1"), (r"last_part\.0", "body.2")),
+        _options,
+    ),
+    Layout(
+        "Lornatang/ESPCN-PyTorch",
+        "espcn",
+        ((r"feature_maps\.0", "body.0"), (r"feature_maps\.2", "body.1"), (r"sub_pixel\.0", "body.2")),
+        _options,
+    ),
+    Layout(
+        "leftthomas/ESPCN or pytorch/examples",
+        "espcn",
+        ((r"conv(\d+)", numbered("body.{}", offset=-1)),),
+        _options,
+        alternatives=tuple(
+            {"activation": activation, "sigmoid": sigmoid}
+            for activation in ("tanh", "relu")
+            for sigmoid in (True, False)
+        ),
+    ),
+)
