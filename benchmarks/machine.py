@@ -7,7 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from vsr.quality.provenance import cpu_name, versions
+from vsr.backends.tuning import processor_name
+from vsr.quality.provenance import versions
 
 
 def describe_run() -> dict[str, object]:
@@ -15,7 +16,7 @@ def describe_run() -> dict[str, object]:
     return {
         "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "cpu": cpu_name(),
+        "cpu": processor_name(),
         "cores": len(os.sched_getaffinity(0)),
         "versions": versions(),
     }

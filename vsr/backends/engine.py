@@ -21,6 +21,7 @@ __all__ = [
     "choose_device",
     "choose_precision",
     "converted",
+    "cpu_has_bf16",
     "current_device",
     "image_signature",
     "safer_precisions",
@@ -114,7 +115,8 @@ def current_device(device: torch.device) -> AbstractContextManager[object]:
 def choose_precision(device: torch.device, asked: str = "auto") -> Precision:
     """Return the precision asked for, or the fastest that the device computes natively.
 
-    fp16 on CUDA and MPS; bf16 on CPUs with bf16 instructions (AVX512-BF16, AMX), else fp32.
+    fp16 on CUDA and MPS; bf16 on CPUs with AMX, which multiplies matrices of it, else fp32: other CPUs with bf16
+    instructions may be slower with them, as only a measurement shows (`tuning`).
     """
     if asked in get_args(Precision):
         return asked  # type: ignore[return-value]
@@ -122,19 +124,23 @@ def choose_precision(device: torch.device, asked: str = "auto") -> Precision:
         raise OptionError(f"`precision={asked}`: unknown; there are auto, {', '.join(PRECISIONS)}")
     if device.type in ("cuda", "mps"):
         return "fp16"
-    return "bf16" if _cpu_has_bf16() else "fp32"
+    return "bf16" if _cpu_has("_is_amx_tile_supported") else "fp32"
 
 
-def _cpu_has_bf16() -> bool:
+def cpu_has_bf16() -> bool:
+    """Tell whether this CPU has instructions for bf16."""
+    return _cpu_has("_is_avx512_bf16_supported") or _cpu_has("_is_amx_tile_supported")
+
+
+def _cpu_has(probe: str) -> bool:
     # PyTorch has no public question for this before 2.9; without the private ones, fp32 is always right.
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+    return bool(getattr(torch.cpu, probe, lambda: False)())
 
 
 def safer_precisions(precision: Precision) -> tuple[Precision, ...]:
     """List the precisions to take, in order, when one gives wrong numbers."""
     order: dict[Precision, tuple[Precision, ...]] = {
-        "int8": ("bf16", "fp32") if _cpu_has_bf16() else ("fp32",),
+        "int8": ("bf16", "fp32") if _cpu_has("_is_amx_tile_supported") else ("fp32",),
         "fp16": ("bf16", "fp32"),
         "bf16": ("fp32",),
         "fp32": (),

@@ -10,10 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from vsr.backends.compiled import Compiler, compile_for_gpu
-from vsr.backends.engine import Engine, Precision, Signature, choose_device, choose_precision, safer_precisions
+from vsr.backends.engine import (
+    Engine,
+    Precision,
+    Signature,
+    choose_device,
+    choose_precision,
+    cpu_has_bf16,
+    safer_precisions,
+)
 from vsr.backends.installed import FASTEST, PACKAGES, Backend, is_installed
 from vsr.backends.onnx_model import OnnxFile
 from vsr.backends.torch_engine import TorchEngine
+from vsr.backends.tuning import Candidate, Tuning, measure_engines
 from vsr.errors import EngineError, MissingExtraError, OptionError, install_hint
 from vsr.events import Note, NoteCode, OnNote
 from vsr.models.quantization import is_quantized, without_quantization
@@ -25,7 +34,7 @@ __all__ = ["EngineMaker", "Place", "choose_place"]
 # bring a network to its format, which is kept. In seconds; multiply-accumulates per second and core.
 _SHORT_SECONDS, _SHORT_SECONDS_UNPREPARED = 4.0, 40.0
 _LONG_WORK = 6e15  # multiply-accumulates of a job that keeps a large GPU busy for minutes
-_PYTORCH_SPEED: dict[str, float] = {"fp32": 50e9, "bf16": 100e9, "fp16": 50e9}
+_PYTORCH_SPEED = 50e9  # multiply-accumulates per second and thread, in fp32
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,7 @@ class EngineMaker:
 
     A backend that was asked for is not replaced: then the errors of making and running surface. PyTorch
     computes no integers: where "auto" falls back to it, int8 becomes the next safer precision.
+    is_int8_proven: to be set where int8 loses so little quality that "auto" may take it.
     """
 
     def __init__(
@@ -95,7 +105,8 @@ class EngineMaker:
         """
         self.place, self._net, self._signature = place, net, signature
         self._label, self._work, self._note = label, work, note
-        self._load_quantized = load_quantized
+        self._load_quantized, self.is_int8_proven = load_quantized, False
+        self._made: dict[Candidate, Engine] = {}  # when it was measured, and not used yet
         self._quantized = net if _is_quantized(net) else None
         self._is_int8 = False  # what was made last
         self._backend = self._resolved()
@@ -106,7 +117,7 @@ class EngineMaker:
         return self.place.backend != "auto" or isinstance(self._net, OnnxFile)
 
     def choose_precision(self, asked: str = "auto") -> Precision:
-        """Return the precision asked for, or the fastest of the device: fp16 on any GPU.
+        """Return the precision asked for, or the fastest of the device: fp16 on any GPU, what was measured on a CPU.
 
         int8 where it is asked for, or for a network that was trained for it. Raises OptionError where it is
         asked for and the network or the backend is not for it.
@@ -117,7 +128,20 @@ class EngineMaker:
             return "int8" if self._has_integers() else "fp32"
         if asked == "int8" and not self._takes_int8():
             asked = "auto"
+        if asked == "auto" and device.type == "cpu" and isinstance(self._net, nn.Module):
+            return self._measured() or choose_precision(device)
         return choose_precision(device, asked)
+
+    def use_backend(self, backend: str) -> None:
+        """Go on with the backend that an earlier run of the same job has taken, unless one was asked for."""
+        if not self.is_fixed and backend in get_args(Backend):
+            self._backend = backend  # type: ignore[assignment]
+
+    def measure(self) -> Tuning:
+        """Measure all that "auto" may choose on this CPU, whatever was measured before, and keep it."""
+        tuning = Tuning(self._plain(), self._signature, self._label)
+        self._made = measure_engines(tuning, self._candidates(), self._make_candidate, self._signature, self._note)
+        return tuning
 
     def make(self, precision: Precision) -> Engine:
         """Make an engine. Raises EngineError where the backend was asked for and cannot run the network."""
@@ -145,6 +169,47 @@ class EngineMaker:
         if self._is_int8:
             return TorchEngine(self._integers(), self.place.device, "fp32")
         return self._pytorch("fp32")
+
+    def _measured(self) -> Precision | None:
+        """Take the fastest backend and precision of this CPU, and measure where the job is worth it; None for not."""
+        candidates, tuning = self._candidates(), Tuning(self._plain(), self._signature, self._label)
+        if tuning.lacks(candidates):
+            if self._seconds is not None and self._seconds < _SHORT_SECONDS:
+                return None
+            self._made = measure_engines(tuning, candidates, self._make_candidate, self._signature, self._note)
+            candidates = [candidate for candidate in candidates if candidate in tuning.seconds]
+        if not candidates:
+            return None
+        chosen = tuning.fastest(candidates)
+        self._made = {candidate: engine for candidate, engine in self._made.items() if candidate == chosen}
+        if self._backend == "auto":
+            self._backend = chosen.backend
+        return chosen.precision
+
+    def _candidates(self) -> list[Candidate]:
+        """List what "auto" may choose for this job on a CPU; a backend that it is too short for is none."""
+        floats: tuple[Precision, ...] = ("fp32", "bf16") if cpu_has_bf16() else ("fp32",)
+        found = [Candidate("pytorch", each) for each in floats] if self._backend in ("auto", "pytorch") else []
+        is_auto = self._backend == "auto"
+        if self._backend == "openvino" or (is_auto and is_installed("openvino") and not self._has_state):
+            is_worth_it = not (is_auto and self._is_short(self._plain()))
+            found += [Candidate("openvino", each) for each in floats if is_worth_it]
+            if self.is_int8_proven and not (is_auto and self._is_short(self._integers())):
+                found.append(Candidate("openvino", "int8"))
+        return found
+
+    def _make_candidate(self, candidate: Candidate) -> Engine:
+        net = self._net_for(candidate.precision)
+        assert isinstance(net, nn.Module)
+        if candidate.backend == "pytorch":
+            return TorchEngine(net, self.place.device, candidate.precision)
+        from vsr.backends.openvino_engine import make_openvino_engine
+
+        return make_openvino_engine(net, self._signature, precision=candidate.precision)
+
+    def _plain(self) -> nn.Module:
+        assert isinstance(self._net, nn.Module)
+        return self._net
 
     def _takes_int8(self) -> bool:
         """Tell whether int8 can be had where it is asked for; note where "auto" cannot. Raises OptionError."""
@@ -200,7 +265,7 @@ class EngineMaker:
             title, extra = PACKAGES[name]
             self._give_up(f"{title} is not installed", f"; for it: {install_hint(extra)}")
             return "pytorch"
-        if name == "openvino" and precision != "int8" and (self._has_state or self._is_short(precision)):
+        if name == "openvino" and precision != "int8" and (self._has_state or self._is_short(self._plain())):
             return "pytorch"
         return name
 
@@ -213,16 +278,22 @@ class EngineMaker:
         """
         return len(self._signature.inputs) > 1
 
-    def _is_short(self, precision: Precision) -> bool:
-        if self._work is not None:
-            seconds = self._work / (_PYTORCH_SPEED[precision] * torch.get_num_threads())
-            if not _SHORT_SECONDS <= seconds < _SHORT_SECONDS_UNPREPARED:
-                return seconds < _SHORT_SECONDS
+    @property
+    def _seconds(self) -> float | None:
+        """Return about how long PyTorch takes for the job; None where nothing is known of it."""
+        return None if self._work is None else self._work / (_PYTORCH_SPEED * torch.get_num_threads())
+
+    def _is_short(self, net: nn.Module) -> bool:
+        """Tell whether the job is over before another backend is worth its start, with a network in fp32 or int8."""
+        if self._seconds is not None and not _SHORT_SECONDS <= self._seconds < _SHORT_SECONDS_UNPREPARED:
+            return self._seconds < _SHORT_SECONDS
         from vsr.backends.openvino_engine import is_prepared
 
-        return not is_prepared(self._net, self._signature)
+        return not is_prepared(net, self._signature)
 
     def _native(self, precision: Precision) -> Engine:
+        if engine := self._made.pop(Candidate(self._backend, precision), None):
+            return engine
         net = self._net_for(precision)
         if self._backend == "tensorrt":
             from vsr.backends.tensorrt_engine import make_tensorrt_engine
@@ -248,6 +319,8 @@ class EngineMaker:
             self._note(Note(NoteCode.FALLBACK, f"PyTorch has no engine for int8: going on in {precision}"))
         net = self._net_for(precision)
         assert isinstance(net, nn.Module)  # see _resolved
+        if engine := self._made.pop(Candidate("pytorch", precision), None):
+            return engine
         return TorchEngine(net, self.place.device, precision, compiler=compiler, note=self._note)
 
     def _give_up(self, why: str, remedy: str = "") -> None:

@@ -16,6 +16,7 @@ import torch
 from vsr.backends.engine import choose_device, choose_precision
 from vsr.backends.installed import describe_auto, describe_backends
 from vsr.backends.onnx_model import ONNX_SUFFIX
+from vsr.backends.tuning import list_tunings
 from vsr.errors import install_hint
 from vsr.jobs.plan import choose_model
 from vsr.media.formats import ENCODERS
@@ -165,7 +166,9 @@ def _encoders() -> list[str]:
 def describe_machine() -> str:
     """Versions, devices, encoders, missing extras, and what `auto` picks here."""
     device = choose_device()
-    precision, runner = choose_precision(device), describe_auto(device)
+    how = f"{describe_auto(device)}, {device}, {choose_precision(device)}"
+    if device.type == "cpu":
+        how = "the backend and precision that were measured to be the fastest here"
     lines = [
         f"vsr {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}, "
         f"{os.cpu_count()} cores",
@@ -188,5 +191,9 @@ def describe_machine() -> str:
     for subject, is_image in (("video", False), ("a picture", True)):
         for scale in (2.0, 4.0):
             name, _ = choose_model(ModelOptions(scale=scale), 640, 360, device, is_image=is_image)
-            lines.append(f"auto for {subject} at ×{scale:g}: model {name} on {runner}, {device}, {precision}")
+            lines.append(f"auto for {subject} at ×{scale:g}: model {name} on {how}")
+    if device.type == "cpu":
+        measured = list_tunings()
+        lines += [f"measured here: {name}: {text}" for name, text in measured.items()]
+        lines += [] if measured else ["measured here: nothing yet; a long job does that, and 'vsr engine tune' at once"]
     return "\n".join(lines)

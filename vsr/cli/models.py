@@ -66,7 +66,7 @@ def _states(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group(cls=Group)
 def engine() -> None:
-    """Build, list and prune TensorRT engines. A job builds what it needs by itself, too."""
+    """Build, list and prune TensorRT engines, and measure CPUs. A job does what it needs of that by itself, too."""
 
 
 @engine.command("build")
@@ -81,6 +81,16 @@ def engine_build(model: str, size: str, **values: Any) -> None:
     from vsr.export.engines import build_engine
 
     build_engine(model, size, note=lambda line: click.echo(f"vsr: {as_typed(line)}", err=True), **values)
+
+
+@engine.command("tune")
+@click.argument("models", nargs=-1)
+def engine_tune(models: tuple[str, ...]) -> None:
+    """Measure anew what 'auto' takes for MODELS on this CPU: backends and precisions, on a few tiles each."""
+    from vsr.export.engines import tune_models
+
+    for line in tune_models(models, note=lambda line: click.echo(f"vsr: {as_typed(line)}", err=True)):
+        click.echo(line)
 
 
 @engine.command("list")

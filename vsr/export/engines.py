@@ -1,24 +1,30 @@
-"""Run `vsr engine`: build engines ahead of a job, list them, remove those of no more use."""
+"""Run `vsr engine`: build engines ahead of a job, measure, list them, remove those of no more use."""
 
 from __future__ import annotations
 
+import functools
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from torch import nn
 
 from vsr.backends.cuda_runner import CudaRunner
 from vsr.backends.engine import TooLargeError, choose_device, choose_precision, image_signature
 from vsr.backends.engine_store import EngineEntry, EngineStore, Target
+from vsr.backends.select import EngineMaker, Place
 from vsr.backends.tensorrt_builder import Shape, load_tensorrt
 from vsr.backends.tensorrt_engine import TensorRTEngine, make_tensorrt_engine
 from vsr.errors import EngineError, MissingExtraError, OptionError, OutputError
 from vsr.events import Note, NoteCode
 from vsr.jobs.plan import choose_batch
+from vsr.models.cards import shipped_cards
 from vsr.models.conventions import Stated
 from vsr.models.weights import load_int8_net, load_with_card
+from vsr.pipeline.loading import load_card_and_net, signature_of
 
-__all__ = ["build_engine", "describe_engines", "prepare", "prune_engines"]
+__all__ = ["build_engine", "describe_engines", "prepare", "prune_engines", "tune_models"]
 
 
 def build_engine(
@@ -94,6 +100,33 @@ def _sides(size: str) -> tuple[int, int]:
     if match is None:
         raise OptionError(f"`size={size}`: give the input's WIDTHxHEIGHT")
     return int(match[1]), int(match[2])
+
+
+def tune_models(models: Sequence[str], *, note: Callable[[str], None] = lambda line: None) -> Iterator[str]:
+    """Measure anew which backend and precision run models fastest on this CPU; yield a line for each.
+
+    Args:
+        models: names or files; all shipped ones where there are none.
+        note: called with a line where a candidate does not run.
+
+    Raises ModelError.
+    """
+    for model in models or list(shipped_cards()):
+        card, net = load_card_and_net(model)
+        if not isinstance(net, nn.Module) or card.quantized:
+            yield f"{card.name}: runs as it is, so that there is nothing to choose"
+            continue
+        maker = EngineMaker(
+            net,
+            signature_of(card),
+            Place(torch.device("cpu"), "auto"),
+            label=card.name,
+            work=math.inf,
+            note=note,
+            load_quantized=functools.partial(load_int8_net, card),
+        )
+        maker.is_int8_proven = card.is_int8_proven
+        yield f"{card.name}: {maker.measure().describe()}"
 
 
 def describe_engines() -> str:

@@ -30,7 +30,7 @@ class Done:
     """A finished segment, and where the job stood at its end.
 
     last: the last frame of the source that is in it.  num_damaged: of the source's packets so far.
-    precision: what the network ran in.
+    precision, backend: what the network ran in and on; the backend is "" where an earlier version wrote the journal.
     before: the last frame before the segment, as the process that made it has decoded it; None where that went on
         decoding after the segment before, or began with the source.
     """
@@ -40,6 +40,7 @@ class Done:
     num_damaged: int
     precision: Precision
     before: FramePosition | None = None
+    backend: str = ""
 
 
 def work_folder(output: Path) -> Path:
@@ -152,6 +153,7 @@ class Journal:
             "last_sha256": done.last.sha256,
             "num_damaged": done.num_damaged,
             "precision": done.precision,
+            "backend": done.backend,
             "before": None if done.before is None else [done.before.pts, done.before.sha256],
         }
         try:
@@ -230,7 +232,7 @@ class Journal:
         segment = Segment(path, line["sha256"], tuple(line["pts"]), tuple(line["durations"]))
         last, before = FramePosition(line["last_pts"], line["last_sha256"]), line.get("before")
         position = None if before is None else FramePosition(*before)
-        return Done(segment, last, line["num_damaged"], line["precision"], position)
+        return Done(segment, last, line["num_damaged"], line["precision"], position, line.get("backend", ""))
 
     def remove_strays(self) -> None:
         """Remove files that were being written when a process was killed, and segments that count no more."""

@@ -87,7 +87,7 @@ class SegmentedSink:
         self._joined: JoinedWriter | None = None
         self._joining: VideoReader | None = None
         if journal.done:
-            self._upscaler.network.use_precision(journal.done[-1].precision)
+            self._upscaler.network.use_precision(journal.done[-1].precision, journal.done[-1].backend)
 
     @property
     def num_frames(self) -> int:
@@ -134,7 +134,8 @@ class SegmentedSink:
     def _finished_segment(self, writer: SegmentWriter, last: FramePosition, num_damaged: int) -> FinishedSegment:
         segment = writer.finish()
         self._segment, self._segment_begun = None, time.monotonic()
-        self._journal.add(Done(segment, last, num_damaged, self._upscaler.precision))
+        network = self._upscaler.network
+        self._journal.add(Done(segment, last, num_damaged, network.precision, backend=network.backend))
         return FinishedSegment(len(self._journal.done) - 1, segment, self._reader.info.time_base)
 
     def finish(self) -> None:

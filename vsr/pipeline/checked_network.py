@@ -55,7 +55,7 @@ class CheckedNetwork:
     Inputs are float32 (N, C, H, W) of one N, H and W on `device`. The first call is checked against fp32. Where that
     differs, and where a caller reports NaN or Inf (`fall_back`), the next safer precision takes over, with a note;
     EngineError where there is none left. Keeps the limits and the precision it has found, and no frames.
-
+    use_backend: makes later engines run on a backend, by its name; to be set where there is a choice.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class CheckedNetwork:
         """
         self.card, self.precision, self._make_engine, self.note = card, precision, make_engine, note
         self._make_reference, self._is_fixed = make_reference, is_fixed
+        self.use_backend: Callable[[str], None] = lambda backend: None
         self._tiled = TiledNetwork(make_engine(precision), card, tile, note)
         self._is_checked = self._is_trusted()
 
@@ -109,9 +110,18 @@ class CheckedNetwork:
         """Tell whether its precision was compared with fp32, or needs not to be."""
         return self._is_checked
 
-    def use_precision(self, precision: Precision) -> None:
-        """Continue in a precision that an earlier run of the same job has checked on its frames."""
-        if precision != self.precision:
+    @property
+    def backend(self) -> str:
+        """The name of the backend that runs the network now, as the option `backend` has it."""
+        return self.engine.name.partition(" ")[0].lower()
+
+    def use_precision(self, precision: Precision, backend: str = "") -> None:
+        """Continue in a precision that an earlier run of the same job has checked on its frames.
+
+        backend: that ran it, where that is known; what "auto" chooses may be another by now.
+        """
+        if precision != self.precision or (backend and backend != self.backend):
+            self.use_backend(backend)
             self.precision = precision
             self._tiled.engine = self._make_engine(precision)
         self._is_checked = True

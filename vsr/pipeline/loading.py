@@ -139,6 +139,7 @@ def upscaler_of_net(
         note=note,
         load_quantized=functools.partial(load_int8_net, card),
     )
+    engines.is_int8_proven = card.is_int8_proven
     network = CheckedNetwork(
         card,
         engines.make,
@@ -148,6 +149,7 @@ def upscaler_of_net(
         make_reference=engines.make_reference,
         is_fixed=engines.is_fixed,
     )
+    network.use_backend = engines.use_backend
     return Upscaler(network)
 
 

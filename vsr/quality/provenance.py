@@ -15,9 +15,10 @@ import cv2
 import numpy as np
 import torch
 
+from vsr.backends.tuning import processor_name
 from vsr.version import __version__
 
-__all__ = ["cpu_name", "describe_run", "versions"]
+__all__ = ["describe_run", "versions"]
 
 
 def describe_run() -> dict[str, object]:
@@ -27,7 +28,7 @@ def describe_run() -> dict[str, object]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "device": {
-            "cpu": cpu_name(),
+            "cpu": processor_name(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
@@ -63,11 +64,3 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def cpu_name() -> str:
-    """Return the processor's own name; "" where it gives none."""
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return platform.processor()
-    return next((x.split(":")[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")), "")

@@ -1,0 +1,219 @@
+"""Measure which backend and precision run a network fastest on this CPU, and keep what was found.
+
+Which one it is depends on the machine: bf16 is the fastest on one processor and slower than fp32 on the next. The
+measurements lie as JSON beside the engines, a file for each network and machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import nn
+
+from vsr.backends.engine import PRECISIONS, Engine, Precision, Signature
+from vsr.backends.engine_store import engines_folder
+from vsr.backends.installed import Backend
+from vsr.backends.onnx_export import fingerprint
+from vsr.errors import EngineError, MissingExtraError
+from vsr.events import Note, NoteCode, OnNote
+from vsr.files import write_file
+
+__all__ = ["Candidate", "Machine", "Tuning", "list_tunings", "measure_engines", "processor_name", "take_turns"]
+
+BUDGET_SECONDS = 0.1  # of all turns, as long as their times settle
+MOST_SECONDS = 1.0  # where they do not, as other programs are at work
+TILE_SECONDS = 0.005  # that a turn takes, about
+FEWEST_ROUNDS = 3
+NEARLY = 1.05  # of the shortest time: noise, for which no exactness is given away
+_FRAMES = 2  # at a time, as a job has at least
+_SPEED = 50e9  # multiply-accumulates per second and thread
+_TILE_STEP, _MOST_STEPS = 48, 4  # input pixels
+_EXACT_FIRST: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+
+Run = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A backend and a precision that could run a network."""
+
+    backend: Backend
+    precision: Precision
+
+    def __str__(self) -> str:
+        return f"{self.backend} {self.precision}"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """All that a measurement depends on beside the network.
+
+    processor: as the system names it.  threads: of torch.  torch, openvino: versions; "" where one is missing.
+    """
+
+    processor: str
+    threads: int
+    torch: str
+    openvino: str
+
+    @classmethod
+    def here(cls) -> Machine:
+        """Describe this machine."""
+        return cls(processor_name(), torch.get_num_threads(), torch.__version__, _version("openvino"))
+
+
+def take_turns(runs: Mapping[Candidate, Run]) -> dict[Candidate, float]:
+    """Return the shortest seconds of each run; they take turns, so that what else goes on slows all of them."""
+    seconds = dict.fromkeys(runs, float("inf"))
+    begun, num_settled = time.perf_counter(), 0  # rounds in a row that brought nothing shorter
+    while num_settled < FEWEST_ROUNDS or time.perf_counter() - begun < BUDGET_SECONDS:
+        before = dict(seconds)
+        for candidate, run in runs.items():
+            started = time.perf_counter()
+            run()
+            seconds[candidate] = min(seconds[candidate], time.perf_counter() - started)
+        num_settled = num_settled + 1 if all(seconds[each] * NEARLY > before[each] for each in runs) else 0
+        if time.perf_counter() - begun > MOST_SECONDS:
+            break
+    return seconds
+
+
+class Tuning:
+    """The measurements of one network on this machine.
+
+    label: the model's name, for people.  seconds: of a few tiles, by candidate.  measured: when, in ISO 8601; "" for
+    never.
+    """
+
+    def __init__(self, net: nn.Module, signature: Signature, label: str) -> None:
+        """Read what is kept of a network, if it is of this machine and these versions."""
+        self.label, self.machine = label, Machine.here()
+        self.num_weights = sum(weight.numel() for weight in net.parameters())
+        digest = hashlib.sha256(f"{fingerprint(net)} {signature} {self.machine}".encode()).hexdigest()
+        self.path = _folder() / f"{(label or 'network').replace('/', '-')}-{digest[:16]}.json"
+        self.seconds, self.measured = _read(self.path)
+
+    def lacks(self, candidates: Iterable[Candidate]) -> bool:
+        """Tell whether some of the candidates were not measured yet."""
+        return not self.seconds.keys() >= set(candidates)
+
+    def fastest(self, candidates: Sequence[Candidate]) -> Candidate:
+        """Return the fastest of measured candidates; of those nearly as fast the most exact one."""
+        shortest = min(self.seconds[candidate] for candidate in candidates)
+        near = [candidate for candidate in candidates if self.seconds[candidate] <= shortest * NEARLY]
+        return min(near, key=lambda each: (_EXACT_FIRST.index(each.precision), self.seconds[each]))
+
+    def measure(self, runs: Mapping[Candidate, Run]) -> None:
+        """Measure candidates, and keep the result; where it cannot be kept, the next job measures again.
+
+        runs: compute some tiles; what happens once has happened.
+        """
+        self.seconds |= take_turns(runs)
+        self.measured = datetime.now(UTC).isoformat(timespec="seconds")
+        seconds = {str(candidate): round(value, 7) for candidate, value in self.seconds.items()}
+        record = {"model": self.label, "measured": self.measured, **asdict(self.machine), "seconds": seconds}
+        with suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_file(self.path, json.dumps(record, indent=2) + "\n")
+
+    def describe(self) -> str:
+        """Name the candidates from the fastest to the slowest, and how many times as long as that each takes."""
+        ordered = sorted(self.seconds.items(), key=lambda item: item[1])
+        return ", ".join(f"{candidate} ×{seconds / ordered[0][1]:.2f}" for candidate, seconds in ordered)
+
+
+def measure_engines(
+    tuning: Tuning,
+    candidates: Iterable[Candidate],
+    make: Callable[[Candidate], Engine],
+    signature: Signature,
+    note: OnNote,
+) -> dict[Candidate, Engine]:
+    """Make the engines of candidates, measure them on tiles of one size, and return them.
+
+    note: called with a line that names the result, and with one for each candidate that does not run.
+    """
+    engines, runs = dict[Candidate, Engine](), dict[Candidate, Run]()
+    side = _tile_side(tuning.num_weights)
+    tiles = tuple(torch.rand(_FRAMES, channels, side, side) for _, channels in signature.inputs)
+    for candidate in candidates:
+        try:
+            engine = make(candidate)
+            engine(*tiles)  # brings what happens once, such as compiling
+        except (EngineError, MissingExtraError, RuntimeError) as error:
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            note(Note(NoteCode.ENGINE, f"{candidate} is not measured, as it fails ({line})"))
+            continue
+        engines[candidate], runs[candidate] = engine, functools.partial(engine, *tiles)
+    if runs:
+        tuning.measure(runs)
+        note(Note(NoteCode.ENGINE, f"measured on this machine, and kept: {tuning.describe()}"))
+    return engines
+
+
+def _tile_side(num_weights: int) -> int:
+    """Return the side of tiles that take PyTorch about `TILE_SECONDS`, a multiple of most that networks ask for."""
+    pixels = TILE_SECONDS * _SPEED * torch.get_num_threads() / max(1, num_weights) / _FRAMES
+    return _TILE_STEP * max(1, min(_MOST_STEPS, round(math.sqrt(pixels) / _TILE_STEP)))
+
+
+def list_tunings() -> dict[str, str]:
+    """Describe what is kept of this machine and these versions, by model, the latest of each."""
+    here, found = asdict(Machine.here()), {}
+    for path in sorted(_folder().glob("*.json"), key=lambda each: each.stat().st_mtime):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            record = json.loads(path.read_text("utf-8"))
+            if {name: record[name] for name in here} == here:
+                ordered = sorted(record["seconds"].items(), key=lambda item: item[1])
+                text = ", ".join(f"{name} ×{seconds / ordered[0][1]:.2f}" for name, seconds in ordered)
+                found[str(record["model"])] = f"{text} (measured {record['measured']})"
+    return found
+
+
+def _folder() -> Path:
+    return engines_folder() / "tuning"
+
+
+def _read(path: Path) -> tuple[dict[Candidate, float], str]:
+    """Read a file of `Tuning.measure`; nothing of one that is not there or not whole."""
+    try:
+        record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        seconds = {_candidate(name): float(value) for name, value in record["seconds"].items()}
+        return seconds, str(record["measured"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}, ""
+
+
+def _candidate(text: str) -> Candidate:
+    backend, precision = text.split()
+    if backend not in get_args(Backend) or precision not in PRECISIONS:
+        raise ValueError(text)
+    return Candidate(backend, precision)  # type: ignore[arg-type]
+
+
+def processor_name() -> str:
+    """Return the processor's name; on Linux Python's own is empty or the architecture."""
+    with suppress(OSError, IndexError):
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
