@@ -28,6 +28,7 @@ class NoteCode(StrEnum):
     OUTPUT = "output"  # how the output is written, and what lies beside it
     REFERENCE = "reference"  # how the reference is compared
     RESUME = "resume"  # a job that goes on, or could go on, after it was stopped
+    CLUSTER = "cluster"  # workers, and segments that were made again
     FILES = "files"  # progress through several inputs: begun, skipped, all done
 
 

@@ -27,6 +27,7 @@ from vsr.cli.options import (
 from vsr.cli.progress import FfmpegProgress, ProgressPrinter
 from vsr.cli.signals import stop_if_interrupted
 from vsr.cli.spelling import as_typed
+from vsr.cli.workers import Workers
 from vsr.errors import OptionError
 from vsr.events import Note, NoteCode
 
@@ -49,6 +50,7 @@ Examples:
 """
 
 _input, _encoding = in_section("Input"), in_section("Encoding")
+_speed = in_section("Device and speed")
 _files, _messages = in_section("Output files"), in_section("Messages")
 
 
@@ -94,6 +96,13 @@ _files, _messages = in_section("Output files"), in_section("Messages")
     "audio_bitrate",
     type=BitRate(),
     help="Bits a second of audio that is transcoded: 192k ...  [default: the encoder's own]",
+)
+@_speed(
+    "--workers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Make segments of the video side by side, in N processes on all GPUs, or on shares of the cores; see "
+    "docs/cluster.md.",
 )
 @_files("-y/-n", "--overwrite/--no-overwrite", "overwrite", help="Replace OUTPUT if it exists.  [default: no]")
 @_files("--output-dir", type=FILE, help="Write the outputs of several inputs, or of a folder, into this folder.")
@@ -161,14 +170,15 @@ def enhance(
     printer = _printer(values, files)
     printer.wait("vsr: loading ...")
     log, is_verbose = values.pop("log"), values.pop("verbose")
+    workers = Workers(values.pop("workers"), values["device"], values["backend"])
     many = None if output_dir is None else (output_dir, suffix or "", container, recursive)
-    with LogFile(log) if log is not None else nullcontext() as printer.log:
+    with workers, LogFile(log) if log is not None else nullcontext() as printer.log:
         try:
             if many is None:
                 check_exist(files[:1])
             if is_verbose:
                 _introduce(printer, files, output_dir)
-            return _enhance_all(printer, files, many, dry_run, values)
+            return _enhance_all(printer, workers, files, many, dry_run, values)
         finally:
             printer.end()
 
@@ -186,6 +196,7 @@ def _introduce(printer: ProgressPrinter, files: Sequence[Path], output_dir: Path
 
 def _enhance_all(
     printer: ProgressPrinter,
+    workers: Workers,
     files: Sequence[Path],
     many: tuple[Path, str, str | None, bool] | None,
     dry_run: bool,
@@ -200,7 +211,7 @@ def _enhance_all(
     if many is not None and (options.policy.report is not None or options.policy.reference is not None):
         raise OptionError("`report` and `reference`: are of one file; name one INPUT and one OUTPUT")
     models = ModelCache()
-    enhance_one = partial(_describe_one, printer) if dry_run else partial(_enhance_one, printer, models)
+    enhance_one = partial(_describe_one, printer) if dry_run else partial(_enhance_one, printer, workers, models)
     if many is None:
         source, output = files
         enhance_one(source, output, options)
@@ -222,11 +233,13 @@ def _describe_one(printer: ProgressPrinter, source: Path, output: Path, options:
     describe_job(source, output, options, lambda line: click.echo(as_typed(line)))
 
 
-def _enhance_one(printer: ProgressPrinter, models: ModelCache, source: Path, output: Path, options: JobOptions) -> None:
-    from vsr.jobs.run import enhance_file
-
+def _enhance_one(
+    printer: ProgressPrinter, workers: Workers, models: ModelCache, source: Path, output: Path, options: JobOptions
+) -> None:
     try:
-        report = enhance_file(source, output, options, note=printer.note, on_progress=printer.update, models=models)
+        report = workers.enhance_file(
+            source, output, options, note=printer.note, on_progress=printer.update, models=models
+        )
     finally:
         printer.close()
     printer.report(report)

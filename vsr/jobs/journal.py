@@ -130,6 +130,11 @@ class Journal:
         self.ahead[number] = done
         return self._close_gap()
 
+    def take_back(self) -> None:
+        """Forget all segments, which are of other frames than they should be."""
+        self.done, self.ahead = [], {}
+        self.remove_strays()
+
     def _close_gap(self) -> list[int]:
         """Move segments from `ahead` to `done` where the one before them is there; leave out those that do not fit."""
         while (following := self.ahead.pop(len(self.done), None)) is not None:

@@ -29,7 +29,7 @@ from vsr.pipeline.stages import NetworkStage, Sink, failure_named, run_stages
 from vsr.pipeline.upscaler import Upscaler
 from vsr.quality.reference import FrameQuality, ReferenceMeter, image_quality, read_reference
 
-__all__ = ["enhance_file", "make_job", "run_job"]
+__all__ = ["announce", "enhance_file", "make_job", "run_job"]
 
 OnProgress = Callable[[Progress], None]
 
@@ -46,7 +46,7 @@ def make_job(
     Its source is read up to the first frame, so a pipe is of no more use. Raises StrictError where the job would.
     """
     with decide(source, output, options, note, models or ModelCache()) as opened:
-        _announce(opened, note)
+        announce(opened, note)
         return opened.job
 
 
@@ -92,7 +92,7 @@ def enhance_file(
     started = time.perf_counter()
     models = GivenModel(upscaler) if upscaler is not None else models or ModelCache()
     with _pipe_for(output) as pipe, decide(source, output, options, note, models) as opened:
-        _announce(opened, note)
+        announce(opened, note)
         return _run(opened, pipe, started, on_progress)
 
 
@@ -104,7 +104,7 @@ def _pipe_for(output: Path) -> Iterator[PipeWriter | None]:
         yield pipe
 
 
-def _announce(opened: OpenVideo | OpenImage, note: OnNote) -> None:
+def announce(opened: OpenVideo | OpenImage, note: OnNote) -> None:
     """Note what the plan leaves out and what is worth knowing; refuse omissions under `strict=True`."""
     job, plan = opened.job, opened.plan
     if isinstance(opened, OpenVideo):

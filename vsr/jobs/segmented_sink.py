@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
 
 from vsr.errors import OutputError
+from vsr.jobs.job import Job
 from vsr.jobs.journal import Done, Journal
 from vsr.jobs.open_job import OpenVideo
+from vsr.jobs.plan import VideoPlan
 from vsr.jobs.source import open_source
 from vsr.media.read.reader import Chunk, FramePosition, VideoReader
 from vsr.media.write.container_writer import OutputSpec
 from vsr.media.write.segments import JoinedWriter, Segment, SegmentWriter
 
-__all__ = ["FinishedSegment", "InPlace", "OnSegment", "SegmentedSink", "finished_segments"]
+__all__ = ["FinishedSegment", "InPlace", "OnSegment", "SegmentedSink", "finished_segments", "joined_writer"]
 
 _FIRST_SEGMENT_SECONDS = 20  # of work: what a kill soon after the start may cost
 _LARGEST_SHARE = 0.5  # of the work before it that a segment may take; few segments come of that, and few key frames
@@ -42,6 +44,24 @@ def finished_segments(journal: Journal, time_base: Fraction) -> Iterator[Finishe
     """Yield the segments that earlier runs of a job have finished. time_base: of its source."""
     for number, done in enumerate(journal.done):
         yield FinishedSegment(number, done.segment, time_base)
+
+
+def joined_writer(
+    journal: Journal,
+    job: Job,
+    plan: VideoPlan,
+    reader: VideoReader,
+    segments: Iterable[Segment],
+    depth: int | None = None,
+) -> JoinedWriter:
+    """Open the file that all segments of a job are joined in, with the other streams of its source.
+
+    reader: of the source, freshly opened.  segments, depth: as `JoinedWriter` takes them.
+    """
+    output = journal.output
+    spec = OutputSpec(plan.settings, plan.streams, plan.container, None, job.policy.overwrite, plan.audio_bitrate)
+    partial = journal.folder / f"joined{output.suffix}"
+    return JoinedWriter(output, reader, spec, segments, partial, depth=depth)
 
 
 class InPlace:
@@ -144,14 +164,9 @@ class SegmentedSink:
             assert self._mark is not None  # the end of the last batch
             last, _ = self._mark
             self._on_segment(self._finished_segment(self._segment, last, self.num_damaged))
-        output = self._journal.output
-        plan, segments = self._plan, [done.segment for done in self._journal.done]
         self._joining = reader = open_source(self._job.source, self._job.input, self._job.model.place)
-        partial = self._journal.folder / f"joined{output.suffix}"
-        spec = OutputSpec(
-            plan.settings, plan.streams, plan.container, None, self._job.policy.overwrite, plan.audio_bitrate
-        )
-        self._joined = JoinedWriter(output, reader, spec, segments, partial)
+        segments = [done.segment for done in self._journal.done]
+        self._joined = joined_writer(self._journal, self._job, self._plan, reader, segments)
         self._joined.write_all(reader)
 
     def verify(self) -> None:
