@@ -75,6 +75,31 @@ def choose_place(device: str = "auto", backend: str = "auto") -> Place:
     return Place(chosen, kind)
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Multiply-accumulates of a whole job; None where nothing is known of it."""
+
+    macs: float | None
+
+    @property
+    def seconds(self) -> float | None:
+        """Return about how long PyTorch takes on this CPU; None where nothing is known."""
+        return None if self.macs is None else self.macs / (_PYTORCH_SPEED * torch.get_num_threads())
+
+    @property
+    def is_short(self) -> bool:
+        """Return True if it is known to be over before anything is worth a start."""
+        return self.seconds is not None and self.seconds < _SHORT_SECONDS
+
+    def is_too_short(self, net: nn.Module, signature: Signature) -> bool:
+        """Tell whether it is over before OpenVINO is worth its start, which takes longer for a net not prepared."""
+        if self.seconds is not None and not _SHORT_SECONDS <= self.seconds < _SHORT_SECONDS_UNPREPARED:
+            return self.is_short
+        from vsr.backends.openvino_engine import is_prepared
+
+        return not is_prepared(net, signature)
+
+
 class EngineMaker:
     """Make the engines of one network, one per precision, on one backend.
 
@@ -104,7 +129,7 @@ class EngineMaker:
             load_quantized: gives the network for int8, or raises an error of `vsr.errors` that says why there is none.
         """
         self.place, self._net, self._signature = place, net, signature
-        self._label, self._work, self._note = label, work, note
+        self._label, self._work, self._note = label, _Work(work), note
         self._load_quantized, self.is_int8_proven = load_quantized, False
         self._made: dict[Candidate, Engine] = {}  # when it was measured, and not used yet
         self._quantized = net if _is_quantized(net) else None
@@ -139,7 +164,7 @@ class EngineMaker:
 
     def measure(self) -> Tuning:
         """Measure all that "auto" may choose on this CPU, whatever was measured before, and keep it."""
-        tuning = Tuning(self._plain(), self._signature, self._label)
+        tuning = Tuning(_module(self._net), self._signature, self._label)
         self._made = measure_engines(tuning, self._candidates(), self._make_candidate, self._signature, self._note)
         return tuning
 
@@ -172,9 +197,9 @@ class EngineMaker:
 
     def _measured(self) -> Precision | None:
         """Take the fastest backend and precision of this CPU, and measure where the job is worth it; None for not."""
-        candidates, tuning = self._candidates(), Tuning(self._plain(), self._signature, self._label)
+        candidates, tuning = self._candidates(), Tuning(_module(self._net), self._signature, self._label)
         if tuning.lacks(candidates):
-            if self._seconds is not None and self._seconds < _SHORT_SECONDS:
+            if self._work.is_short:
                 return None
             self._made = measure_engines(tuning, candidates, self._make_candidate, self._signature, self._note)
             candidates = [candidate for candidate in candidates if candidate in tuning.seconds]
@@ -191,25 +216,20 @@ class EngineMaker:
         floats: tuple[Precision, ...] = ("fp32", "bf16") if cpu_has_bf16() else ("fp32",)
         found = [Candidate("pytorch", each) for each in floats] if self._backend in ("auto", "pytorch") else []
         is_auto = self._backend == "auto"
-        if self._backend == "openvino" or (is_auto and is_installed("openvino") and not self._has_state):
-            is_worth_it = not (is_auto and self._is_short(self._plain()))
+        if self._backend == "openvino" or (is_auto and is_installed("openvino") and not _has_state(self._signature)):
+            is_worth_it = not (is_auto and self._work.is_too_short(_module(self._net), self._signature))
             found += [Candidate("openvino", each) for each in floats if is_worth_it]
-            if self.is_int8_proven and not (is_auto and self._is_short(self._integers())):
+            if self.is_int8_proven and not (is_auto and self._work.is_too_short(self._integers(), self._signature)):
                 found.append(Candidate("openvino", "int8"))
         return found
 
     def _make_candidate(self, candidate: Candidate) -> Engine:
-        net = self._net_for(candidate.precision)
-        assert isinstance(net, nn.Module)
+        net = _module(self._net_for(candidate.precision))
         if candidate.backend == "pytorch":
             return TorchEngine(net, self.place.device, candidate.precision)
         from vsr.backends.openvino_engine import make_openvino_engine
 
         return make_openvino_engine(net, self._signature, precision=candidate.precision)
-
-    def _plain(self) -> nn.Module:
-        assert isinstance(self._net, nn.Module)
-        return self._net
 
     def _takes_int8(self) -> bool:
         """Tell whether int8 can be had where it is asked for; note where "auto" cannot. Raises OptionError."""
@@ -265,31 +285,13 @@ class EngineMaker:
             title, extra = PACKAGES[name]
             self._give_up(f"{title} is not installed", f"; for it: {install_hint(extra)}")
             return "pytorch"
-        if name == "openvino" and precision != "int8" and (self._has_state or self._is_short(self._plain())):
+        if (
+            name == "openvino"
+            and precision != "int8"
+            and (_has_state(self._signature) or self._work.is_too_short(_module(self._net), self._signature))
+        ):
             return "pytorch"
         return name
-
-    @property
-    def _has_state(self) -> bool:
-        """Tell whether a state goes from frame to frame.
-
-        OpenVINO takes and gives it plane by plane, and needs half as long again as PyTorch, which keeps it channels
-        last, as warping wants it.
-        """
-        return len(self._signature.inputs) > 1
-
-    @property
-    def _seconds(self) -> float | None:
-        """Return about how long PyTorch takes for the job; None where nothing is known of it."""
-        return None if self._work is None else self._work / (_PYTORCH_SPEED * torch.get_num_threads())
-
-    def _is_short(self, net: nn.Module) -> bool:
-        """Tell whether the job is over before another backend is worth its start, with a network in fp32 or int8."""
-        if self._seconds is not None and not _SHORT_SECONDS <= self._seconds < _SHORT_SECONDS_UNPREPARED:
-            return self._seconds < _SHORT_SECONDS
-        from vsr.backends.openvino_engine import is_prepared
-
-        return not is_prepared(net, self._signature)
 
     def _native(self, precision: Precision) -> Engine:
         if engine := self._made.pop(Candidate(self._backend, precision), None):
@@ -310,7 +312,7 @@ class EngineMaker:
 
     def _compiler(self) -> Compiler | None:
         """Return torch.compile on a GPU, for jobs that are long beside the minute it takes."""
-        is_long = self._work is not None and self._work >= _LONG_WORK
+        is_long = self._work.macs is not None and self._work.macs >= _LONG_WORK
         return compile_for_gpu if is_long and self.place.device.type == "cuda" else None
 
     def _pytorch(self, precision: Precision, compiler: Compiler | None = None) -> Engine:
@@ -344,6 +346,21 @@ class _Fallback:
             self._engine = self._make_other()
             self.name = self._engine.name
             return self._engine(*inputs)
+
+
+def _has_state(signature: Signature) -> bool:
+    """Tell whether a state goes from frame to frame.
+
+    OpenVINO takes and gives it plane by plane, and needs half as long again as PyTorch, which keeps it channels last,
+    as warping wants it.
+    """
+    return len(signature.inputs) > 1
+
+
+def _module(net: nn.Module | OnnxFile) -> nn.Module:
+    """Return a network that is no ONNX file, as such a file runs on OpenVINO alone."""
+    assert isinstance(net, nn.Module)
+    return net
 
 
 def _is_quantized(net: nn.Module | OnnxFile) -> TypeGuard[nn.Module]:
