@@ -74,6 +74,32 @@ def test_what_cannot_be_written_is_said_at_once(
     clean_folder()
 
 
+@pytest.mark.parametrize(
+    ("codec", "name", "words"),
+    [
+        ("utvideo", "out.mkv", "PyAV puts no utvideo into matroska; use .avi or .nut"),
+        ("wmv2", "out.mkv", "PyAV puts no wmv2 into matroska; use .avi or .nut"),
+        ("mpeg2video", "out.nut", "without the times of its first frames; use .mkv"),
+    ],
+)
+def test_pairs_that_do_not_work_are_said_before_the_work(
+    codec: str, name: str, words: str, small_clip: Path, enhance: Callable[..., Path], clean_folder: Callable[..., None]
+) -> None:
+    begun: list[Any] = []
+    with pytest.raises(OutputError, match=words):
+        enhance(small_clip, name, codec=codec, on_progress=begun.append)
+    assert not begun
+    clean_folder()
+
+
+@pytest.mark.parametrize("name", ["out.avi", "out.nut"])
+def test_the_containers_that_are_named_instead_take_it(
+    name: str, small_clip: Path, enhance: Callable[..., Path]
+) -> None:
+    with av.open(str(enhance(small_clip, name, codec="utvideo"))) as container:
+        assert container.streams.video[0].codec_context.name == "utvideo"
+
+
 def test_a_list_of_formats_that_promises_too_much_is_not_believed(
     data_file: DataFile, enhance: Callable[..., Path]
 ) -> None:

@@ -35,6 +35,8 @@ def sound_of_output(tiny_model: Path, tmp_path: Path) -> Callable[..., tuple[str
     [
         ("g_pcm_alaw.mov", "out.mp4", ("pcm_s16le", "1 channels", 48000)),  # PCM stays without loss
         ("g_pcm_alaw.mov", "out.avi", ("pcm_alaw", "1 channels", 48000)),
+        ("g_adpcm_ms.avi", "out.mkv", ("flac", "mono", 48000)),  # nearly as large, and without loss
+        ("base.mp4", "out.mxf", ("pcm_s16le", "1 channels", 48000)),  # which takes no other rate
         ("ac351.mkv", "out.webm", ("opus", "5.1", 48000)),  # from 5.1(side), which Opus does not know
         ("amix.ts", "out.webm", ("opus", "stereo", 48000)),  # which turns from stereo to 5.1
     ],
@@ -52,6 +54,14 @@ def test_sound_becomes_what_the_container_takes(
     with av.open(str(path)) as container:
         length = sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
     assert abs(seconds - length) < 0.1
+
+
+def test_what_pyav_does_not_copy_into_matroska_is_named_as_that(
+    data_file: DataFile, sound_of_output: Callable[..., tuple[str, str, int, float]]
+) -> None:
+    notes: list[str] = []
+    sound_of_output(data_file("faults/g_pcm_alaw.mov"), "out.mkv", note=lambda note: notes.append(str(note)))
+    assert [note for note in notes if "transcoded to pcm_s16le: PyAV does not copy it into matroska" in note]
 
 
 def _with_sound(path: Path, codec: str, rate: int, layout: str) -> Path:

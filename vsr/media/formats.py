@@ -74,6 +74,7 @@ class Container:
         holds_negative_times: Whether packets may lie before time zero.
         holds_reordered_frames: Whether frames may be stored in another order than they are shown, from time zero on.
         has_timestamps: Whether the times of its frames can be read back.
+        loses_times_of: Codecs of video whose first frames come back without times.
 
         holds_streams: Whether it has a place for anything beside the video.
         holds_aspect: Whether PyAV can write the sample aspect ratio into it.
@@ -84,8 +85,10 @@ class Container:
         holds_covers: Whether its muxer takes a cover image as such.
         holds_packed_amr: Whether AMR audio may have several frames in a packet, as phones record it.
         states_range: Whether it says if raw video in it is of full range.
+        unwritten_codecs: Codecs that it holds and PyAV, which asks FFmpeg's list of numbers, does not put into it.
         stream_codecs: The codecs it has numbers for, of streams that are copied; None for all that its muxer takes.
         audio_encoder: For audio that it cannot hold; None for its muxer's default.
+        audio_rate: The only sample rate of audio that it takes, in Hz; None for any.
         text_encoder: For text subtitles that it cannot hold; None for none.
         rebuilds_timecode: Whether its muxer makes a timecode track of the tag that the video stream has.
         needs_channel_names: Whether PCM must have a name for each channel.
@@ -120,6 +123,7 @@ class Container:
     holds_negative_times: bool = True
     holds_reordered_frames: bool = True
     has_timestamps: bool = True
+    loses_times_of: tuple[str, ...] = ()
 
     holds_streams: bool = True
     holds_aspect: bool = False
@@ -134,8 +138,10 @@ class Container:
     holds_covers: bool = False
     holds_packed_amr: bool = True
     states_range: bool = False
+    unwritten_codecs: frozenset[str] = frozenset()
     stream_codecs: frozenset[str] | None = None
     audio_encoder: str | None = None
+    audio_rate: int | None = None
     text_encoder: str | None = None
     rebuilds_timecode: bool = False
     needs_channel_names: bool = False
@@ -154,6 +160,13 @@ class Container:
     def shown_name(self) -> str:
         return self.title or self.name
 
+
+# Codecs that Matroska holds by their numbers in AVI and WAV.
+_CODECS_OF_RIFF = frozenset({
+    "utvideo", "huffyuv", "ffvhuff", "magicyuv", "wmv1", "wmv2", "wmv3", "flv", "h263", "h263p", "msmpeg4v2",
+    "pcm_alaw", "pcm_mulaw", "adpcm_ms", "adpcm_ima_wav", "adpcm_g726", "adpcm_yamaha", "g723_1", "gsm_ms",
+    "wmav1", "wmav2", "wmapro", "wmalossless",
+})  # fmt: skip
 
 # The codecs MPEG-TS has numbers for. FFmpeg writes the rest as private data, in which no player finds anything.
 _MPEGTS_CODECS = frozenset({
@@ -241,6 +254,7 @@ CONTAINERS: dict[str, Container] = {
             MATROSKA, aliases=("mkv",), suffixes=(".mkv",), encoder="libx264", deep_encoder="libx265",
             holds_rotation=True, holds_chapters=True, holds_attachments=True, holds_covers=True,
             audio_encoder="libopus", text_encoder="ass", is_joinable=True, states_duration=True,
+            unwritten_codecs=_CODECS_OF_RIFF,
         ),
         Container(
             "webm", suffixes=(".webm",), encoder="libvpx-vp9", holds_rotation=True, holds_chapters=True,
@@ -273,6 +287,7 @@ CONTAINERS: dict[str, Container] = {
         Container(
             "nut", suffixes=(".nut",), encoder="libx264", deep_encoder="libx265", pipe_encoder=RAW_VIDEO,
             holds_negative_times=False, holds_reordered_frames=False, holds_chapters=True, holds_covers=True,
+            loses_times_of=("mpeg1video", "mpeg2video"),
         ),
         Container(
             "asf", suffixes=(".asf", ".wmv"), holds_chapters=True, holds_covers=True,
@@ -280,7 +295,7 @@ CONTAINERS: dict[str, Container] = {
         ),
         Container("ogg", suffixes=(".ogm",), holds_chapters=True, rewrites_packets=True, remedy=_OGG),
         Container("ogv", suffixes=(".ogv",), holds_chapters=True, remedy=_OGG),
-        Container("mxf", suffixes=(".mxf",)),
+        Container("mxf", suffixes=(".mxf",), audio_encoder="pcm_s16le", audio_rate=48_000),
         Container("dv", suffixes=(".dv",)),
         Container("rm", suffixes=(".rm", ".rmvb"), remedy="RealMedia cannot be written with its timestamps"),
         Container("ivf", suffixes=(".ivf",), holds_metadata=False, holds_languages=False),

@@ -20,7 +20,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from vsr.errors import reason
-from vsr.media.formats import Container, find_audio_encoder
+from vsr.media.formats import Container, find_audio_encoder, find_container
 
 __all__ = ["AudioFit", "AudioTranscoder", "choose_audio_encoder", "fit_encoder", "with_names"]
 
@@ -60,13 +60,15 @@ def with_names(layout: AudioLayout) -> str:
     return _USUAL_LAYOUTS.get(layout.name, layout.name)
 
 
-def fit_encoder(encoder: str, source: AudioCodecContext, bit_rate: int | None = None) -> AudioFit | None:
+def fit_encoder(
+    encoder: str, source: AudioCodecContext, bit_rate: int | None = None, sample_rate: int | None = None
+) -> AudioFit | None:
     """Find what an encoder takes of a source, by opening it; None where it opens for nothing of the kind.
 
-    bit_rate: in bits a second; None for the encoder's own.
+    bit_rate: in bits a second; None for the encoder's own.  sample_rate: in Hz; None for the source's, if it can be.
     """
     codec = av.Codec(encoder, "w")
-    wanted = find_audio_encoder(encoder).sample_rate or source.sample_rate
+    wanted = sample_rate or find_audio_encoder(encoder).sample_rate or source.sample_rate
     rates = sorted(codec.audio_rates or [wanted])
     rate = next((each for each in rates if each >= wanted), rates[-1])
     layout, format_ = with_names(source.layout), _closest_samples(codec, source)
@@ -117,12 +119,13 @@ def _opens(encoder: str, rate: int, layout: str, format_: str, bit_rate: int) ->
 def choose_audio_encoder(container: Container, source: AudioCodecContext) -> AudioFit | None:
     """Choose the encoder for audio that a container cannot hold as it is; None where there is none.
 
-    PCM of any kind stays without loss where the container holds PCM or FLAC, and channels are kept where they can be.
+    PCM of any kind, and what is nearly as large, stays without loss where the container holds PCM or FLAC; channels are
+    kept where they can be.
     """
     with av.open(io.BytesIO(), "w", format=container.name) as probe:
         default = probe.default_audio_codec
     usual = container.audio_encoder or default
-    names = [*(_pcm_encoders(source) if source.name.startswith("pcm_") else ()), usual]
+    names = [*(_lossless_encoders(source)), usual]
     names += [name for name in _SURROUND_ENCODERS if source.layout.nb_channels > 2 and name != usual]
     fits = []
     for name in names:
@@ -133,8 +136,12 @@ def choose_audio_encoder(container: Container, source: AudioCodecContext) -> Aud
     return fits[0] if fits else None
 
 
-def _pcm_encoders(source: AudioCodecContext) -> tuple[str, ...]:
-    """Return the encoders that keep PCM as it is, the plainest first."""
+def _lossless_encoders(source: AudioCodecContext) -> tuple[str, ...]:
+    """Return the encoders that keep PCM or ADPCM as it is, best first; none for audio that is smaller by far."""
+    if source.name.startswith("adpcm_"):
+        return ("flac", "pcm_s16le")
+    if not source.name.startswith("pcm_"):
+        return ()
     kinds = {"flt": "f32", "dbl": "f64", "s32": "s24" if "24" in source.name else "s32"}
     return f"pcm_{kinds.get(source.format.packed.name, 's16')}le", "flac"
 
@@ -147,7 +154,7 @@ def _fit_in(container: Container, encoder: str, source: AudioCodecContext) -> Au
         return None
     if container.stream_codecs is not None and name not in container.stream_codecs:
         return None
-    fit = fit_encoder(name, source)
+    fit = fit_encoder(name, source, sample_rate=container.audio_rate)
     is_held = fit is not None and any(_holds(container, fit, with_video=with_video) for with_video in (False, True))
     return fit if is_held else None
 
@@ -186,7 +193,7 @@ class AudioTranscoder:
         """Add the output's stream. bit_rate: in bits a second; None for the encoder's own. Raises ValueError."""
         decoder = source.codec_context
         assert isinstance(decoder, AudioCodecContext)
-        fit = fit_encoder(encoder, decoder, bit_rate)
+        fit = fit_encoder(encoder, decoder, bit_rate, find_container(output.format.name).audio_rate)
         if fit is None:
             raise ValueError(f"{encoder} takes no audio of {decoder.sample_rate} Hz, {decoder.layout.name}")
         self.stream = _add_stream(output, fit)

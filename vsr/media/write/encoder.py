@@ -95,13 +95,15 @@ class VideoEncoder:
         try:
             stream = output.add_stream(settings.codec, rate=rate)
         except ValueError as error:
-            raise OutputError(
-                f"{name}: {output.format.name} does not hold {settings.codec}; "
-                "choose another `codec` or another file suffix"
-            ) from error
+            raise OutputError(f"{name}: {_why_not_held(output.format.name, settings.codec)}") from error
         assert isinstance(stream, VideoStream)
         self.stream = stream
         container = find_container(output.format.name)
+        if settings.codec in container.loses_times_of:
+            raise OutputError(
+                f"{name}: FFmpeg reads {settings.codec} in {container.name} back without the times of its first "
+                "frames; use .mkv, .ts or .mpg"
+            )
         row = find_encoder(settings.codec)
         if row.tag and container.takes_timescale:
             stream.codec_context.codec_tag = row.tag
@@ -262,3 +264,10 @@ def _named(
 ) -> list[tuple[str, tuple[Fraction, Fraction]]]:
     red, green, blue = primaries
     return [("G", green), ("B", blue), ("R", red), ("WP", white)]
+
+
+def _why_not_held(container: str, codec: str) -> str:
+    """Say why a container gets no video of an encoder, and what to do."""
+    if codec in find_container(container).unwritten_codecs:
+        return f"PyAV puts no {codec} into {container}; use .avi or .nut, or another `codec` (ffv1 is lossless)"
+    return f"{container} does not hold {codec}; choose another `codec` or another file suffix"

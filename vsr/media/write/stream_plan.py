@@ -168,7 +168,10 @@ def _plan_stream(stream: Stream, container: Container, audio: AudioMode, has_cha
     elif stream.type == "subtitle" and codec_name(stream) in TEXT_SUBTITLES:
         encoder = container.text_encoder
     if encoder:
-        note = f"transcoded to {encoder}{loss}: {container.name} cannot hold it as it is"
+        why = f"{container.name} cannot hold it as it is"
+        if codec_name(stream) in container.unwritten_codecs:
+            why = f"PyAV does not copy it into {container.name}"
+        note = f"transcoded to {encoder}{loss}: {why}"
         return StreamPlan.of(stream, "transcode", encoder, note, is_omission=True)
     return StreamPlan.of(
         stream, "leave", note=f"left out: {container.name} cannot hold it ({refusal})", is_omission=True
