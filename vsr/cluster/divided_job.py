@@ -144,10 +144,12 @@ class DividedJob:
             self.fail(attempt, Failure.of(error))
             return
         del self.running[number]
+        attempt.worker.num_failures = 0
         self.busy_seconds += result.seconds
         self._measured.append(result.seconds / attempt.task.range.num_read)
         self._say(result.notes)
-        done = Done(result.segment, result.last, result.num_damaged, result.precision, result.before)
+        backend = self._job.model.backend
+        done = Done(result.segment, result.last, result.num_damaged, result.precision, result.before, backend)
         for again in self._journal.add_out_of_order(number, done):
             self._count_failure(
                 again, attempt.worker, Failure("InputError", "its frames do not follow on those before")
@@ -160,6 +162,7 @@ class DividedJob:
         self._count_failure(number, attempt.worker, failure)
 
     def _count_failure(self, number: int, worker: Worker, failure: Failure) -> None:
+        worker.num_failures += 1
         self._failed_on[number].append(worker.name)
         reason = f"segment {number + 1} of {len(self.ranges)} failed on {worker.name}: {failure.text}"
         self.reasons.append(reason)

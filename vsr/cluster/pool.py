@@ -17,11 +17,13 @@ class Worker:
     """A worker that is ready.
 
     name: in messages, as "host:process".  host: of its machine.  num_answers: how many tasks it has answered.
+    num_failures: how many of its last segments were no good, one after the other.
     """
 
     name: str
     host: str
     num_answers: int = field(default=0, init=False)
+    num_failures: int = field(default=0, init=False)
 
 
 @dataclass(frozen=True, slots=True)

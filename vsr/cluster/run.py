@@ -41,7 +41,7 @@ from vsr.pipeline.upscaler import Upscaler
 __all__ = ["enhance_file_on"]
 
 OnProgress = Callable[[Progress], None]
-_BACKENDS: dict[str, Backend] = {"PyTorch": "pytorch", "OpenVINO": "openvino", "TensorRT": "tensorrt"}
+_BACKENDS: dict[str, Backend] = {name: name for name in ("pytorch", "openvino", "tensorrt")}
 
 
 def enhance_file_on(
@@ -110,8 +110,9 @@ class DividedRun:
         if journal.num_frames or journal.ahead:
             num_frames = journal.num_frames + sum(done.segment.num_frames for done in journal.ahead.values())
             self._note(Note(NoteCode.RESUME, f"{num_frames} frames are done by an earlier run"))
-        precision = journal.done[-1].precision if journal.done else _checked_precision(opened)
-        self._job = _pinned(opened.job, upscaler, precision)
+        if journal.done:
+            upscaler.network.use_precision(journal.done[-1].precision, journal.done[-1].backend)
+        self._job = _pinned(opened.job, upscaler, _checked_precision(opened))
         beside = frames_beside(opened)
         processor = make_processor(upscaler, target_of(opened.plan))
         self._lead_in = lambda frame: processor.lead_in_frames(beside.number + frame)
@@ -245,8 +246,8 @@ def _fit(journal: Journal, ranges: Sequence[SegmentRange]) -> bool:
 
 def _pinned(job: Job, upscaler: Upscaler, precision: Precision) -> Job:
     """Name in a job what "auto" has chosen here, so that all workers take the same or refuse."""
-    title = upscaler.engine.name.partition(" ")[0]
-    return replace(job, model=replace(job.model, precision=precision, backend=_BACKENDS.get(title, job.model.backend)))
+    backend = _BACKENDS.get(upscaler.network.backend, job.model.backend)
+    return replace(job, model=replace(job.model, precision=precision, backend=backend))
 
 
 def _checked_precision(opened: OpenVideo) -> Precision:

@@ -14,6 +14,7 @@ from vsr.errors import VsrError
 
 __all__ = ["ScheduledJob", "Scheduler"]
 
+_MOST_FAILURES = 3  # of a worker in a row, before another takes its place
 _SECONDS_BETWEEN_LOOKS = 0.5  # for deadlines, and for jobs that are cancelled
 
 
@@ -55,11 +56,10 @@ class Scheduler:
         """coming: jobs to be opened, one by one."""
         self._pool, self._coming = pool, coming
         self._open: deque[ScheduledJob] = deque()
-        self._is_over = False  # no more jobs come
 
     def run(self) -> None:
         """Return when all jobs have ended; their errors are theirs."""
-        while self._feed() or self._open:
+        while self._feed():
             answers = self._pool.wait(_SECONDS_BETWEEN_LOOKS)
             for answer in answers:
                 self._take(answer)
@@ -68,17 +68,17 @@ class Scheduler:
 
     def _feed(self) -> bool:
         """Give all idle workers something to do, as far as there is something; tell whether jobs are open."""
-        idle = deque(self._pool.idle())
-        while idle or not self._open:
-            if idle and self._feed_one(idle[0]):
-                idle.popleft()
-                continue
-            job = None if self._is_over else next(self._coming, None)
-            if job is None:
-                self._is_over = True
-                break
+        for worker in self._pool.idle():
+            while not self._feed_one(worker) and self._open_next():
+                pass
+        return bool(self._open) or self._open_next()
+
+    def _open_next(self) -> bool:
+        """Open the next job, if there is one."""
+        job = next(self._coming, None)
+        if job is not None:
             self._open.append(job)
-        return bool(self._open)
+        return job is not None
 
     def _feed_one(self, worker: Worker) -> bool:
         """Give a worker a segment of the job whose turn it is."""
@@ -95,6 +95,8 @@ class Scheduler:
             attempt = job.divided.attempt_of(answer.worker)
             if attempt is not None:
                 self._guarded(job, lambda job=job, attempt=attempt: _take(job, attempt, answer))  # type: ignore[misc]
+        if answer.worker.num_failures >= _MOST_FAILURES and answer.worker in self._pool.ready():
+            self._pool.discard(answer.worker)
 
     def _look(self, job: ScheduledJob) -> None:
         for attempt in job.divided.overdue().values():
