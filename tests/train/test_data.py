@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from vsr.color.resample import reduce_bicubic
 from vsr.errors import InputError, OptionError
-from vsr.media.image_damage import find_damage
+from vsr.media.image_damage import find_damage, watched_decoding
 from vsr.media.images import find_images, picture_size, read_rgb
 from vsr.quality.metrics import luma_bt601
 from vsr.train import data
@@ -293,6 +295,51 @@ def test_unusable_files_are_left_out_and_listed(tmp_path: Path, capfd: pytest.Ca
     assert {path.name for path in bank.unusable} == names
     assert len(lines) == len(names)
     assert capfd.readouterr() == ("", "")
+
+
+def damaged_jpeg(num_bytes: int = 200) -> bytes:
+    """A photograph with other bytes in its middle, and an end."""
+    rng = np.random.default_rng(3)
+    image = cv2.GaussianBlur(rng.integers(0, 256, (128, 128, 3), np.uint8), (0, 0), 1)
+    jpeg = bytearray(cv2.imencode(".jpg", image)[1].tobytes())
+    middle = len(jpeg) // 2
+    jpeg[middle : middle + num_bytes] = bytes(rng.integers(0, 255, num_bytes, np.uint8))
+    return bytes(jpeg)
+
+
+def test_a_jpeg_that_is_damaged_in_its_middle_is_left_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its structure is whole; libjpeg fills up what it cannot decode, and says so on stderr."""
+    for index in range(3):
+        cv2.imwrite(str(tmp_path / f"good{index}.jpg"), drawing(64, 64, index))
+    (tmp_path / "middle.jpg").write_bytes(damaged_jpeg())
+    lines: list[str] = []
+    with PatchBank(find_images(tmp_path), 2, patch=8) as bank:
+        bank.tell(lines.append)
+        bank.sample(2, np.random.default_rng(0))
+    assert len(lines) == 1
+    assert "middle.jpg: is not a whole image: libjpeg says: Corrupt JPEG data" in lines[0]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_lines_of_others_are_not_lost_while_a_jpeg_is_decoded(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    jpeg = damaged_jpeg()
+
+    def decode() -> Any:
+        os.write(2, b"a line of another thread\n")
+        return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+
+    image, damage = watched_decoding(decode, jpeg)
+    assert image.shape == (128, 128, 3) and "Corrupt JPEG data" in damage
+    assert capfd.readouterr().err == "a line of another thread\n"
+
+
+def test_what_cameras_fill_a_file_up_with_is_no_damage() -> None:
+    jpeg = cv2.imencode(".jpg", drawing(64, 64))[1].tobytes()
+    padded = jpeg[:-2] + bytes(20) + jpeg[-2:]
+    image, damage = watched_decoding(lambda: cv2.imdecode(np.frombuffer(padded, np.uint8), 1), padded)
+    assert image is not None and damage == ""
 
 
 def test_a_thumbnail_does_not_make_a_cut_photograph_whole() -> None:

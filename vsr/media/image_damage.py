@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
+import tempfile
+import threading
 import zlib
+from collections.abc import Callable
+from typing import TypeVar
 
-__all__ = ["find_damage"]
+__all__ = ["find_damage", "watched_decoding"]
+
+T = TypeVar("T")
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
 _CUT_OFF = "it is cut off"
+_LIBJPEG = re.compile(rb"(?:Corrupt JPEG data: |Premature end of JPEG|Unsupported marker)[^\n]*\n?")
+_EXTRANEOUS = re.compile(rb"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
+_stderr = threading.Lock()
 
 
 def find_damage(data: bytes) -> str:
@@ -51,3 +63,41 @@ def _find_in_jpeg(data: bytes) -> str:
             return "" if data.find(b"\xff\xd9", at) >= 0 else _CUT_OFF
         at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return _CUT_OFF
+
+
+def watched_decoding(decode: Callable[[], T], data: bytes) -> tuple[T, str]:
+    """Decode an image by libjpeg, which fills up what is damaged in its middle, and return what it says of that.
+
+    It writes to stderr alone, so that stderr is caught meanwhile; lines of others are written when that is over.
+
+    Args:
+        decode: Returns the image.
+        data: The file, of any kind; other kinds than JPEG are decoded without this.
+
+    Returns what `decode` returned, and the damage in a few words, "" for none.
+    """
+    if not data.startswith(_JPEG):
+        return decode(), ""
+    with _stderr, tempfile.TemporaryFile() as caught:
+        sys.stderr.flush()
+        before = os.dup(2)
+        os.dup2(caught.fileno(), 2)
+        try:
+            image = decode()
+        finally:
+            os.dup2(before, 2)
+            caught.seek(0)
+            text = caught.read()
+            os.write(before, _LIBJPEG.sub(b"", text))
+            os.close(before)
+    return image, next(filter(None, (_damage_said(line[0], data) for line in _LIBJPEG.finditer(text))), "")
+
+
+def _damage_said(line: bytes, data: bytes) -> str:
+    """Put a line of libjpeg's into our words; "" where cameras have filled up the end of a file."""
+    extraneous = _EXTRANEOUS.match(line)
+    if extraneous:
+        end = data.rfind(b"\xff\xd9")
+        if len(set(data[end - int(extraneous[1]) : end])) <= 1:
+            return ""
+    return f"libjpeg says: {line.decode('latin-1').strip()}"

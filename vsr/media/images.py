@@ -14,7 +14,7 @@ from torch import Tensor
 from vsr.errors import InputError, OutputError, reason
 from vsr.files import naming_output, write_file
 from vsr.media.formats import IMAGE_MAGIC, IMAGE_SUFFIXES, find_image_format
-from vsr.media.image_damage import find_damage
+from vsr.media.image_damage import find_damage, watched_decoding
 from vsr.media.pipe import PipeReader, run_in_thread
 from vsr.media.read.opening import check_source
 
@@ -167,9 +167,11 @@ def read_rgb(path: Path) -> Tensor:
     """
     data = _bytes_of(path)
     _check_whole(data, path)
-    bgr = _decoded(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    bgr, damage = watched_decoding(lambda: _decoded(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), data)
     if bgr is None:
         raise InputError(f"{path}: cannot be read as an image")
+    if damage:
+        raise InputError(f"{path}: is not a whole image: {damage}")
     return torch.from_numpy(np.ascontiguousarray(bgr[:, :, ::-1])).permute(2, 0, 1).contiguous()
 
 
