@@ -109,7 +109,7 @@ def enhance(
         framerate: Frames a second of raw video and of images.
         start_seconds, duration_seconds: The part to upscale, in seconds of the source.
         maps: Streams to take, each as ffmpeg's -map names them; by default all.
-        deinterlace: "auto" (where the video says that it is interlaced), "on" or "off".
+        deinterlace: "auto" (where the video says that it is interlaced), "on", "off" or "double" (a frame a field).
         hwaccel: "none" decodes on the CPU, "cuda" on a GPU, "auto" on the GPU that runs the network.
         codec, crf, preset, pix_fmt: Of the video encoder, by FFmpeg's names; crf is its quality, lower is better.
         encoder_options: Any other options of the encoder, such as {"tune": "film"}.

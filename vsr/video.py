@@ -183,7 +183,7 @@ def open_video(
         path: A video; a pattern ("%06d.png", "*.png") or a folder of images; "-" is stdin.
         output: "numpy" for frames as arrays, "torch" for tensors.
         start_seconds, duration_seconds: The part to read; with a start, times begin at zero.
-        deinterlace: "auto" (where the video says that it is interlaced), "on" or "off".
+        deinterlace: "auto" (where the video says that it is interlaced), "on", "off" or "double" (a frame a field).
         maps: Streams to take, each as ffmpeg's -map names them; for `save_video`.
         input_format, video_size, pixel_format, framerate: Of raw video and of images, as for `enhance`.
         note: Called with one line for anything out of the ordinary, such as damage.

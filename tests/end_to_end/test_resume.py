@@ -279,12 +279,15 @@ def test_a_file_that_cannot_be_searched_is_decoded_again(
     assert len(found.times) == NUM_FRAMES
 
 
-def test_interlaced_video(tmp_path: Path, make_clip: Callable[..., Path], read_back: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(("mode", "num_frames"), [("on", NUM_FRAMES), ("double", 2 * NUM_FRAMES)])
+def test_interlaced_video(
+    mode: str, num_frames: int, tmp_path: Path, make_clip: Callable[..., Path], read_back: Callable[..., Any]
+) -> None:
     options = {"x264-params": "interlaced=1", "preset": "ultrafast", "g": "10"}
     source = make_clip(tmp_path / "in.mkv", pts=tuple(range(NUM_FRAMES)), options=options)
-    _run(source, tmp_path / "whole.mp4", deinterlace="on")
-    _run_until(source, tmp_path / "out.mp4", 14, deinterlace="on")
-    _run(source, tmp_path / "out.mp4", deinterlace="on")
+    _run(source, tmp_path / "whole.mp4", deinterlace=mode)
+    _run_until(source, tmp_path / "out.mp4", 14, deinterlace=mode)
+    assert _run(source, tmp_path / "out.mp4", deinterlace=mode).num_frames == num_frames
     expected, found = (read_back(tmp_path / name, keep_frames=True) for name in ("whole.mp4", "out.mp4"))
     assert _contents(found) == _contents(expected)
 

@@ -155,10 +155,10 @@ _model, _speed, _encoding = in_section("Model and size"), in_section("Device and
 
 deinterlace_option = in_section("Input")(
     "--deinterlace",
-    type=click.Choice(["auto", "on", "off"]),
+    type=click.Choice(["auto", "on", "off", "double"]),
     default="auto",
     show_default=True,
-    help="Make whole frames of interlaced video; auto does so where the video says that it is interlaced.",
+    help="Make whole frames of interlaced video; auto: where the video says that it is; double: one of each field.",
 )
 
 model_options = _all_of(

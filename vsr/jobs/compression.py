@@ -57,7 +57,8 @@ def compression_of(reader: VideoReader) -> Compression:
     """Describe how the video of an opened source is compressed."""
     info, pixels = reader.info, reader.info.width * reader.info.height
     rate = _bits_per_second(reader)
-    per_pixel = rate / (pixels * float(info.average_rate)) if rate and info.average_rate else None
+    coded_rate = None if info.average_rate is None else float(info.average_rate) / (2 if reader.is_doubled else 1)
+    per_pixel = rate / (pixels * coded_rate) if rate and coded_rate else None
     return Compression(info.codec, per_pixel, pixels)
 
 

@@ -280,6 +280,10 @@ def input_notes(reader: VideoReader) -> list[Note]:
     """Say how interlaced video is read."""
     if reader.is_deinterlaced:
         text = 'deinterlaced by bwdif, a frame for a frame (`deinterlace="off"` leaves it)'
+        if reader.is_doubled:
+            text = "deinterlaced by bwdif, a frame for each field: at twice the rate"
+        elif reader.info.average_rate and reader.info.average_rate <= 30:
+            text += '; `deinterlace="double"` makes a frame of each field'
         return [Note(NoteCode.INPUT, text)]
     if reader.info.interlaced:
         return [Note(NoteCode.INPUT, "the video is interlaced and is upscaled as it is, as asked")]

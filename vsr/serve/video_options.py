@@ -58,7 +58,7 @@ class VideoOptions(BaseModel):
         default=None, description="Length of the part to upscale."
     )
     maps: list[_Stream] = Field(default=[], max_length=64, description="Streams to take, as ffmpeg's -map names them.")
-    deinterlace: Literal["auto", "on", "off"] = "auto"
+    deinterlace: Literal["auto", "on", "off", "double"] = "auto"
     container: Container = Field(default="mp4", description="Container of the result.")
     codec: _Codec | None = Field(default=None, description="Video encoder, by FFmpeg's name.")
     crf: float | None = Field(default=None, ge=0, le=255, description="Quality of the encoder: lower is better.")

@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from av.filter import Graph
 
 from vsr.color.pixel_formats import FORMATS, allocate_planes
 from vsr.media.av_frames import load_planes
@@ -26,6 +27,17 @@ def frame_of_two_moments(index: int) -> np.ndarray:
     return picture
 
 
+def top_first(frame: av.VideoFrame) -> av.VideoFrame:
+    """Flag a frame as one whose upper field is shown first, which PyAV cannot by itself."""
+    graph = Graph()
+    source = graph.add_buffer(width=WIDTH, height=HEIGHT, format=frame.format, time_base=frame.time_base)
+    graph.link_nodes(source, graph.add("setfield", "tff"), graph.add("buffersink")).configure()
+    graph.push(frame)
+    flagged = graph.pull()
+    assert isinstance(flagged, av.VideoFrame)
+    return flagged
+
+
 @pytest.fixture
 def interlaced_clip(tmp_path: Path) -> Path:
     path = tmp_path / "interlaced.mkv"
@@ -39,7 +51,7 @@ def interlaced_clip(tmp_path: Path) -> Path:
                 threads=1, format="yuv444p"
             )
             frame.pts, frame.time_base = index, Fraction(1, 25)
-            container.mux(stream.encode(frame))
+            container.mux(stream.encode(top_first(frame)))
         container.mux(stream.encode(None))
     with av.open(str(path)) as container:
         assert next(container.decode(video=0)).interlaced_frame, "the clip is not what the test needs"
@@ -70,6 +82,35 @@ def test_each_frame_shows_its_own_moment(interlaced_clip: Path) -> None:
     for index in range(1, NUM_FRAMES - 1):
         bright = np.flatnonzero(luma[index, HEIGHT // 2] > 130)
         assert abs(bright.min() - (8 + 6 * index)) <= 3
+
+
+def test_at_the_double_rate_each_field_shows_its_own_moment(interlaced_clip: Path) -> None:
+    raw, raw_pts = read(interlaced_clip, "off")
+    luma, pts = read(interlaced_clip, "double")
+    with VideoReader(interlaced_clip, InputOptions(deinterlace="double")) as reader:
+        assert (reader.info.time_base, reader.info.average_rate) == (Fraction(1, 2000), 50)
+    assert pts == [2 * raw_pts[0] + 40 * index for index in range(2 * NUM_FRAMES)]
+    assert combing(luma) < 0.3 * combing(raw)
+    for index in range(2, 2 * NUM_FRAMES - 2):
+        bright = np.flatnonzero(luma[index, HEIGHT // 2] > 130)
+        assert abs(bright.min() - (8 + 3 * index)) <= 2
+
+
+def test_a_part_at_the_double_rate_has_the_frames_of_the_whole(interlaced_clip: Path) -> None:
+    whole, _ = read(interlaced_clip, "double")
+    options = InputOptions(start_seconds=Fraction(1, 5), duration_seconds=Fraction(1, 5), deinterlace="double")
+    with VideoReader(interlaced_clip, options) as reader:
+        batches = [chunk.batch for chunk in reader.chunks(3) if chunk.batch is not None]
+    assert [pts for batch in batches for pts in batch.pts] == [40 * index for index in range(10)]
+    luma = np.concatenate([batch.planes[0].numpy() for batch in batches])[:, 0].astype(int)
+    assert np.array_equal(luma[2:-2], whole[12:18])  # those at its ends lack a neighbour
+
+
+def test_images_too_small_to_deinterlace_keep_their_times_at_the_double_rate() -> None:
+    frame = av.VideoFrame(4, 4, "yuv420p")
+    frame.pts, frame.duration, frame.time_base = 7, 1, Fraction(1, 25)
+    (out,) = Deinterlacer(every_frame=True, every_field=True).push(frame)
+    assert (out.pts, out.duration, out.time_base) == (14, 2, Fraction(1, 50))
 
 
 def test_progressive_video_is_left_alone(data_folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Turn interlaced frames into progressive ones, one for one, by FFmpeg's bwdif."""
+"""Turn interlaced frames into progressive ones, one for a frame or for a field, by FFmpeg's bwdif."""
 
 from __future__ import annotations
 
@@ -14,25 +14,32 @@ from vsr.color.pixel_formats import FORMATS
 
 __all__ = ["DeinterlaceMode", "Deinterlacer"]
 
-DeinterlaceMode = Literal["auto", "on", "off"]
+DeinterlaceMode = Literal["auto", "on", "off", "double"]
 SMALLEST_SIDE = 3  # below, bwdif has no neighbours to look at
 
 
 class Deinterlacer:
-    """Turn interlaced frames into progressive ones: as many, with their own PTS and time base, of full height.
+    """Turn interlaced frames into progressive ones of full height: as many, with their own PTS and time base.
 
-    Frames pass through unchanged up to the first one that is to be deinterlaced, and always where they have a plane
-    of fewer than 3 samples in a direction.
+    At the double rate each field gives a frame, and ticks are half as long. Frames pass through unchanged up to the
+    first one that is to be deinterlaced, and always where they have a plane of fewer than 3 samples in a direction.
     """
 
-    def __init__(self, *, every_frame: bool, on_begin: Callable[[av.VideoFrame], None] = lambda frame: None) -> None:
+    def __init__(
+        self,
+        *,
+        every_frame: bool,
+        every_field: bool = False,
+        on_begin: Callable[[av.VideoFrame], None] = lambda frame: None,
+    ) -> None:
         """Prepare to deinterlace frames of one size and of one format in `vsr.media.av_frames`.
 
         Args:
             every_frame: deinterlace also frames that are not flagged as interlaced.
+            every_field: make a frame of each field.
             on_begin: called with the first frame that is deinterlaced, beforehand.
         """
-        self._every_frame, self._on_begin = every_frame, on_begin
+        self._every_frame, self._every_field, self._on_begin = every_frame, every_field, on_begin
         self._graph: Graph | None = None
         self._time_base = Fraction(1)
 
@@ -40,11 +47,11 @@ class Deinterlacer:
         """Take a frame; hand out the frames that it completes. bwdif holds one back."""
         if self._graph is None:
             if _is_small(frame) or not (self._every_frame or frame.interlaced_frame):
-                yield frame
+                yield _in_ticks(frame, self._ticks_of(frame))
                 return
             self._on_begin(frame)
-            self._graph = _graph(frame, self._every_frame)
-        self._time_base = frame.time_base or Fraction(1)
+            self._graph = _graph(frame, self._every_frame, self._every_field)
+        self._time_base = self._ticks_of(frame)
         self._graph.push(frame)
         yield from _pull(self._graph, self._time_base)
 
@@ -54,19 +61,23 @@ class Deinterlacer:
             self._graph.push(None)
             yield from _pull(self._graph, self._time_base)
 
+    def _ticks_of(self, frame: av.VideoFrame) -> Fraction:
+        return (frame.time_base or Fraction(1)) / (2 if self._every_field else 1)
+
 
 def _is_small(frame: av.VideoFrame) -> bool:
     return min(*FORMATS[frame.format.name].chroma_size(frame.height, frame.width)) < SMALLEST_SIDE
 
 
-def _graph(frame: av.VideoFrame, every_frame: bool) -> Graph:
+def _graph(frame: av.VideoFrame, every_frame: bool, every_field: bool) -> Graph:
     graph = Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base, name="in"
     )
     # bwdif takes planes alone; left to itself, the graph would turn packed RGB into Y'CbCr, and leave it so.
     planar = graph.add("format", _planar(frame.format.name))
-    bwdif = graph.add("bwdif", f"mode=send_frame:parity=auto:deint={'all' if every_frame else 'interlaced'}")
+    which = f"mode={'send_field' if every_field else 'send_frame'}:deint={'all' if every_frame else 'interlaced'}"
+    bwdif = graph.add("bwdif", f"{which}:parity=auto")
     back = graph.add("format", frame.format.name)
     sink = graph.add("buffersink")
     for before, after in pairwise((source, planar, bwdif, back, sink)):
@@ -96,8 +107,14 @@ def _pull(graph: Graph, time_base: Fraction) -> Iterator[av.VideoFrame]:
             frame = graph.pull()
         except (BlockingIOError, EOFError):  # wants more, or has given all
             return
-        assert isinstance(frame, av.VideoFrame) and frame.pts is not None and frame.time_base is not None
-        factor = frame.time_base / time_base  # bwdif counts fields: its ticks are half as long
+        assert isinstance(frame, av.VideoFrame)
+        yield _in_ticks(frame, time_base)
+
+
+def _in_ticks(frame: av.VideoFrame, time_base: Fraction) -> av.VideoFrame:
+    """Give a frame's times in other ticks; bwdif counts fields, in ticks half as long as those that it got."""
+    if frame.pts is not None and frame.time_base is not None and frame.time_base != time_base:
+        factor = frame.time_base / time_base
         frame.pts, frame.duration = round(frame.pts * factor), round(frame.duration * factor)
         frame.time_base = time_base
-        yield frame
+    return frame

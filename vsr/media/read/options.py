@@ -23,7 +23,8 @@ class InputOptions:
     start_seconds, duration_seconds: the part to read, counted as ffmpeg's -ss and -t do from the start of the file:
         frames from the first one at or after the start, whose timestamps then start at zero. Without a start,
         timestamps are those of the file, untouched.
-    deinterlace: "auto" deinterlaces from the first frame on that is flagged as interlaced, "on" always, "off" never.
+    deinterlace: "auto" deinterlaces from the first frame on that is flagged as interlaced, "on" always, "off" never;
+        "double" always, with a frame for each field.
     hwaccel: "cuda" decodes on a GPU, "auto" on the one that computes, "none" on the CPU.
     """
 

@@ -64,7 +64,7 @@ class VideoReader:
     """Decode the main video stream of a file, of stdin or of images, lazily and in presentation order.
 
     path, pipe, images, container, stream: as `Demuxer` has them.
-    info: properties of the video.  is_deinterlaced: whether the first frame is.
+    info: properties of the video.  is_deinterlaced: whether the first frame is.  is_doubled: whether fields are frames.
     other_streams: all but the decoded one, in the order of the file.  chosen_streams: indices of those wanted.
     covers: attached images, each a whole file of its kind, by the index of their stream.
     shift_seconds: taken off every timestamp: the start of the part that is read, else zero.
@@ -106,7 +106,11 @@ class VideoReader:
         self.pts: array[int] = array("q")  # 8 bytes a frame
         try:
             self.info = info = self._describe()
-            self.is_deinterlaced = options.deinterlace == "on" or (options.deinterlace == "auto" and info.interlaced)
+            self.is_doubled = options.deinterlace == "double"
+            if self.is_doubled:
+                self.info = info = info.at_field_rate()
+            is_always = self.is_doubled or options.deinterlace == "on"
+            self.is_deinterlaced = is_always or (options.deinterlace == "auto" and info.interlaced)
             self._deinterlace = options.deinterlace
             self._fitter = FrameFitter(self.path, info, warn)
             self._shown = self._show()
@@ -224,7 +228,9 @@ class VideoReader:
             for frame in self._input.frames:
                 yield None if frame is None else self._fitter.fit(frame)
             return
-        deinterlacer = Deinterlacer(every_frame=self._deinterlace == "on", on_begin=self._warn_of_fields)
+        deinterlacer = Deinterlacer(
+            every_frame=self._deinterlace != "auto", every_field=self.is_doubled, on_begin=self._warn_of_fields
+        )
         for frame in self._input.frames:
             if frame is None:
                 yield None

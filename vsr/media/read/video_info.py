@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import av
@@ -54,6 +54,15 @@ class VideoInfo:
     start_seconds: Fraction | None
     duration_seconds: float | None
     num_frames_from_header: int | None
+
+    def at_field_rate(self) -> VideoInfo:
+        """Describe the video with a frame for each field: at twice the rate, with ticks half as long."""
+        return replace(
+            self,
+            time_base=self.time_base / 2,
+            average_rate=None if self.average_rate is None else 2 * self.average_rate,
+            num_frames_from_header=None if self.num_frames_from_header is None else 2 * self.num_frames_from_header,
+        )
 
 
 def describe_video(
