@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from fractions import Fraction
 
 from vsr.backends.select import Place
 from vsr.events import OnNote, Waking
@@ -43,5 +44,9 @@ def expected_frames(reader: VideoReader) -> int | None:
         return info.num_frames_from_header
     if info.average_rate is None or info.duration_seconds is None:
         return None
-    seconds = max(0.0, info.duration_seconds - float(reader.shift_seconds))
-    return round(min(seconds, float(limit) if limit is not None else seconds) * info.average_rate)
+    # Containers count their duration from their start, which in MPEG's is seldom zero.
+    start, shift = info.start_seconds or Fraction(0), reader.shift_seconds
+    seconds = max(0.0, info.duration_seconds - float(max(Fraction(0), shift - start)))
+    if limit is not None:
+        seconds = min(seconds, float(limit - max(Fraction(0), start - shift)))
+    return round(seconds * info.average_rate)
