@@ -148,3 +148,73 @@ def test_a_stopped_job_ends_as_an_unbroken_one(
             _run(clip, tmp_path / "out.mkv", net, num_calls, start_seconds=start, resume=True)
     _run(clip, tmp_path / "out.mkv", net, start_seconds=start, resume=True)
     assert _frames(tmp_path / "out.mkv") == _frames(tmp_path / "whole.mkv")
+
+
+class _DriftsLater(Engine):
+    """An engine whose state is wrong from its seventh step on, which is after the trial of a long job."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self._steps_left = 6
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        *images, state = super().__call__(*inputs)
+        self._steps_left -= 1
+        return (*images, state + 1 if self._steps_left < 0 else state)
+
+
+def test_the_trial_of_a_long_job_leaves_its_precision_to_be_checked_along_the_first_frames(
+    clip: Path,
+    net: nn.Module,
+    whole: tuple[list[Fraction], list[bytes]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resume, "_MACS_NEVER_LONG", 0)
+    monkeypatch.setattr(resume, "LONG_JOB_SECONDS", 0)
+    network = CheckedNetwork(CARD, lambda precision: _DriftsLater(net) if precision == "bf16" else Engine(net), "bf16")
+    options = JobOptions.of(batch=3, codec="ffv1", overwrite=True)
+    enhance_file(clip, tmp_path / "out.mkv", options, upscaler=Upscaler(network))
+    assert network.precision == "fp32"
+    assert _frames(tmp_path / "out.mkv") == whole
+
+
+def test_damage_takes_no_frame(
+    clip: Path, net: nn.Module, whole: tuple[list[Fraction], list[bytes]], tmp_path: Path
+) -> None:
+    """The decoder repeats or conceals what it cannot read, and the memory goes on from there."""
+    data = bytearray(clip.read_bytes())
+    with av.open(str(clip)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0)]
+    for number in (5, 21):
+        start = data.index(packets[number]) + 40
+        end = start - 40 + len(packets[number])
+        data[start:end] = bytes(255 - value for value in data[start:end])
+    (tmp_path / "damaged.mkv").write_bytes(data)
+    _run(tmp_path / "damaged.mkv", tmp_path / "out.mkv", net)
+    times, frames = _frames(tmp_path / "out.mkv")
+    assert times == whole[0]
+    assert frames[:2] == whole[1][:2] and frames != whole[1]
+
+
+def test_a_change_of_size_on_the_way_takes_no_frame(net: nn.Module, tmp_path: Path) -> None:
+    parts = []
+    for number, size in enumerate([(64, 48), (96, 72)]):
+        part = tmp_path / f"{number}.ts"
+        with av.open(str(part), "w", options={"mpegts_flags": "+initial_discontinuity"}) as container:
+            stream = container.add_stream("libx264", rate=25, options={"bf": "0"})
+            assert isinstance(stream, VideoStream)
+            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+            for index, image in enumerate(_pictures(12, size)):
+                frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="yuv420p")
+                frame.pts, frame.time_base = 12 * number + index, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        parts.append(part.read_bytes())
+    (tmp_path / "in.ts").write_bytes(b"".join(parts))
+    _run(tmp_path / "in.ts", tmp_path / "out.mkv", net)
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        frames = list(container.decode(video=0))
+    assert {(frame.width, frame.height) for frame in frames} == {(128, 96)}
+    times = [frame.pts * frame.time_base for frame in frames]
+    assert len(times) == 24 and all(0 < b - a <= Fraction(1, 20) for a, b in itertools.pairwise(times))

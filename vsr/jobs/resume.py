@@ -267,9 +267,12 @@ def seconds_per_frame(upscaler: Upscaler, batch: FrameBatch, target: Target) -> 
     """Seconds that the network takes for a frame of a job, measured on a batch of it.
 
     The batch goes through twice, and the second time counts: the first brings what happens once, such as building an
-    engine and checking its precision.
+    engine and checking its precision. That of a network with memory is checked again in the job, along more frames.
     """
     upscale_alone(upscaler, batch, target)
     begun = time.perf_counter()
     upscale_alone(upscaler, batch, target)
-    return (time.perf_counter() - begun) / batch.num_frames
+    seconds = time.perf_counter() - begun
+    if upscaler.card.recurrent:
+        upscaler.network.check_again()
+    return seconds / batch.num_frames
