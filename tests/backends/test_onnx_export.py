@@ -162,9 +162,8 @@ def test_a_recurrent_network_has_named_inputs_and_outputs_that_share_their_sizes
     torch.manual_seed(3)
     net = RecurrentNet(features=6, blocks=1).eval().requires_grad_(False)
     nn.init.normal_(net.tail.weight, std=0.1)
-    detail = net.detail_channels
-    inputs = (("planes", 3), ("previous", 1), ("following", 1), ("hidden", 6), ("detail", detail))
-    signature = Signature(inputs, ("luma", "chroma", "next_hidden", "next_detail"))
+    inputs = (("planes", 3), ("previous", 1), ("following", 1), ("state", net.state_channels))
+    signature = Signature(inputs, ("luma", "chroma", "next_state"), (("state", "next_state"),))
     model = export_onnx(net, signature)
     graph = onnx.load_from_string(model).graph
     sizes = {
@@ -175,8 +174,7 @@ def test_a_recurrent_network_has_named_inputs_and_outputs_that_share_their_sizes
         **{name: ["batch", channels, "height", "width"] for name, channels in inputs},
         "luma": ["batch", 1, "4*height", "4*width"],
         "chroma": ["batch", 2, "2*height", "2*width"],
-        "next_hidden": ["batch", 6, "height", "width"],
-        "next_detail": ["batch", detail, "height", "width"],
+        "next_state": ["batch", net.state_channels, "height", "width"],
     }
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

@@ -12,6 +12,7 @@ import torch
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
 from vsr.pipeline.motion import (
     estimate_motion,
+    inverted,
     is_scene_cut,
     luma_8bit,
     optical_flow,
@@ -109,6 +110,13 @@ def test_motion_has_both_directions_and_ends_at_a_cut() -> None:
     assert abs(np.median(motion.back[12:-12, 12:-12, 0]) - 3) < 0.1
     assert abs(np.median(motion.ahead[12:-12, 12:-12, 0]) + 3) < 0.1
     assert estimate_motion(_scene(3), _scene(4)) is None
+
+
+def test_an_inverted_flow_leads_back() -> None:
+    y, x = np.mgrid[0:60, 0:80].astype(np.float32)
+    zoom = np.stack(((x - 40) * 0.05 + 2, (y - 30) * 0.05 - 1), -1)  # x' = 1.05 x, and a shift
+    back = np.stack(((x - 2 + 40 * 0.05) / 1.05 - x, (y + 1 + 30 * 0.05) / 1.05 - y), -1)
+    assert np.abs(inverted(zoom) - back)[6:-6, 6:-6].max() < 0.01
 
 
 def test_threads_give_what_one_call_after_the_other_gives() -> None:

@@ -41,11 +41,13 @@ class Signature:
     """The tensors that a network takes and gives, in the order of its arguments and results.
 
     inputs: name and number of channels of each; all share N, H and W.  outputs: name of each.
-    No two tensors share a name: a state that goes in as "hidden" comes out as, say, "next_hidden".
+    No two tensors share a name: a state that goes in as "state" comes out as, say, "next_state".
+    states: names of inputs that are outputs of the call before, and of these outputs.
     """
 
     inputs: tuple[tuple[str, int], ...]
     outputs: tuple[str, ...]
+    states: tuple[tuple[str, str], ...] = ()
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -73,7 +75,8 @@ class Engine(Protocol):
 
     Takes and gives any number of tensors, float32 (N, C, H, W) on `device`; images are nominally in [0, 1]. Inputs
     share N, H and W; each output is larger by a factor of its own. The state of a recurrent network is a further
-    input and output: an engine keeps none between calls. Frames come out in the order they came in.
+    input and output: an engine keeps none between calls. It may be of another floating type, in which the engine
+    gives it or takes it fastest, and channels last. Frames come out in the order they came in.
     A call raises TooLargeError before it computes anything where a batch is too large for it whatever the memory.
     dtype: the type that most layers compute in.
     """

@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 _TYPES: dict[str, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+_STATE_TYPES = {"bf16": torch.bfloat16, "f16": torch.float16}  # that states are kept in
 _CAPABILITIES: dict[str, str] = {"int8": "INT8", "fp32": "FP32", "fp16": "FP16", "bf16": "BF16"}
 _BESIDE_INT8: dict[str, tuple[Precision, ...]] = {"CPU": ("bf16",), "GPU": ("fp16",)}  # of the other layers
 _WEIGHTED = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"}
@@ -132,7 +133,8 @@ class OpenVINOEngine:
 
     Each frame is a request of its own. Up to `_CORES_PER_FRAME` cores share one: two frames side by side on
     two cores take up to twice as long, as they push each other out of the caches. Frames are read and written
-    where torch has them. Out of memory is a MemoryError; anything else that fails is an EngineError.
+    where torch has them; states are channels last, in the type that the layers compute in. Out of memory is a
+    MemoryError; anything else that fails is an EngineError.
     """
 
     def __init__(
@@ -171,13 +173,9 @@ class OpenVINOEngine:
         for (name, channels), x in zip(self._signature.inputs, inputs, strict=True):
             if x.shape[1] != channels:
                 raise EngineError(f"the network takes {channels} channels as {name}, not {x.shape[1]}")
-        inputs = tuple(x.to(torch.float32).contiguous() for x in inputs)
-        batch, _, height, width = inputs[0].shape
-        lost = self._sides.lost
-        outs = tuple(
-            torch.empty(batch, channels, int(height * factor) - lost, int(width * factor) - lost)
-            for channels, factor in zip(self._out_channels, self._factors, strict=True)
-        )
+        inputs = tuple(self._taken(x, name) for (name, _), x in zip(self._signature.inputs, inputs, strict=True))
+        batch, height, width = (inputs[0].shape[axis] for axis in (0, 2, 3))
+        outs = self._empty_outputs(batch, height, width)
         try:
             with self._lock:
                 requests = self._requests_for(batch, height, width)
@@ -189,12 +187,34 @@ class OpenVINOEngine:
                 self._requests.clear()
                 raise MemoryError(f"out of memory in OpenVINO ({_one_line(error)})") from error
             raise EngineError(f"{self.name} fails ({_one_line(error)})") from error
-        return outs
+        names = self._signature.outputs
+        return tuple(x.permute(0, 3, 1, 2) if self._is_state(n) else x for n, x in zip(names, outs, strict=True))
+
+    def _is_state(self, name: str) -> bool:
+        return any(name in pair for pair in self._signature.states)
+
+    def _taken(self, x: Tensor, name: str) -> Tensor:
+        """Bring an input to its type and layout: (N, C, H, W) float32, or for a state (N, H, W, C)."""
+        if not self._is_state(name):
+            return x.to(torch.float32).contiguous()
+        return x.to(_STATE_TYPES.get(self._type, torch.float32)).permute(0, 2, 3, 1).contiguous()
+
+    def _empty_outputs(self, batch: int, height: int, width: int) -> tuple[Tensor, ...]:
+        """Allocate the outputs, in type and layout like the inputs."""
+        lost, outs = self._sides.lost, []
+        for name, channels, factor in zip(self._signature.outputs, self._out_channels, self._factors, strict=True):
+            sides = (int(height * factor) - lost, int(width * factor) - lost)
+            if self._is_state(name):
+                outs.append(torch.empty(batch, *sides, channels, dtype=_STATE_TYPES.get(self._type, torch.float32)))
+            else:
+                outs.append(torch.empty(batch, channels, *sides))
+        return tuple(outs)
 
     def _requests_for(self, batch: int, height: int, width: int) -> list[Any]:
         """Return as many requests as frames are worth running at a time; compiled when first needed."""
-        # The CPU plugin is as fast with open sizes, so that tiles and other clips compile nothing anew.
-        is_open = self._accelerator == "CPU" and self._sides.fixed is None
+        # The CPU plugin is as fast with open sizes, so that tiles and other clips compile nothing anew. Not so for
+        # states: only where it knows the size, it takes them channels last without a copy.
+        is_open = self._accelerator == "CPU" and self._sides.fixed is None and not self._signature.states
         size = (-1, -1) if is_open else (height, width)
         at_a_time = max(1, _num_threads() // _CORES_PER_FRAME) if self._accelerator == "CPU" else _FRAMES_ON_GPU
         num_streams = min(batch, at_a_time)
@@ -207,7 +227,7 @@ class OpenVINOEngine:
         return requests
 
     def _compiled(self, size: tuple[int, int], num_streams: int) -> list[Any]:
-        model = self._reshaped(*size)
+        model = self._with_states_as_kept(self._reshaped(*size))
         options: dict[str, Any] = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": self._type,
@@ -221,6 +241,21 @@ class OpenVINOEngine:
         compiled = self._core.compile_model(model, self._accelerator, options)
         # One more than run, so that the next frame waits in the queue and not for Python.
         return [compiled.create_infer_request() for _ in range(num_streams + 1)]
+
+    def _with_states_as_kept(self, model: Any) -> Any:
+        """Let a model take and give states channels last and in their own type."""
+        if not self._signature.states:
+            return model
+        openvino = load_openvino()
+        kind = getattr(openvino.Type, self._type if self._type in _STATE_TYPES else "f32")
+        steps = importlib.import_module("openvino.preprocess").PrePostProcessor(model)
+        ports = [*zip(self._inputs, self._signature.input_names, [steps.input] * len(self._inputs), strict=True)]
+        ports += zip(self._outputs, self._signature.outputs, [steps.output] * len(self._outputs), strict=True)
+        for position, name, port in ports:
+            if self._is_state(name):
+                port(position).model().set_layout(openvino.Layout("NCHW"))
+                port(position).tensor().set_layout(openvino.Layout("NHWC")).set_element_type(kind)
+        return steps.build()
 
     def _reshaped(self, height: int, width: int) -> Any:
         """Copy the model for single frames of a size; -1 leaves a side open."""
@@ -249,20 +284,28 @@ def _num_threads() -> int:
 
 def _run(requests: list[Any], inputs: dict[int, Tensor], outputs: dict[int, Tensor]) -> None:
     """Compute frame by frame from `inputs` into `outputs`, both by position; return when no request runs any more."""
-    tensor = load_openvino().Tensor
     try:
         for frame in range(next(iter(inputs.values())).shape[0]):
             request = requests[frame % len(requests)]
             request.wait()
             for position, x in inputs.items():
-                request.set_input_tensor(position, tensor(x[frame : frame + 1].numpy(), shared_memory=True))
+                request.set_input_tensor(position, _shared(x[frame : frame + 1]))
             for position, out in outputs.items():
-                request.set_output_tensor(position, tensor(out[frame : frame + 1].numpy(), shared_memory=True))
+                request.set_output_tensor(position, _shared(out[frame : frame + 1]))
             request.start_async()
     finally:
         failures = list(_failures(requests))
     if failures:
         raise failures[0]
+
+
+def _shared(x: Tensor) -> Any:
+    """Show OpenVINO a tensor where torch has it."""
+    openvino = load_openvino()
+    if x.dtype in _STATE_TYPES.values():  # NumPy has no bfloat16
+        kind = getattr(openvino.Type, next(name for name, dtype in _STATE_TYPES.items() if dtype is x.dtype))
+        return openvino.Tensor(x.view(torch.uint16).numpy(), openvino.Shape(x.shape), kind)
+    return openvino.Tensor(x.numpy(), shared_memory=True)
 
 
 def _failures(requests: list[Any]) -> Iterator[RuntimeError]:

@@ -216,7 +216,7 @@ class EngineMaker:
         floats: tuple[Precision, ...] = ("fp32", "bf16") if cpu_has_bf16() else ("fp32",)
         found = [Candidate("pytorch", each) for each in floats] if self._backend in ("auto", "pytorch") else []
         is_auto = self._backend == "auto"
-        if self._backend == "openvino" or (is_auto and is_installed("openvino") and not _has_state(self._signature)):
+        if self._backend == "openvino" or (is_auto and is_installed("openvino")):
             is_worth_it = not (is_auto and self._work.is_too_short(_module(self._net), self._signature))
             found += [Candidate("openvino", each) for each in floats if is_worth_it]
             if self.is_int8_proven and not (is_auto and self._work.is_too_short(self._integers(), self._signature)):
@@ -285,11 +285,7 @@ class EngineMaker:
             title, extra = PACKAGES[name]
             self._give_up(f"{title} is not installed", f"; for it: {install_hint(extra)}")
             return "pytorch"
-        if (
-            name == "openvino"
-            and precision != "int8"
-            and (_has_state(self._signature) or self._work.is_too_short(_module(self._net), self._signature))
-        ):
+        if name == "openvino" and precision != "int8" and self._work.is_too_short(_module(self._net), self._signature):
             return "pytorch"
         return name
 
@@ -346,15 +342,6 @@ class _Fallback:
             self._engine = self._make_other()
             self.name = self._engine.name
             return self._engine(*inputs)
-
-
-def _has_state(signature: Signature) -> bool:
-    """Tell whether a state goes from frame to frame.
-
-    OpenVINO takes and gives it plane by plane, and needs half as long again as PyTorch, which keeps it channels last,
-    as warping wants it.
-    """
-    return len(signature.inputs) > 1
 
 
 def _module(net: nn.Module | OnnxFile) -> nn.Module:

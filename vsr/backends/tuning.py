@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vsr.backends.engine import PRECISIONS, Engine, Precision, Signature
 from vsr.backends.engine_store import engines_folder
@@ -148,20 +148,30 @@ def measure_engines(
     """
     engines, runs = dict[Candidate, Engine](), dict[Candidate, Run]()
     side = _tile_side(tuning.num_weights)
-    tiles = tuple(torch.rand(_FRAMES, channels, side, side) for _, channels in signature.inputs)
+    num_frames = 1 if signature.states else _FRAMES
+    tiles = tuple(torch.rand(num_frames, channels, side, side) for _, channels in signature.inputs)
     for candidate in candidates:
         try:
             engine = make(candidate)
-            engine(*tiles)  # brings what happens once, such as compiling
+            outputs = engine(*tiles)  # brings what happens once, such as compiling
         except (EngineError, MissingExtraError, RuntimeError) as error:
             line = (str(error).splitlines() or [type(error).__name__])[0]
             note(Note(NoteCode.ENGINE, f"{candidate} is not measured, as it fails ({line})"))
             continue
-        engines[candidate], runs[candidate] = engine, functools.partial(engine, *tiles)
+        engines[candidate] = engine
+        runs[candidate] = functools.partial(engine, *_fed_back(tiles, outputs, signature))
     if runs:
         tuning.measure(runs)
         note(Note(NoteCode.ENGINE, f"measured on this machine, and kept: {tuning.describe()}"))
     return engines
+
+
+def _fed_back(inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], signature: Signature) -> tuple[Tensor, ...]:
+    """Put the states that an engine gave in place of those it took, as it gives them the way it takes them fastest."""
+    given, follows = dict(zip(signature.outputs, outputs, strict=True)), dict(signature.states)
+    return tuple(
+        given[follows[name]] if name in follows else x for name, x in zip(signature.input_names, inputs, strict=True)
+    )
 
 
 def _tile_side(num_weights: int) -> int:

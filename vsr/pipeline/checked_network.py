@@ -19,7 +19,7 @@ from vsr.models.cards import ModelCard
 from vsr.pipeline.precision_gate import GATE_TOLERANCE, PrecisionGate
 from vsr.pipeline.tiles import TiledNetwork
 
-__all__ = ["GAVE_NAN", "CheckedNetwork", "Computed", "Network", "is_finite"]
+__all__ = ["GAVE_NAN", "CheckedNetwork", "Computed", "Network", "SteppingNetwork", "is_finite", "state_dtype"]
 
 GAVE_NAN = "gave NaN or Inf"
 
@@ -41,12 +41,25 @@ class Network(Protocol):
     def run(self, *inputs: Tensor) -> Computed: ...
 
 
+class SteppingNetwork(Network, Protocol):
+    """See `Network`: one with a state.  state_dtype: the type in which it is handed on; see `Engine`."""
+
+    @property
+    def state_dtype(self) -> torch.dtype: ...
+
+
 def is_finite(outputs: tuple[Tensor, ...]) -> Tensor:
     """Return whether all values are finite, as a bool tensor on their device, without waiting for it."""
-    finite = torch.isfinite(outputs[0].sum())
+    finite = torch.isfinite(outputs[0].sum(dtype=torch.float32))  # in 16 bits a sum of finite values can be Inf
     for out in outputs[1:]:
-        finite = finite & torch.isfinite(out.sum())
+        finite = finite & torch.isfinite(out.sum(dtype=torch.float32))
     return finite
+
+
+def state_dtype(engine: Engine) -> torch.dtype:
+    """Return the type in which a state goes through an engine without a conversion."""
+    is_known = engine.device.type in ("cpu", "cuda")  # to warp 16 bits
+    return engine.dtype if is_known and engine.dtype.is_floating_point else torch.float32
 
 
 class CheckedNetwork:
@@ -90,6 +103,10 @@ class CheckedNetwork:
     @property
     def device(self) -> torch.device:
         return self.engine.device
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        return state_dtype(self.engine)
 
     @property
     def numerics_key(self) -> tuple[object, ...]:

@@ -28,6 +28,7 @@ __all__ = [
     "VideoInput",
     "batch_to_network",
     "batch_to_video_network",
+    "luma_to_video_network",
     "rgb_to_network",
 ]
 
@@ -112,6 +113,17 @@ def batch_to_video_network(planes: Planes, batch: FrameBatch, target: Target) ->
     )
 
 
+def luma_to_video_network(planes: Planes, batch: FrameBatch, target: Target) -> Tensor:
+    """Convert the luma of a batch as `batch_to_video_network` does, (N, 1, H, W), without the chroma where it can.
+
+    Args:
+        planes: those of the batch, on the network's device.
+    """
+    if not batch.color.is_rgb and _same_ycbcr(batch.color, target.color):
+        return _coded_luma(planes[0], batch.color)
+    return batch_to_video_network(planes, batch, target).planes[:, :1]
+
+
 def _main_to_video_network(planes: Planes, batch: FrameBatch, target: Target) -> VideoInput:
     """Choose the path of all planes but alpha."""
     color, luma = batch.color, planes[0]
@@ -128,7 +140,7 @@ def _main_to_video_network(planes: Planes, batch: FrameBatch, target: Target) ->
 
 def _coded_to_video_network(luma: Tensor, chroma: Tensor | None, color: Color, target: Target) -> VideoInput:
     """Pass luma and chroma as they are coded; no chroma is grey."""
-    x = luma.to(torch.float32).mul_(1 / _luma_peak(color))
+    x = _coded_luma(luma, color)
     if chroma is None:
         full = x.new_zeros(x.shape[0], 2, *x.shape[2:])
     else:
@@ -150,6 +162,10 @@ def _coded_to_video_network(luma: Tensor, chroma: Tensor | None, color: Color, t
         return out, convert.quantize(moved, 1, 0, target.color)
 
     return VideoInput(torch.cat((x, full), 1), finish)
+
+
+def _coded_luma(luma: Tensor, color: Color) -> Tensor:
+    return luma.to(torch.float32).mul_(1 / _luma_peak(color))
 
 
 def _rgb_to_video_network(rgb: Tensor, target: Target) -> VideoInput:

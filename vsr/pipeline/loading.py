@@ -157,6 +157,6 @@ def signature_of(card: ModelCard) -> Signature:
     """Return what the network of a card takes and gives."""
     if not card.recurrent:
         return image_signature(1 if card.color == "y" else 3)
-    hidden, detail = state_channels(**card.options)
-    inputs = (("planes", 3), ("previous", 1), ("following", 1), ("hidden", hidden), ("detail", detail))
-    return Signature(inputs, ("luma", "chroma", "next_hidden", "next_detail"))
+    state = ("state", state_channels(**card.options))
+    inputs = (("planes", 3), ("previous", 1), ("following", 1), state)
+    return Signature(inputs, ("luma", "chroma", "next_state"), (("state", "next_state"),))

@@ -21,6 +21,7 @@ __all__ = [
     "Sampling",
     "Taps",
     "estimate_motion",
+    "inverted",
     "is_scene_cut",
     "luma_8bit",
     "optical_flow",
@@ -39,6 +40,7 @@ _FINEST_SCALE = 0
 _PATCH_STRIDE = 5
 _GRADIENT_DESCENTS = 12
 _REFINEMENTS = 1
+_INVERSIONS = 3
 _SMALLEST_SIDE = 16  # DIS takes no smaller frames
 _MOST_THREADS = 4  # more than this, and the network waits for cores
 
@@ -103,7 +105,22 @@ class Motion:
 def estimate_motion(earlier: np.ndarray, later: np.ndarray) -> Motion | None:
     """Estimate the motion between two frames, (H, W) uint8 luma; None where they belong to different scenes."""
     back = optical_flow(later, earlier)
-    return None if is_scene_cut(later, earlier, back) else Motion(back, optical_flow(earlier, later))
+    return None if is_scene_cut(later, earlier, back) else Motion(back, inverted(back))
+
+
+def inverted(flow: np.ndarray) -> np.ndarray:
+    """Find the flow that leads the other way, (H, W, 2) float32, by fixed-point iteration.
+
+    Takes a fifth of the time of estimating it, for 0.007 dB of `video-fast` on Vid4: it is only wrong where one of the
+    frames hides what the other shows.
+    """
+    height, width = flow.shape[:2]
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    found = -flow
+    for _ in range(_INVERSIONS):
+        places = x + found[..., 0], y + found[..., 1]
+        found = -cv2.remap(flow, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return found
 
 
 def submit_motion(earlier: np.ndarray, later: np.ndarray) -> Future[Motion | None]:
@@ -145,14 +162,13 @@ class Sampling:
     def taps(self) -> Taps:
         """List all sixteen together, for `warp`."""
         num, height, width = self.columns.shape
-        step = torch.arange(-1, 3, dtype=torch.int32, device=self.columns.device)
-        columns = (self.columns[..., None] + step).clamp_(0, width - 1)
-        rows = (self.rows[..., None] + step).clamp_(0, height - 1)
-        rows += torch.arange(num, dtype=torch.int32, device=rows.device).view(-1, 1, 1, 1) * height
-        index = rows.mul_(width)[..., :, None] + columns[..., None, :]
-        x_weight, y_weight = torch.stack(self.x_weights, -1), torch.stack(self.y_weights, -1)
-        weight = y_weight[..., :, None] * x_weight[..., None, :]
-        return Taps(index.view(-1, 16), weight.view(-1, 16))
+        first = torch.arange(num, dtype=torch.int32, device=self.rows.device).view(-1, 1, 1) * height
+        columns = [(self.columns + step).clamp_(0, width - 1) for step in range(-1, 3)]
+        rows = [(self.rows + step).clamp_(0, height - 1).add_(first).mul_(width) for step in range(-1, 3)]
+        # A plane a tap, and then the turn: a loop over four or sixteen values at a time takes half as long again.
+        index = torch.stack(rows)[:, None] + torch.stack(columns)
+        weight = torch.stack(self.y_weights)[:, None] * torch.stack(self.x_weights)
+        return Taps(index.view(16, -1).t().contiguous(), weight.view(16, -1).t().contiguous())
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +215,9 @@ def _along_axis(place: Tensor, length: int) -> tuple[Tensor, tuple[Tensor, Tenso
 def warp(x: Tensor, taps: Taps) -> Tensor:
     """Fetch for each pixel the value that lies where its flow leads; beyond the border the nearest pixel counts.
 
-    x: (N, C, H, W) float32 or bfloat16.  taps: `taps_of` a flow of N frames of that size. The result is channels
-    last. Weighted rows of channels take half the time of a bicubic `grid_sample` on a CPU.
+    x: (N, C, H, W) float32, or of 16 bits, to which the weights are rounded, too.  taps: `taps_of` a flow of N frames
+    of that size. The result is channels last. Weighted rows of channels take half the time of a bicubic
+    `grid_sample` on a CPU.
     """
     num, channels, height, width = x.shape
     rows = x.permute(0, 2, 3, 1).reshape(-1, channels).contiguous()  # else they are gathered twenty times slower

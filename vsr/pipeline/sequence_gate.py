@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
-from vsr.pipeline.checked_network import Computed, Network, is_finite
+from vsr.pipeline.checked_network import Computed, SteppingNetwork, is_finite, state_dtype
 from vsr.pipeline.steps import State, Stepped
 from vsr.pipeline.tiles import TiledNetwork
 
@@ -26,7 +27,7 @@ class SequenceGate:
         self.state: State = ()
         self._reference: Stepped | None = None
 
-    def difference(self, run: Stepped, num_frames: int, along: Callable[[Network, State], Stepped]) -> float:
+    def difference(self, run: Stepped, num_frames: int, along: Callable[[SteppingNetwork, State], Stepped]) -> float:
         """Return the largest difference of the next frames' luma, in [0, 1]; NaN where there is NaN.
 
         Args:
@@ -48,10 +49,14 @@ class SequenceGate:
 
 
 class _Trusted:
-    """See `Network`: one that is not checked itself."""
+    """See `SteppingNetwork`: one that is not checked itself."""
 
     def __init__(self, tiled: TiledNetwork) -> None:
         self._tiled = tiled
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        return state_dtype(self._tiled.engine)
 
     def run(self, *inputs: Tensor) -> Computed:
         outputs = self._tiled(*inputs)

@@ -17,8 +17,8 @@ from vsr.backends.transfers import make_transfers
 from vsr.errors import ModelError
 from vsr.frames import FrameBatch
 from vsr.models.nets.recurrent import state_channels
-from vsr.pipeline.checked_network import CheckedNetwork, Network
-from vsr.pipeline.color_path import Target, VideoInput, batch_to_video_network
+from vsr.pipeline.checked_network import CheckedNetwork, SteppingNetwork
+from vsr.pipeline.color_path import Target, VideoInput, batch_to_video_network, luma_to_video_network
 from vsr.pipeline.motion import Motion, Taps, luma_8bit, sampling_of, submit_motion, warp, warp_plane
 from vsr.pipeline.precision_gate import GATE_TOLERANCE
 from vsr.pipeline.sequence_gate import SequenceGate
@@ -95,7 +95,7 @@ class TemporalProcessor:
             )
         self._network, self._target = network, target
         self._interval, self._warm_up = card.restart_interval, card.warm_up
-        self._channels = list(state_channels(**card.options))
+        self._num_channels = state_channels(**card.options)
         self._transfers = make_transfers(network.device)
         self._steps: StepQueue[_Passage] = StepQueue(network, self._compute, transfers=self._transfers)
         self.reset()
@@ -191,7 +191,7 @@ class TemporalProcessor:
         num = min(gate.num_left, passage.num_frames)
         part = passage.part(0, num)
 
-        def along(network: Network, state: State) -> Stepped:
+        def along(network: SteppingNetwork, state: State) -> Stepped:
             return self._along(part, planes[:num], state, network)
 
         difference = gate.difference(run, num, along)
@@ -202,36 +202,48 @@ class TemporalProcessor:
         self._network.fall_back_from(difference)
         return True
 
-    def _along(self, passage: _Passage, planes: Tensor, state: State, network: Network | None = None) -> Stepped:
+    def _along(
+        self, passage: _Passage, planes: Tensor, state: State, network: SteppingNetwork | None = None
+    ) -> Stepped:
         """Run the network, or another, along the frames of a passage; luma and chroma as it gives them."""
         network = network or self._network
         sight = self._sight(passage, planes)
-        outputs, is_finite = [], torch.tensor(True, device=self._network.device)
+        outputs, are_finite = [], []
         for position in range(passage.num_frames):
-            moved = self._moved(sight, position, state)
-            computed = network.run(*(x[position : position + 1] for x in sight.frames), *moved)
-            *output, hidden, detail = computed.outputs
-            state = (hidden, detail)
+            moved = self._moved(sight, position, state).to(network.state_dtype)
+            computed = network.run(*(x[position : position + 1] for x in sight.frames), moved)
+            *output, after = computed.outputs
+            state = (after,)
             outputs.append(output)
-            is_finite = is_finite & computed.is_finite
-        return Stepped(tuple(torch.cat(frames) for frames in zip(*outputs, strict=True)), state, is_finite)
+            are_finite.append(computed.is_finite)
+        images = tuple(torch.cat(frames) for frames in zip(*outputs, strict=True))
+        return Stepped(images, state, torch.stack(are_finite).all())
 
     def _prepared(self, batch: FrameBatch) -> VideoInput:
         return batch_to_video_network(self._transfers.upload(batch.planes), batch, self._target)
 
+    def _luma(self, batch: FrameBatch) -> Tensor:
+        return luma_to_video_network(self._transfers.upload(batch.planes), batch, self._target)
+
     def _sight(self, passage: _Passage, planes: Tensor) -> _Sight:
         """Warp the neighbours of each frame to it, and prepare the warping of the state."""
         luma = planes[:, :1]
-        before, after = (
-            luma[:1] if beside is None else self._prepared(beside).planes[:, :1] for beside in passage.neighbours
-        )
+        before, after = (luma[:1] if beside is None else self._luma(beside) for beside in passage.neighbours)
         back = [None if motion is None else motion.back for motion in passage.motions[:-1]]
         ahead = [None if motion is None else motion.ahead for motion in passage.motions[1:]]
         places, places_ahead = (sampling_of(self._uploaded(flows, luma)) for flows in (back, ahead))
-        previous = _where_known(back, warp_plane(torch.cat((before, luma[:-1])), places), luma)
-        following = _where_known(ahead, warp_plane(torch.cat((luma[1:], after)), places_ahead), luma)
+        previous = self._where_known(back, warp_plane(torch.cat((before, luma[:-1])), places), luma)
+        following = self._where_known(ahead, warp_plane(torch.cat((luma[1:], after)), places_ahead), luma)
         taps = places.taps().split(len(back))
         return _Sight((planes, previous, following), taps, [flow is not None for flow in back])
+
+    def _where_known(self, flows: Sequence[object | None], warped: Tensor, own: Tensor) -> Tensor:
+        """Take a frame's own luma where there is no motion to its neighbour."""
+        known = [flow is not None for flow in flows]
+        if all(known):
+            return warped
+        (mask,) = self._transfers.upload((torch.tensor(known),))
+        return torch.where(mask.view(-1, 1, 1, 1), warped, own)
 
     def _uploaded(self, flows: Sequence[np.ndarray | None], luma: Tensor) -> Tensor:
         """Bring flows to the device, (N, H, W, 2); zeros where there is none."""
@@ -239,18 +251,12 @@ class TemporalProcessor:
         stacked = torch.from_numpy(np.stack([none if flow is None else flow for flow in flows]))
         return self._transfers.upload((stacked,))[0]
 
-    def _moved(self, sight: _Sight, position: int, state: State) -> State:
+    def _moved(self, sight: _Sight, position: int, state: State) -> Tensor:
         """Warp the state to a frame; zeros where a scene begins."""
         if state and sight.goes_on[position]:
-            return tuple(warp(x, sight.taps[position]) for x in state)
+            return warp(state[0], sight.taps[position])
         x = sight.frames[0][:1]
-        return tuple(x.new_zeros(1, channels, *x.shape[2:]) for channels in self._channels)
-
-
-def _where_known(flows: Sequence[object | None], warped: Tensor, own: Tensor) -> Tensor:
-    """Take a frame's own luma where there is no motion to its neighbour."""
-    known = torch.tensor([flow is not None for flow in flows])
-    return warped if bool(known.all()) else torch.where(known.to(own.device).view(-1, 1, 1, 1), warped, own)
+        return x.new_zeros(1, self._num_channels, *x.shape[2:])
 
 
 def _joined(frames: list[_Passage]) -> _Passage:

@@ -96,13 +96,10 @@ def _centred(codes: Tensor) -> Tensor:
 
 def unroll(net: RecurrentNet, sight: Sight) -> Iterator[tuple[Tensor, Tensor]]:
     """Run a network frame by frame; yields luma and the correction of chroma of each, float32."""
-    hidden, detail = net.initial_state(sight.planes[0])
+    state = net.initial_state(sight.planes[0])
     for time, keep in enumerate(sight.keeps):
         if time:
-            state = sight.warps[time](torch.cat((hidden, detail), 1))
+            state = sight.warps[time](state)
             state = state if keep is None else state * keep
-            hidden, detail = torch.split(state, [net.features, net.detail_channels], 1)
-        luma, chroma, hidden, detail = net(
-            sight.planes[time], sight.previous[time], sight.following[time], hidden, detail
-        )
+        luma, chroma, state = net(sight.planes[time], sight.previous[time], sight.following[time], state)
         yield luma.float(), chroma.float()

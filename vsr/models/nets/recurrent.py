@@ -20,24 +20,24 @@ class RecurrentNet(nn.Module):
     3×3 convolutions on frame and state, residual blocks, a tail, and pixel shuffles (Shi et al. 2016). It holds no
     state and no motion: its caller warps neighbours and state to the frame, so the graph is plain convolutions.
 
-    Inputs, all float32 and of one height and width (N, C, H, W):
+    Inputs, of one height and width (N, C, H, W), float32 but for the state:
         planes: 3 channels at the luma grid: Y as it is coded, over 255 (16/255 to 235/255 in limited range), and
             Cb and Cr about zero, (code − 128) / 255; both zero for a gray source.
         previous, following: 1 channel, the luma of the frame before and of the frame after, warped to this frame.
             Where there is none, the frame's own luma. A network with `uses_next=False` leaves `following` unused.
-        hidden: `features` channels, and detail: `detail_channels`: outputs of the step before, warped to this
-            frame; zeros at a start (`initial_state`).
+        state: `state_channels`, the `features` of the last layer but one and then the output of the last, of the
+            step before, warped to this frame; zeros at a start (`initial_state`). Of any floating type.
     Outputs:
         luma: (N, 1, H·scale, W·scale), unclamped.
         chroma: (N, 2, H·scale/2, W·scale/2), the correction to add to the bicubically upscaled chroma, about zero
             and in the same unit, where an output of 4:2:0 with left siting has its samples.
-        hidden, detail: the state to warp to the next frame.
+        state: to warp to the next frame, of the type of the state that came in.
 
-    In bf16 the convolution that sees the frame itself stays in float32, as eight bits of mantissa are too few for
-    it, and the residuals are added in float32.
+    In 16 bits luma goes into the convolutions in two parts, as eight bits of mantissa are too few for it, and is
+    added to the result in float32.
     """
 
-    keep_float32 = ("pixels",)
+    keep_float = ("state",)  # rounding to int8 would add up from frame to frame
 
     def __init__(self, features: int = 32, blocks: int = 3, scale: int = 4, uses_next: bool = True) -> None:
         super().__init__()
@@ -45,37 +45,47 @@ class RecurrentNet(nn.Module):
             raise ValueError(f"scale {scale} is odd, and chroma has half the samples of luma")
         self.features, self.scale, self.uses_next = features, scale, uses_next
         self.num_luma_details = scale * scale  # sub-pixels of an input pixel; those of Cb and Cr follow
-        self.detail_channels = state_channels(features, scale=scale)[1]
-        self.pixels = nn.Conv2d(5 if uses_next else 4, features, 3, padding=1)
-        self.state = nn.Conv2d(features + self.detail_channels, features, 3, padding=1, bias=False)
+        self.state_channels = state_channels(features, scale=scale)
+        num_details = self.state_channels - features
+        self.pixels = _Pixels(5 if uses_next else 4, features, 3, padding=1)
+        self.state = nn.Conv2d(self.state_channels, features, 3, padding=1, bias=False)
         self.activation = nn.PReLU(features, 0.1)
         self.body = nn.Sequential(*(_Block(features) for _ in range(blocks)))
-        self.tail = nn.Conv2d(features, self.detail_channels, 3, padding=1)
+        self.tail = nn.Conv2d(features, num_details, 3, padding=1)
         nn.init.normal_(self.tail.weight, std=1e-3)  # starts at the nearest-neighbour image
         nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
         self.halo = 2 * blocks + 2
 
-    def initial_state(self, planes: Tensor) -> tuple[Tensor, Tensor]:
-        """Make the state of a start: `hidden` and `detail` of zeros for planes (N, 3, H, W)."""
+    def initial_state(self, planes: Tensor) -> Tensor:
+        """Make the state of a start: zeros for planes (N, 3, H, W)."""
         num, _, height, width = planes.shape
-        return (
-            planes.new_zeros(num, self.features, height, width),
-            planes.new_zeros(num, self.detail_channels, height, width),
-        )
+        return planes.new_zeros(num, self.state_channels, height, width)
 
     def forward(
-        self, planes: Tensor, previous: Tensor, following: Tensor, hidden: Tensor, detail: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        self, planes: Tensor, previous: Tensor, following: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         luma = planes[:, :1]
         seen = [planes, previous - luma, following - luma] if self.uses_next else [planes, previous - luma]
-        weight = self.tail.weight
-        first = self.pixels(torch.cat(seen, 1).to(self.pixels.weight.dtype)).to(weight.dtype)
-        features = self.activation(first + self.state(torch.cat((hidden.to(weight.dtype), detail.to(weight.dtype)), 1)))
+        features = self.activation(self.state(state.to(self.state.weight.dtype)) + self.pixels(torch.cat(seen, 1)))
         features = self.body(features)
-        detail = self.tail(features).to(planes.dtype)
+        coded = self.tail(features)
+        detail = coded.to(planes.dtype)
         sharp = F.pixel_shuffle(detail[:, : self.num_luma_details] + luma, self.scale)
         chroma = F.pixel_shuffle(detail[:, self.num_luma_details :] * _CHROMA_GAIN, self.scale // 2)
-        return sharp, chroma, features.to(planes.dtype), detail
+        return sharp, chroma, torch.cat((features, coded), 1).to(state.dtype)
+
+
+class _Pixels(nn.Conv2d):
+    """Convolve a float32 image whose first channel, in [0, 1], keeps sixteen bits in bfloat16, too.
+
+    Its first eight bits and the rest are channels of their own, with the same weights.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        coarse = (x[:, :1] * 256).floor() / 256
+        split = torch.cat((x[:, :1] - coarse, coarse, x[:, 1:]), 1)
+        weight = torch.cat((self.weight[:, :1], self.weight), 1)
+        return F.conv2d(split.to(weight.dtype), weight, self.bias, padding=1)
 
 
 class _Block(nn.Module):
@@ -94,6 +104,6 @@ class _Block(nn.Module):
         return out
 
 
-def state_channels(features: int = 32, blocks: int = 3, scale: int = 4, uses_next: bool = True) -> tuple[int, int]:
-    """Give the channels of `hidden` and `detail` of a `RecurrentNet` with these options."""
-    return features, scale * scale + 2 * (scale // 2) ** 2
+def state_channels(features: int = 32, blocks: int = 3, scale: int = 4, uses_next: bool = True) -> int:
+    """Give the number of channels of the state of a `RecurrentNet` with these options."""
+    return features + scale * scale + 2 * (scale // 2) ** 2
