@@ -16,10 +16,10 @@ from vsr.errors import EngineError, InputError, ModelError, OptionError, OutputE
 from vsr.export import onnx as exporting
 from vsr.export.int8 import calibrated, check_drop, measure_drop
 from vsr.export.onnx import export_model
-from vsr.models.cards import find_card
+from vsr.models.cards import ModelCard, find_card
 from vsr.models.nets import SRVGG
-from vsr.models.quantization import is_quantized, quantized_layers
-from vsr.models.weights import load_int8_net, load_net, resolve
+from vsr.models.quantization import QuantizedConv2d, is_quantized, quantized_layers
+from vsr.models.weights import build_net, load_int8_net, load_net, resolve
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -208,14 +208,25 @@ def test_a_network_that_sees_time_has_its_state_among_inputs_and_outputs(tmp_pat
     assert result.exit_code == 0, result.stderr
     net: Any = load_net(*resolve("video-fast"))
     planes = torch.rand(1, 3, 14, 21)
-    inputs = (planes, planes[:, :1], planes[:, 1:2], *(torch.rand_like(x) for x in net.initial_state(planes)))
+    inputs = (planes, planes[:, :1], planes[:, 1:2], torch.rand_like(net.initial_state(planes)))
     session = onnxruntime.InferenceSession(str(output), providers=["CPUExecutionProvider"])
-    names = ["planes", "previous", "following", "hidden", "detail"]
+    names = ["planes", "previous", "following", "state"]
     found = session.run(None, {name: x.numpy() for name, x in zip(names, inputs, strict=True)})
     for out, wanted in zip(found, net(*inputs), strict=True):
         torch.testing.assert_close(torch.from_numpy(out), wanted, rtol=0, atol=1e-4)
 
 
-def test_a_state_has_no_int8_form(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="int8"):
-        export_model("video-fast", tmp_path / "x.onnx", precision="int8")
+def test_a_network_with_memory_is_calibrated_along_clips_and_keeps_its_state_in_floats(tmp_path: Path) -> None:
+    options = {"features": 4, "blocks": 1, "scale": 2}
+    card = ModelCard("m", "recurrent", options, 2, "yuv", 4, recurrent=True, restart_interval=8, warm_up=2)
+    net = build_net(card).eval().requires_grad_(False)
+    with pytest.raises(InputError, match="none of its clips"):
+        calibrated(card, net, tmp_path)
+    (tmp_path / "clip.mp4").symlink_to(Path("samples/sample.mp4").absolute())
+    (tmp_path / "broken.mp4").write_bytes(b"no clip")
+    notes: list[str] = []
+    integers = calibrated(card, net, tmp_path, notes.append)
+    layers = {name: layer for name, layer in integers.named_modules() if isinstance(layer, QuantizedConv2d)}
+    assert layers.keys() == {"body.0.first", "body.0.second"}
+    assert all(0 < float(layer.input_scale) < 1 for layer in layers.values())
+    assert len(notes) == 1 and "broken.mp4" in notes[0]

@@ -116,8 +116,8 @@ def engine_prune(everything: bool) -> None:
 @click.option("--precision", default="fp32", show_default=True, type=click.Choice(PRECISIONS[1:]))
 @click.option("--size", type=Size(), help="WIDTHxHEIGHT of the input.  [default: any]")
 @click.option("--batch", type=click.IntRange(1), help="Frames, with --size.  [default: 1]")
-@click.option("--calibrate", type=FILE, help="For int8: folder of pictures, where the model has no weights for it.")
-@click.option("--validation", type=FILE, help="For int8: folder that holds Set5, by which it is judged.")
+@click.option("--calibrate", type=FILE, help="For int8: pictures or clips, where the model has no weights for it.")
+@click.option("--validation", type=FILE, help="For int8: folder that holds Set5 or Vid4, by which it is judged.")
 @click.option("-y", "--overwrite", is_flag=True, help="Replace OUT.onnx if it exists.")
 @_states
 def export(model: str, output: Path, **values: Any) -> None:

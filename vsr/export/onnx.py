@@ -11,7 +11,7 @@ from vsr.backends.engine import PRECISIONS, Precision, Signature
 from vsr.backends.onnx_export import export_onnx
 from vsr.backends.onnx_model import ONNX_SUFFIX
 from vsr.errors import OptionError
-from vsr.export.int8 import GATE_SET, calibrated, check_drop, measure_drop
+from vsr.export.int8 import calibrated, check_drop, gate_set, measure_drop
 from vsr.files import check_target, naming_output, write_file
 from vsr.models.cards import ModelCard
 from vsr.models.conventions import Stated
@@ -43,10 +43,10 @@ def export_model(
         precision: "fp32", or a lower one.
         size: (width, height) in pixels, for fixed sizes; all are open unless given.
         batch: images per batch, with `size`; 1 unless given.
-        calibrate: a folder of images like those to be enlarged, by which int8 is set up; the model's own weights for
-            int8 unless given.
-        validation: the folder that holds Set5, on which int8 must not lose more than 0.1 dB; $VSR_DATA/test unless
-            given.
+        calibrate: a folder of images or clips like those to be enlarged, by which int8 is set up; the model's own
+            weights for int8 unless given.
+        validation: the folder that holds Set5, or Vid4 for a network with memory, on which int8 must not lose more
+            than 0.1 dB; $VSR_DATA/test unless given.
         overwrite: replaces the output where it exists.
         stated: what is known of a file of another project; its values are converted, so that the output has ours.
         note: called with a line for each image of `calibrate` that cannot be read, and with what an import assumed.
@@ -100,11 +100,10 @@ def _integers(
     card: ModelCard, net: nn.Module, folder: Path | None, validation: Path | None, note: Callable[[str], None]
 ) -> nn.Module:
     """Make the int8 network, and check its loss of quality."""
-    if card.recurrent:
-        raise OptionError(f'`precision="int8"`: {card.name} has a state, which has no int8 form yet')
-    if folder is None and not card.quantized and {GATE_SET, f"{GATE_SET} int8"} <= card.figures.keys():
+    judge = gate_set(card)
+    if folder is None and not card.quantized and {judge, f"{judge} int8"} <= card.figures.keys():
         integers = load_int8_net(card)
-        drop_db = card.figures[GATE_SET] - card.figures[f"{GATE_SET} int8"]
+        drop_db = card.figures[judge] - card.figures[f"{judge} int8"]
     else:
         integers = calibrated(card, net, folder, note) if folder else net if card.quantized else load_int8_net(card)
         drop_db = measure_drop(card, without_quantization(net), integers, validation)

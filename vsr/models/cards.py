@@ -13,7 +13,7 @@ from vsr.errors import ModelError
 __all__ = ["CARD_KEY", "SHIPPED", "ModelCard", "card_from_json", "find_card", "shipped_cards"]
 
 SHIPPED = Path(__file__).parent / "shipped"
-MOST_INT8_LOSS_DB = 0.03  # that "auto" takes int8 for, on Set5 and on BSD100
+MOST_INT8_LOSS_DB = 0.03  # that "auto" takes int8 for, on Set5 and on BSD100, or on Vid4
 CARD_KEY = "vsr_card"  # of a safetensors file's metadata
 
 
@@ -71,7 +71,7 @@ class ModelCard:
     @property
     def is_int8_proven(self) -> bool:
         """Tell whether the int8 weights were measured to lose so little that nobody need ask for them."""
-        names = ("Set5", "BSD100")
+        names = ("Vid4 BI",) if self.recurrent else ("Set5", "BSD100")
         if not self.int8_weights or any(
             name not in self.figures or f"{name} int8" not in self.figures for name in names
         ):

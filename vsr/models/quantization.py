@@ -73,13 +73,13 @@ def _rounded(values: Tensor) -> Tensor:
 
 
 def quantized_layers(net: nn.Module) -> list[str]:
-    """List the convolutions that take 8 bit integers well: all but the first, the last and those kept in float32.
+    """List the convolutions that take 8 bit integers well: all but the first, the last and those kept in floats.
 
     The first sees the image itself, whose 8 bits are all of it; the last makes the output, in which a step of an
     integer would show.
     """
     convolutions = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv2d)]
-    kept = getattr(net, "keep_float32", ())
+    kept = (*getattr(net, "keep_float32", ()), *getattr(net, "keep_float", ()))
     return [
         name
         for name, module in convolutions[1:-1]
@@ -120,13 +120,13 @@ def without_quantization(net: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def calibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
+def calibrate(net: nn.Module, batches: Iterable[Tensor | tuple[Tensor, ...]]) -> None:
     """Set the input scale of every `QuantizedConv2d` to the one of least mean squared rounding error.
 
     Args:
         net: a network that `quantized` made.
-        batches: float32 (N, C, H, W) samples of the network's later input. Each layer is measured on the float32 output
-            of the layers before it.
+        batches: float32 (N, C, H, W) samples of the network's later input, or of all its inputs. Each layer is measured
+            on the float32 output of the layers before it.
 
     Samples are drawn by a generator of their own: the same batches give the same scales.
     """
@@ -136,7 +136,7 @@ def calibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
     generator = torch.Generator().manual_seed(0)
     hooks = [plain.get_submodule(name).register_forward_pre_hook(_collect(samples[name], generator)) for name in layers]
     for batch in batches:
-        plain(batch)
+        plain(*(batch if isinstance(batch, tuple) else (batch,)))
     for hook in hooks:
         hook.remove()
     for name, layer in layers.items():
