@@ -1,9 +1,9 @@
 """Kill a job at random moments and resume it: does it end as an unbroken one does?
 
-    python benchmarks/kills.py [--kills 100] [--seed 0]
+    python benchmarks/kills.py [--kills 100] [--seed 0] [--model nano]
 
-Upscales the sample with `nano`, with `--resume`, in a process that gets SIGKILL after a random part of the time that an
-unbroken job takes; one to three times, and then it is let run to its end. The output must decode to the same frames
+Upscales the sample with a model, with `--resume`, in a process that gets SIGKILL after a random part of the time that
+an unbroken job takes; one to three times, and then it is let run to its end. The output must decode to the same frames
 as that of the unbroken job, with the same PTS and the same packets of sound, and nothing else may lie beside it.
 Segments are cut shorter than they are by default, so that there are many moments to be killed at. The processes are
 forked with everything imported, so that kills fall into the job and not into Python's start. Writes kills.json.
@@ -38,14 +38,14 @@ SAMPLE = HERE.parent / "samples" / "sample.mp4"
 FRAMES_PER_SEGMENT = 12
 
 
-def start(output: Path) -> int:
+def start(output: Path, model: str) -> int:
     """Start the job in a process of its own; return its number."""
     process = os.fork()
     if process:
         return process
     code = 1
     try:
-        enhance(SAMPLE, output, model="nano", resume=True, preset="veryfast", batch=4)
+        enhance(SAMPLE, output, model=model, resume=True, preset="veryfast", batch=4)
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -78,20 +78,22 @@ def stage(output: Path) -> str:
     return f"{sum(path.suffix == '.mkv' and path.name[0] != '.' for path in folder.iterdir())} segments"
 
 
-def killed_and_finished(output: Path, longest_seconds: float, num_kills: int, moments: random.Random) -> list[str]:
+def killed_and_finished(
+    output: Path, model: str, longest_seconds: float, num_kills: int, moments: random.Random
+) -> list[str]:
     """Kill a job, let it finish, and list its progress at each kill."""
     stages = []
     for _ in range(num_kills):
         if output.exists() and not work_folder(output).exists():
             break
-        process = start(output)
+        process = start(output, model)
         time.sleep(moments.uniform(0, longest_seconds))
         os.kill(process, signal.SIGKILL)
         _, status = os.waitpid(process, 0)
         if os.WIFSIGNALED(status):
             stages.append(stage(output))
     if not output.exists() or work_folder(output).exists():
-        _, status = os.waitpid(start(output), 0)
+        _, status = os.waitpid(start(output, model), 0)
         if status:
             raise click.ClickException("the job that was to go on failed")
     return stages
@@ -100,22 +102,23 @@ def killed_and_finished(output: Path, longest_seconds: float, num_kills: int, mo
 @click.command()
 @click.option("--kills", type=click.IntRange(1), default=100)
 @click.option("--seed", default=0)
+@click.option("--model", default="nano")
 @click.option("--out", type=click.Path(path_type=Path), default=HERE / "kills.json")
-def main(kills: int, seed: int, out: Path) -> None:
+def main(kills: int, seed: int, model: str, out: Path) -> None:
     torch.set_num_threads(1)
     resume._FEWEST_FRAMES = resume._MOST_FRAMES = FRAMES_PER_SEGMENT  # type: ignore[misc]
     moments, stages, different, num_jobs = random.Random(seed), Counter[str](), 0, 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         begun = time.monotonic()
-        os.waitpid(start(folder / "whole.mp4"), 0)
+        os.waitpid(start(folder / "whole.mp4", model), 0)
         seconds = time.monotonic() - begun
         expected = contents(folder / "whole.mp4")
         while stages.total() < kills:
             output = folder / "job" / "out.mp4"
             output.parent.mkdir()
             wanted = min(moments.randint(1, 3), kills - stages.total())
-            stages.update(killed_and_finished(output, seconds, wanted, moments))
+            stages.update(killed_and_finished(output, model, seconds, wanted, moments))
             num_jobs += 1
             if contents(output) != expected or [path.name for path in output.parent.iterdir()] != ["out.mp4"]:
                 different += 1
@@ -124,7 +127,7 @@ def main(kills: int, seed: int, out: Path) -> None:
             click.echo(f"\r{stages.total()} kills", nl=False, err=True)
     result = {
         **describe_run(),
-        "job": f"{SAMPLE.name}, nano, {FRAMES_PER_SEGMENT} frames a segment, {seconds:.1f} s unbroken",
+        "job": f"{SAMPLE.name}, {model}, {FRAMES_PER_SEGMENT} frames a segment, {seconds:.1f} s unbroken",
         "frames": sum(not line.startswith("sound") for line in expected),
         "kills": stages.total(),
         "jobs": num_jobs,

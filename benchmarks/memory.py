@@ -1,6 +1,6 @@
 """Compare the peak memory of a long job with that of a short one: it must not grow with the length of the video.
 
-    python benchmarks/memory.py [--short 300] [--long 3000] [--rounds 3]
+    python benchmarks/memory.py [--short 300] [--long 3000] [--rounds 3] [--model auto]
 
 Makes two clips of the same image size from the sample, runs `vsr enhance` on them in turn, and compares
 the peak resident memory of the processes, as the operating system counts it. Goal: within 5 %.
@@ -46,9 +46,9 @@ def make_clip(path: Path, num_frames: int) -> None:
         target.mux(audio.encode(None))
 
 
-def peak_mib(clip: Path, output: Path) -> float:
+def peak_mib(clip: Path, output: Path, model: str) -> float:
     """Measure the peak resident memory in MiB of a process that enhances the clip."""
-    command = [sys.executable, "-m", "vsr.cli", "enhance", str(clip), str(output), "-y", "--quiet"]
+    command = [sys.executable, "-m", "vsr.cli", "enhance", str(clip), str(output), "-y", "--quiet", "--model", model]
     process = subprocess.Popen([*command, "--preset", "ultrafast"])
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -60,8 +60,9 @@ def peak_mib(clip: Path, output: Path) -> float:
 @click.option("--short", "short_frames", default=300)
 @click.option("--long", "long_frames", default=3000)
 @click.option("--rounds", default=3)
+@click.option("--model", default="auto")
 @click.option("--out", type=click.Path(path_type=Path), default=HERE / "memory.json")
-def main(short_frames: int, long_frames: int, rounds: int, out: Path) -> None:
+def main(short_frames: int, long_frames: int, rounds: int, model: str, out: Path) -> None:
     peaks: dict[int, list[float]] = {short_frames: [], long_frames: []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -69,11 +70,11 @@ def main(short_frames: int, long_frames: int, rounds: int, out: Path) -> None:
             make_clip(folder / f"{num_frames}.mp4", num_frames)
         for _ in range(rounds):
             for num_frames, values in peaks.items():
-                values.append(peak_mib(folder / f"{num_frames}.mp4", folder / "out.mp4"))
+                values.append(peak_mib(folder / f"{num_frames}.mp4", folder / "out.mp4", model))
     short, long = (statistics.median(values) for values in peaks.values())
     result = {
         **describe_run(),
-        "clip": f"{WIDTH}x{HEIGHT}, model auto (x4)",
+        "clip": f"{WIDTH}x{HEIGHT}, model {model} (x4)",
         "rounds": rounds,
         "peak_mib": {str(frames): [round(v, 1) for v in values] for frames, values in peaks.items()},
         "ratio_of_medians": round(long / short, 4),

@@ -80,8 +80,8 @@ def _check_color(source: Any, output: Any) -> None:
     assert bits[1] == bits[0]
 
 
-def _check_geometry(source: Any, output: Any) -> None:
-    assert (output.first.width, output.first.height) == (source.first.width, source.first.height)
+def _check_geometry(source: Any, output: Any, scale: int = 1) -> None:
+    assert (output.first.width, output.first.height) == (source.first.width * scale, source.first.height * scale)
     assert output.aspect == source.aspect
     assert output.first.rotation == source.first.rotation
     assert (output.display_matrix or ())[:6] == (source.display_matrix or ())[:6]
@@ -120,6 +120,27 @@ def _check_chapters(source: Any, output: Any) -> None:
         assert got[2] == want[2]
         assert abs(got[0] - want[0]) <= _MILLISECOND
         assert abs(got[1] - want[1]) <= _MILLISECOND
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(name for name in _CLIPS if not _IS_BROKEN[name]))
+def test_nothing_is_lost_by_a_network_with_memory(
+    name: str, data_folder: Path, tmp_path: Path, memory_model: Path, read_back: Callable[..., Any]
+) -> None:
+    """It holds frames back and looks at their neighbours; VSR_CLIPS_MODEL names another than the small one."""
+    path, target = data_folder / "clips" / name, tmp_path / "out.mkv"
+    model, notes = os.environ.get("VSR_CLIPS_MODEL", str(memory_model)), list[str]()
+    report = vsr.enhance(path, target, note=notes.append, model=model, preset="ultrafast", crf=30)
+    source, output = _source_reading(read_back, path), read_back(target)
+    assert len(output.times) == len(source.times) == report.num_frames > 0
+    if not name.startswith(_UNTIMED):
+        _check_times(source, output)
+    _check_brightness(source, output)
+    _check_color(source, output)
+    _check_geometry(source, output, output.first.width // source.first.width)
+    assert output.first.width > source.first.width
+    _check_streams(source, output, notes)
+    _check_chapters(source, output)
 
 
 @pytest.mark.parametrize(("name", "suffix"), _cases())
