@@ -36,6 +36,7 @@ from vsr.backends.tensorrt_engine import TensorRTEngine, make_tensorrt_engine
 from vsr.backends.torch_engine import TorchEngine
 from vsr.errors import EngineError
 from vsr.export.engines import prepare
+from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
 from vsr.jobs.options import JobOptions
 from vsr.jobs.run import enhance_file
 from vsr.models.cards import ModelCard
@@ -690,12 +691,13 @@ def test_a_job_goes_on_when_a_file_of_the_last_one_is_damaged(bench: Bench, tmp_
     assert job("third.mp4") == 5 and bench.num_builds() == 2
 
 
-def _maker(bench: Bench, monkeypatch: pytest.MonkeyPatch, backend: Any) -> EngineMaker:
+def _maker(bench: Bench, monkeypatch: pytest.MonkeyPatch, backend: Any, work: float | None = 1e18) -> EngineMaker:
     """What a job has, on a machine where TensorRT is the fastest and PyTorch runs on the CPU."""
     make = functools.partial(make_tensorrt_engine, make_runner=bench.device.make_runner)
     monkeypatch.setattr(tensorrt_engine, "make_tensorrt_engine", make)
     monkeypatch.setattr(EngineMaker, "_fastest", lambda self, precision: "tensorrt")
-    return EngineMaker(luma_net(), image_signature(1), Place(CPU, backend), label="tiny", note=bench.notes.append)
+    place, note = Place(CPU, backend), bench.notes.append
+    return EngineMaker(luma_net(), image_signature(1), place, label="tiny", note=note, work=work)
 
 
 def _break(bench: Bench, fault: str) -> None:
@@ -707,6 +709,42 @@ def _break(bench: Bench, fault: str) -> None:
         bench.install(old)
     else:
         setattr(bench.device.faults, fault, "no such kernel")
+
+
+@pytest.mark.parametrize("work", [None, 1e12])
+def test_a_short_job_uses_an_engine_that_is_kept_and_builds_none(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, work: float | None
+) -> None:
+    x, notes = frames(2), bench.notes
+    assert _maker(bench, monkeypatch, "auto", work).make("fp32")(x)[0].shape[0] == 2
+    assert bench.num_builds() == 0
+    (note,) = [note for note in notes if "PyTorch" in note]
+    assert "no TensorRT engine is kept for 26x19, batch 2, fp32, and the job is too short to build one" in note
+    _maker(bench, monkeypatch, "tensorrt", work).make("fp32")(x)  # asked for, and so it is built
+    assert bench.num_builds() == 1
+    notes.clear()
+    engine = _maker(bench, monkeypatch, "auto", work).make("fp32")
+    assert torch.allclose(engine(x)[0], luma_net()(x), atol=1e-5) and engine.name.startswith("TensorRT")
+    assert notes == [] and bench.num_builds() == 1
+
+
+def test_memory_that_runs_out_beside_the_network_lets_go_of_the_plan_of_the_larger_batch(bench: Bench) -> None:
+    """Half of the batch would else run padded in buffers for the whole."""
+    engine = bench.engine()
+    upscaler = Upscaler(CheckedNetwork(CARD, lambda precision: engine, "fp32"))
+    fails = iter([True])
+
+    def work(batch: Any) -> tuple[Tensor, ...]:
+        out = engine(batch.planes[0].float())
+        if next(fails, False):
+            raise torch.OutOfMemoryError("out of memory in colour")
+        return out
+
+    color = Color(Matrix.BT709, Primaries.BT709, Transfer.BT709, Range.LIMITED, ChromaLocation.LEFT, 8)
+    batch = FrameBatch((frames(4).mul(255).to(torch.uint8),), (0, 1, 2, 3), (1,) * 4, Fraction(1, 25), color)
+    parts = upscaler._limit.run(batch, work)
+    assert [part[0].shape[0] for part in parts] == [2, 2]
+    assert [shape[0] for shape in engine._plans] == [2]
 
 
 FAULTS = {

@@ -62,7 +62,7 @@ def export_onnx(
     if precision == "int8" and not integers:
         raise EngineError(f"{type(net).__name__} cannot be exported in int8: it is not quantized")
     dtype = torch.float32 if precision == "int8" else PRECISIONS[precision]
-    module = converted(without_quantization(net), torch.device("cpu"), dtype)
+    module = _with_plain_slopes(converted(without_quantization(net), torch.device("cpu"), dtype))
     try:
         with _silence(), torch.inference_mode(False):
             program = torch.onnx.export(
@@ -82,6 +82,17 @@ def export_onnx(
     if program is None:
         raise EngineError(f"{type(net).__name__} cannot be exported to ONNX by this version of PyTorch")
     return bytes(_clean(program.model_proto, integers).SerializeToString(deterministic=True))
+
+
+def _with_plain_slopes(module: nn.Module) -> nn.Module:
+    """Replace each PReLU of one slope by the LeakyReLU that computes the same, which engines fuse with convolutions.
+
+    The module is changed in place.
+    """
+    for name, layer in list(module.named_modules()):
+        if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
+            module.set_submodule(name, nn.LeakyReLU(layer.weight.item()))
+    return module
 
 
 def largest_tensor(onnx_bytes: bytes) -> int:

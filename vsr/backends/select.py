@@ -17,6 +17,7 @@ from vsr.backends.engine import (
     choose_device,
     choose_precision,
     cpu_has_bf16,
+    release_buffers,
     safer_precisions,
 )
 from vsr.backends.installed import FASTEST, PACKAGES, Backend, is_installed
@@ -33,6 +34,7 @@ __all__ = ["EngineMaker", "Place", "choose_place"]
 # on the lightest networks and half on others; it takes half a second to load, compile and check, and five to
 # bring a network to its format, which is kept. In seconds; multiply-accumulates per second and core.
 _SHORT_SECONDS, _SHORT_SECONDS_UNPREPARED = 4.0, 40.0
+_WORK_OF_A_BUILD = 1e15  # multiply-accumulates that take PyTorch some 20 s on a large GPU, minutes on a small one
 _LONG_WORK = 6e15  # multiply-accumulates of a job that keeps a large GPU busy for minutes
 _PYTORCH_SPEED = 50e9  # multiply-accumulates per second and thread, in fp32
 
@@ -90,6 +92,11 @@ class _Work:
     def is_short(self) -> bool:
         """Return True if it is known to be over before anything is worth a start."""
         return self.seconds is not None and self.seconds < _SHORT_SECONDS
+
+    @property
+    def is_worth_a_build(self) -> bool:
+        """Return True if it is known to be so long that TensorRT wins back the time of a build."""
+        return self.macs is not None and self.macs >= _WORK_OF_A_BUILD
 
     def is_too_short(self, net: nn.Module, signature: Signature) -> bool:
         """Tell whether it is over before OpenVINO is worth its start, which takes longer for a net not prepared."""
@@ -290,17 +297,20 @@ class EngineMaker:
         return name
 
     def _native(self, precision: Precision) -> Engine:
-        if engine := self._made.pop(Candidate(self._backend, precision), None):
-            return engine
+        if made := self._made.pop(Candidate(self._backend, precision), None):
+            return made
         net = self._net_for(precision)
         if self._backend == "tensorrt":
             from vsr.backends.tensorrt_engine import make_tensorrt_engine
 
             assert isinstance(net, nn.Module)  # see _resolved
             device, label = self.place.device, self._label
-            return make_tensorrt_engine(
+            engine = make_tensorrt_engine(
                 net, self._signature, precision=precision, device=device, note=self._note, label=label
             )
+            if not (self.is_fixed or self._work.is_worth_a_build):
+                engine.build_nothing()
+            return engine
         from vsr.backends.openvino_engine import make_openvino_engine
 
         accelerator = self.place.accelerator
@@ -333,6 +343,10 @@ class _Fallback:
     def __init__(self, engine: Engine, make_other: Callable[[], Engine], give_up: Callable[[str], None]) -> None:
         self._engine, self._make_other, self._give_up = engine, make_other, give_up
         self.name, self.device, self.dtype = engine.name, engine.device, engine.dtype
+
+    def release(self) -> None:
+        """Let go of the buffers of earlier batches, where the engine holds any."""
+        release_buffers(self._engine)
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         try:

@@ -61,7 +61,12 @@ def load_tensorrt() -> Any:
 
 
 class EngineBuilder:
-    """Give TensorRT's engine of a network for a shape: from its file where that is sound, else built, and kept."""
+    """Give TensorRT's engine of a network for a shape: from its file where that is sound, else built, and kept.
+
+    may_build: set it to False where a build, of seconds to minutes, is not worth it: then only files are used.
+    """
+
+    may_build = True
 
     def __init__(self, trt: Any, source: Source, runner: DeviceRunner, store: EngineStore, note: OnNote) -> None:
         """note: called with a line when an engine is built, and where its file is damaged or cannot be kept."""
@@ -81,6 +86,9 @@ class EngineBuilder:
         engine, _ = self._from_file(self._key(known, shape)) if known else (None, "")
         if engine is not None:
             return engine
+        if not self.may_build:
+            what = f"{shape[3]}x{shape[2]}, batch {shape[0]}, {self.source.precision}"
+            raise EngineError(f"no TensorRT engine is kept for {what}, and the job is too short to build one")
         onnx = self._export(shape, source)
         _check_elements(onnx, shape)
         key = self._key(hashlib.sha256(onnx).hexdigest(), shape)

@@ -95,6 +95,16 @@ class TensorRTEngine:
             if shape not in self._plans:
                 self._plans[shape] = self._new_plan(shape)
 
+    def build_nothing(self) -> None:
+        """Use engines that are kept, and raise EngineError for other shapes: for jobs that are over before a build."""
+        self._builder.may_build = False
+
+    def release(self) -> None:
+        """Let go of all buffers; smaller batches follow, which would run padded inside the plans of larger ones."""
+        with self._lock, self._runner.active():
+            self._runner.wait()
+            self._plans.clear()
+
     def _plan(self, shape: Shape) -> _Plan:
         larger = [other for other in self._plans if other[1:] == shape[1:] and other[0] >= shape[0]]
         if larger:

@@ -238,6 +238,7 @@ class AdaptedNet(nn.Module):
         self.net, self.convention = net, convention
         self.scale, self.halo = net.scale, net.halo
         self.keep_float32 = tuple(f"net.{name}" for name in getattr(net, "keep_float32", ()))
+        self.keep_float32_in_fp16 = tuple(f"net.{name}" for name in getattr(net, "keep_float32_in_fp16", ()))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.net(self.convention.takes.from_unit(x))

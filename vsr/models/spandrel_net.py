@@ -25,8 +25,8 @@ class SpandrelNet(nn.Module):
     """Give a network built by spandrel the attributes of ours.
 
     Input (N, C, H, W) float32 in [0, 1], C = `channels`, 1 or 3; output (N, C, H·scale, W·scale) float32. Sides are
-    padded to multiples that the network takes. It stays in float32 where it is not known to work in both half
-    precisions.
+    padded to multiples that the network takes. It stays in float32 in place of a half precision that it is not known to
+    work in.
     """
 
     halo = HALO
@@ -37,7 +37,8 @@ class SpandrelNet(nn.Module):
         self.scale, self.channels = int(descriptor.scale), int(descriptor.input_channels)
         self.multiple_of = int(descriptor.size_requirements.multiple_of)
         self.net: nn.Module = descriptor.model
-        self.keep_float32 = () if descriptor.supports_half and descriptor.supports_bfloat16 else ("net",)
+        self.keep_float32 = () if descriptor.supports_bfloat16 else ("net",)
+        self.keep_float32_in_fp16 = () if descriptor.supports_half else ("net",)
         self._size = descriptor.size_requirements
         # Not the descriptor itself: engines copy and convert `net`, which it would not follow. A few of its
         # networks want more than their input, or give more than an image; this function knows of it.

@@ -40,9 +40,16 @@ class BatchLimit:
     num_frames: the most frames of a batch; None as long as memory has not run out.
     """
 
-    def __init__(self, device: torch.device, note: OnNote = lambda line: None) -> None:
-        """note: called with one line when the limit becomes smaller."""
-        self._device, self._note = device, note
+    def __init__(
+        self, device: torch.device, note: OnNote = lambda line: None, on_halved: Callable[[], None] = lambda: None
+    ) -> None:
+        """Begin without a limit.
+
+        Args:
+            note: called with one line when the limit becomes smaller.
+            on_halved: called then, to let go of memory that only larger batches need.
+        """
+        self._device, self._note, self._on_halved = device, note, on_halved
         self.num_frames: int | None = None
 
     def run(self, batch: W, work: Callable[[W], T]) -> list[T]:
@@ -62,6 +69,7 @@ class BatchLimit:
                 raise
             self._halve(batch.num_frames, error)
         # Past the handler, as the error holds on to what was computed.
+        self._on_halved()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         return self.run(batch, work)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vsr.backends.engine import Engine, Precision
+from vsr.backends.engine import Engine, Precision, release_buffers
 from vsr.backends.transfers import Planes, Transfers, make_transfers
 from vsr.color import conversion as convert
 from vsr.color.resample import resample
@@ -36,7 +36,7 @@ class Upscaler:
         self.network = network
         self._color: NetworkColor = "y" if network.card.color == "y" else "rgb"
         self._transfers = transfers or make_transfers(self.device)
-        self._limit = BatchLimit(self.device, network.note)
+        self._limit = BatchLimit(self.device, network.note, lambda: release_buffers(network.engine))
 
     @property
     def card(self) -> ModelCard:

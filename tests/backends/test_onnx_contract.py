@@ -1,0 +1,91 @@
+"""What TensorRT asks of a graph, held by the shipped networks at the batch that a job on 720p chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from vsr.backends.engine import Precision, Signature
+from vsr.backends.onnx_export import largest_tensor
+from vsr.backends.tensorrt_builder import MOST_ELEMENTS
+from vsr.jobs.plan import choose_batch
+from vsr.models.weights import load_int8_net, load_with_card
+from vsr.pipeline.loading import signature_of
+from vsr.pipeline.tiles import SMALLEST_TILE
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+
+WIDTH, HEIGHT = 1280, 720
+# All of TensorRT's parser, and of its fusions: element-wise, convolution, shuffle, concatenation.
+ALLOWED = {
+    "Add", "Cast", "Clip", "Concat", "Conv", "DepthToSpace", "DequantizeLinear", "Div", "LeakyRelu", "Mul", "PRelu",
+    "Pad", "QuantizeLinear", "Relu", "Resize", "Slice", "Sub", "Tanh",
+}  # fmt: skip
+FLOATS = {1: torch.float32, 10: torch.float16}  # by ONNX's number
+CASES: list[tuple[str, Precision]] = [
+    ("edsr", "fp16"),
+    ("fast", "fp16"),
+    ("fast", "int8"),
+    ("srgan", "fp16"),
+    ("srcnn", "fp16"),
+    ("vdsr", "fp16"),
+    ("video-fast", "fp16"),
+]
+
+
+def _with_sizes(model: Any, signature: Signature, batch: int, height: int, width: int) -> bytes:
+    """Fill the open sizes of an export in, as one of fixed sizes has them."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for tensor in copy.graph.input:
+        for axis, length in ((0, batch), (2, height), (3, width)):
+            tensor.type.tensor_type.shape.dim[axis].dim_value = length
+    for tensor in copy.graph.output:
+        tensor.type.tensor_type.ClearField("shape")
+    return bytes(copy.SerializeToString())
+
+
+@pytest.mark.parametrize(("name", "precision"), CASES)
+def test_a_shipped_network_is_what_tensorrt_takes(
+    name: str, precision: Precision, export_once: Callable[..., bytes]
+) -> None:
+    card, net = load_with_card(name)
+    net = load_int8_net(card) if precision == "int8" else net
+    signature = signature_of(card)
+    model = onnx.load_from_string(export_once(net, signature, precision=precision))
+    batch = 1 if card.recurrent else choose_batch(None, WIDTH, HEIGHT, torch.device("cuda"))
+    per_frame = largest_tensor(_with_sizes(model, signature, 1, HEIGHT, WIDTH))
+    planned = largest_tensor(_with_sizes(model, signature, batch, HEIGHT, WIDTH))
+    assert planned == per_frame * batch >= batch * HEIGHT * WIDTH, "every size is known, so none is overlooked"
+    fitting = min(batch, MOST_ELEMENTS // per_frame)
+    assert fitting >= 1 and per_frame * fitting < 2**31, "a job caps its batch by this, and one frame of 720p fits"
+    assert (name in ("edsr", "srcnn", "vdsr")) == (fitting < batch), "these were over, at batches of 4"
+    assert largest_tensor(_with_sizes(model, signature, 1, SMALLEST_TILE * 2, SMALLEST_TILE * 2)) < 2**24
+    _check_operators(model, precision)
+
+
+def _check_operators(model: Any, precision: Precision) -> None:
+    kinds = {node.op_type for node in model.graph.node}
+    assert kinds <= ALLOWED, kinds - ALLOWED
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    slopes = [constants[node.input[1]].dims for node in model.graph.node if node.op_type == "PRelu"]
+    assert all(max(dims) > 1 for dims in slopes), "one slope is LeakyRelu's, which is fused with the convolution"
+    if precision == "fp16":
+        assert {constants[node.input[1]].data_type for node in model.graph.node if node.op_type == "Conv"} == {10}
+    consumers: dict[str, list[Any]] = {}
+    for node in model.graph.node:
+        for tensor in node.input:
+            consumers.setdefault(tensor, []).append(node)
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear":
+            assert constants[node.input[2]].data_type == onnx.TensorProto.INT8
+            assert [each.op_type for each in consumers[node.output[0]]] == ["DequantizeLinear"]
+        if node.op_type == "DequantizeLinear":
+            assert constants[node.input[1]].data_type in FLOATS, "scales of the type that the values are taken back to"
+            assert {each.op_type for each in consumers[node.output[0]]} == {"Conv"}, (
+                "nothing in between, so that it fuses"
+            )
