@@ -1,0 +1,160 @@
+"""What the steady state of a job asks of a GPU, seen without one: planes on the `meta` device, every operation watched.
+
+On that device nothing is computed, so whatever would wait for a value, such as asking whether a sum is finite, is an
+error; a copy from CPU memory that is not page-locked, which would wait for all work that is queued, shows as an
+operation that takes a CPU tensor and gives one of the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from vsr.backends.engine import Precision
+from vsr.backends.torch_engine import TorchEngine
+from vsr.backends.transfers import Planes
+from vsr.color.pixel_formats import FORMATS, allocate_planes
+from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
+from vsr.models.cards import ModelCard
+from vsr.models.nets import LumaNet, SRResNet
+from vsr.pipeline.checked_network import CheckedNetwork
+from vsr.pipeline.color_path import Target
+from vsr.pipeline.upscaler import Upscaler
+
+META = torch.device("meta")
+HEIGHT, WIDTH, SCALE = 36, 64, 4
+# Bytes read and written for a pixel of the output, by what the network takes, the network itself left out.
+CEILINGS = {"rgb": 220, "y": 33}
+
+
+class Watch(TorchDispatchMode):
+    """Write down copies from the CPU to the device, and count the bytes that work on the device reads and writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copies: list[str] = []
+        self.num_bytes = 0
+        self.is_paused = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if self.is_paused:
+            return out
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        on_device = [x for x in outputs if x.device == META]
+        if on_device and any(x.device.type == "cpu" for x in inputs):
+            self.copies.append(str(func))
+        is_view = func.is_view or (any(x is y for x in inputs for y in outputs) and str(func).split(".")[1][-1:] != "_")
+        if on_device and not is_view:
+            self.num_bytes += sum(x.nbytes for x in (*inputs, *on_device) if x.device == META)
+        return out
+
+
+class MetaTransfers:
+    """Transfers whose uploads are paid for, and whose downloads fetch nothing."""
+
+    num_in_flight = 1
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def upload(self, planes: Planes) -> Planes:
+        self._watch.is_paused = True
+        moved = tuple(plane.to(META) for plane in planes)
+        self._watch.is_paused = False
+        return moved
+
+    def download(self, planes: Planes) -> Callable[[], Planes]:
+        assert all(plane.device == META for plane in planes), "it would have waited before"
+        return lambda: planes
+
+
+class UncountedEngine:
+    """An engine whose own traffic does not count."""
+
+    def __init__(self, engine: TorchEngine, watch: Watch) -> None:
+        self.name, self.device, self.dtype = engine.name, engine.device, engine.dtype
+        self._engine, self._watch = engine, watch
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        before, copies = self._watch.num_bytes, len(self._watch.copies)
+        out = self._engine(*inputs)
+        self._watch.num_bytes = before
+        assert len(self._watch.copies) == copies, "the network copies from the CPU"
+        return out
+
+
+def _color(name: str) -> Color:
+    format_ = FORMATS[name]
+    matrix = Matrix.RGB if format_.kind == "rgb" else Matrix.BT709
+    return Color(matrix, Primaries.BT709, Transfer.BT709, Range.LIMITED, ChromaLocation.LEFT, format_.bit_depth)
+
+
+def _batch(name: str) -> FrameBatch:
+    planes = allocate_planes(FORMATS[name], 2, HEIGHT, WIDTH)
+    return FrameBatch(planes, (0, 1), (1, 1), Fraction(1, 25), _color(name))
+
+
+def _upscaler(color: Any, watch: Watch) -> Upscaler:
+    net = LumaNet(4, 1, SCALE) if color == "y" else SRResNet(4, 1, SCALE)
+
+    def make_engine(precision: Precision) -> UncountedEngine:
+        return UncountedEngine(TorchEngine(net.eval(), META, precision), watch)
+
+    card = ModelCard("tiny", "luma", {}, SCALE, color, net.halo)
+    return Upscaler(CheckedNetwork(card, make_engine, "fp32"), MetaTransfers(watch))
+
+
+@pytest.mark.parametrize("color", ["rgb", "y"])
+@pytest.mark.parametrize("scale", [SCALE, 3])
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("yuv420p", "yuv420p"),
+        ("yuv420p10le", "yuv420p10le"),
+        ("yuv420p", "yuv444p"),
+        ("rgb24", "yuv420p"),
+        ("gray", "yuv420p"),
+        ("yuva420p", "yuva420p"),
+    ],
+)
+def test_after_the_first_batch_nothing_is_copied_from_the_cpu_and_nothing_waits(
+    source: str, target: str, scale: int, color: str
+) -> None:
+    with Watch() as watch:
+        upscaler, wanted = (
+            _upscaler(color, watch),
+            Target(WIDTH * scale, HEIGHT * scale, FORMATS[target], _color(target)),
+        )
+        for _ in range(3):
+            watch.copies.clear()
+            upscaler.submit(_batch(source), wanted)
+        assert watch.copies == []
+
+
+@pytest.mark.parametrize("color", CEILINGS)
+def test_colour_stays_below_its_memory_traffic(color: str) -> None:
+    with Watch() as watch:
+        upscaler, target = (
+            _upscaler(color, watch),
+            Target(WIDTH * SCALE, HEIGHT * SCALE, FORMATS["yuv420p"], _color("yuv420p")),
+        )
+        upscaler.submit(_batch("yuv420p"), target)
+        watch.num_bytes = 0
+        upscaler.submit(_batch("yuv420p"), target)
+    per_pixel = watch.num_bytes / (2 * WIDTH * HEIGHT * SCALE**2)
+    assert per_pixel <= CEILINGS[color], f"{per_pixel:.0f} bytes for a pixel of the output"
+
+
+def test_the_watch_sees_a_copy_from_the_cpu() -> None:
+    with Watch() as watch:
+        torch.zeros(3).to(META)
+    assert watch.copies
