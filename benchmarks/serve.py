@@ -52,10 +52,11 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service that runs: its address and process."""
+    """A service that runs: its address, its process, and the folder of its state."""
 
     url: str
     pid: int
+    state: Path
 
     def peak_memory_mib(self) -> int:
         """Read the most memory that the process has had."""
@@ -64,19 +65,20 @@ class Service:
 
 
 @contextmanager
-def service(model: str, *limits: str) -> Iterator[Service]:
-    """Run `vsr serve` for the length of a block, from when it is ready."""
+def service(model: str, *limits: str, root: Path | None = None) -> Iterator[Service]:
+    """Run `vsr serve` for the length of a block, from when it is ready. root: folder whose files jobs may name."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as state:
         command = [sys.executable, "-m", "vsr.cli", "serve", "--port", str(port), "--state", state, "--model", model]
         command += ["--backend", "openvino", *(word for limit in limits for word in ("--limit", limit))]
+        command += [] if root is None else ["--root", str(root)]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             try:
                 url = f"http://127.0.0.1:{port}"
                 _wait_until_ready(url, process)
-                yield Service(url, process.pid)
+                yield Service(url, process.pid, Path(state))
             finally:
                 process.terminate()
 
