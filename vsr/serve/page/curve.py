@@ -61,7 +61,7 @@ def _plane(points: Sequence[tuple[float, float]], axes: tuple[str, str]) -> str:
         x, y = place(*points[0])
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
     parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 6}" text-anchor="end">{escape(axes[0])}</text>')
-    parts.append(f'<text x="{_LEFT}" y="{_HEIGHT - 6}">{escape(axes[1])}, upwards</text>')
+    parts.append(f'<text x="{_LEFT - 6}" y="{_HEIGHT - 6}" text-anchor="end">{escape(axes[1])}</text>')
     return "".join(parts)
 
 

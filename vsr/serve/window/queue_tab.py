@@ -59,7 +59,8 @@ class QueueTab:
                 with gr.Row():
                     names = ("Pause", "Go on", "Cancel all", "Clear finished", "Quit")
                     buttons = [
-                        gr.Button(name, min_width=90, elem_id=f"queue-{name.split()[0].lower()}") for name in names
+                        gr.Button(name, size="md", min_width=90, elem_id=f"queue-{name.split()[0].lower()}")
+                        for name in names
                     ]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         chosen: list[Any] = [model, scale, folder]
