@@ -54,17 +54,19 @@ def _samples(plane: av.video.plane.VideoPlane, format_: PixelFormat, per_pixel: 
 
 
 def _pairs(frame: av.VideoFrame, format_: PixelFormat, planes: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pair views of a PyAV frame's samples with views of those of one frame in a batch's planes."""
+    """Pair views of a PyAV frame's samples with views of one frame of a batch's planes, component by component.
+
+    Interleaved components are copied one at a time: NumPy's innermost loop would else be over the two or three of a
+    pixel.
+    """
     if format_.layout == "packed":
-        whole = _samples(frame.planes[0], format_, sum(p.shape[0] for p in planes))
-        pairs, channel = [], 0
-        for plane in planes:
-            pairs.append((whole[:, :, channel : channel + plane.shape[0]], plane.transpose(1, 2, 0)))
-            channel += plane.shape[0]
-        return pairs
+        components = [component for plane in planes for component in plane]
+        whole = _samples(frame.planes[0], format_, len(components))
+        return [(whole[..., number], component) for number, component in enumerate(components)]
     if format_.layout == "semiplanar":
         chroma = _samples(frame.planes[1], format_, 2)
-        return [(_samples(frame.planes[0], format_, 1)[..., 0], planes[0][0]), (chroma, planes[1].transpose(1, 2, 0))]
+        luma = (_samples(frame.planes[0], format_, 1)[..., 0], planes[0][0])
+        return [luma, *((chroma[..., number], component) for number, component in enumerate(planes[1]))]
     # FFmpeg stores planar RGB as G, B, R.
     targets = [planes[0][i] for i in (1, 2, 0)] if format_.kind == "rgb" else [planes[0][0]]
     if format_.kind == "yuv":
@@ -77,10 +79,9 @@ def _pairs(frame: av.VideoFrame, format_: PixelFormat, planes: list[np.ndarray])
 def load_planes(frame: av.VideoFrame, format_: PixelFormat, planes: tuple[Tensor, ...], position: int) -> None:
     """Copy a decoded frame into frame `position` of a batch's planes."""
     for source, target in _pairs(frame, format_, [p[position].numpy() for p in planes]):
-        if format_.msb_shift:
-            np.right_shift(source, format_.msb_shift, out=target)
-        else:
-            np.copyto(target, source)
+        np.copyto(target, source)
+        if format_.msb_shift:  # by itself, as NumPy shifts rows in one piece many samples at a time
+            np.right_shift(target, format_.msb_shift, out=target)
 
 
 def load_batch(frames: Sequence[av.VideoFrame], format_: PixelFormat) -> tuple[Tensor, ...]:
@@ -107,8 +108,8 @@ def store_planes(batch: FrameBatch, position: int, format_: PixelFormat) -> av.V
     """Copy frame `position` of a batch to a new PyAV frame; the planes must be on the CPU and fit the format."""
     frame = av.VideoFrame(batch.width, batch.height, format_.name)
     for target, source in _pairs(frame, format_, [p[position].numpy() for p in batch.planes]):
-        if format_.msb_shift:
-            np.left_shift(source, format_.msb_shift, out=target)
-        else:
-            np.copyto(target, source)
+        np.copyto(target, source)
+    for plane in frame.planes if format_.msb_shift else ():
+        samples: np.ndarray = np.frombuffer(plane, np.uint16)  # type: ignore[call-overload]
+        np.left_shift(samples, format_.msb_shift, out=samples)
     return frame
