@@ -167,7 +167,7 @@ class _SegmentSink:
     omissions: Sequence[str] = ()
 
     def __init__(self, task: SegmentTask, plan: VideoPlan, reader: VideoReader) -> None:
-        self._writer = SegmentWriter(task.path, plan.settings, reader.info, task.encoder_threads)
+        self._writer = SegmentWriter(task.path, plan.settings, reader.info, task.encoder_threads, reader.captions)
         self._reader = reader
         self.segment: Segment | None = None
 

@@ -26,9 +26,10 @@ from vsr.jobs.omissions import (
 )
 from vsr.jobs.options import JobOptions
 from vsr.jobs.source import expected_frames
+from vsr.media.captions import carries_captions
 from vsr.media.endpoints import Target
 from vsr.media.formats import MATROSKA, find_container, find_encoder
-from vsr.media.read.color_tags import STEREO_LAYOUT
+from vsr.media.read.color_tags import CLOSED_CAPTIONS, STEREO_LAYOUT
 from vsr.media.read.reader import VideoReader
 from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.encoder import VideoSettings
@@ -244,7 +245,9 @@ def _omissions_and_notes(
     info, codec, row = reader.info, settings.codec, find_container(container)
     is_raw = find_encoder(codec).is_raw
     omissions = [f"{s.title}: {s.note}" for s in streams if s.is_omission]
-    omissions += [f"{name} of the video cannot be carried over" for name in _side_data_not_carried(reader, container)]
+    omissions += [
+        f"{name} of the video cannot be carried over" for name in _side_data_not_carried(reader, container, codec)
+    ]
     omissions += [] if row.holds_streams else file_omissions(reader, f"{row.shown_name} holds")
     holder = codec if row.holds_streams else row.shown_name
     omissions += sample_omissions(info.pixel_format, settings.pixel_format, holder)
@@ -270,10 +273,14 @@ def _omissions_and_notes(
     return omissions, notes
 
 
-def _side_data_not_carried(reader: VideoReader, container: str) -> list[str]:
+def _side_data_not_carried(reader: VideoReader, container: str, codec: str) -> list[str]:
     """Name the side data of the video that the output lacks; Matroska keeps the stereo layout as a tag."""
-    is_kept = "stereo_mode" in reader.stream.metadata and container in (MATROSKA, "webm")
-    return [name for name in reader.info.side_data_not_carried if not (is_kept and name == STEREO_LAYOUT)]
+    kept = set()
+    if "stereo_mode" in reader.stream.metadata and container in (MATROSKA, "webm"):
+        kept.add(STEREO_LAYOUT)
+    if carries_captions(codec):
+        kept.add(CLOSED_CAPTIONS)
+    return [name for name in reader.info.side_data_not_carried if name not in kept]
 
 
 def input_notes(reader: VideoReader) -> list[Note]:

@@ -15,6 +15,7 @@ from vsr.jobs.journal import Done, Journal
 from vsr.jobs.open_job import OpenVideo
 from vsr.jobs.plan import VideoPlan
 from vsr.jobs.source import open_source
+from vsr.media.captions import carries_captions
 from vsr.media.read.reader import Chunk, FramePosition, VideoReader
 from vsr.media.write.container_writer import OutputSpec
 from vsr.media.write.segments import JoinedWriter, Segment, SegmentWriter
@@ -99,6 +100,7 @@ class SegmentedSink:
         read_before = [done.num_damaged for done, end in zip(journal.done, ends, strict=True) if end <= begin]
         self._num_damaged_before = read_before[-1] if read_before else 0
         self._num_lead_in = num_lead_in
+        self._reader.captions.is_wanted = carries_captions(self._plan.settings.codec)  # before the first is read
         self._pts_before = sorted(pts for done in journal.done for pts in done.segment.pts)
         self._marks: dict[int, tuple[FramePosition, int]] = {}  # by the number of frames up to there
         self._mark: tuple[FramePosition, int] | None = None  # of the last frame that is written, if a batch ends there
@@ -138,7 +140,10 @@ class SegmentedSink:
         if chunk.batch is None:
             return
         if self._segment is None:
-            self._segment = SegmentWriter(self._journal.next_path, self._plan.settings, self._reader.info)
+            reader = self._reader
+            self._segment = SegmentWriter(
+                self._journal.next_path, self._plan.settings, reader.info, captions=reader.captions
+            )
         self._segment.encode(chunk.batch)
         self._mark = self._marks.pop(self.num_frames, None)
         if self._mark is not None and self._is_long_enough():

@@ -104,9 +104,14 @@ def copy_frame(frame: av.VideoFrame, pts: int) -> av.VideoFrame:
     return copy
 
 
-def store_planes(batch: FrameBatch, position: int, format_: PixelFormat) -> av.VideoFrame:
-    """Copy frame `position` of a batch to a new PyAV frame; the planes must be on the CPU and fit the format."""
-    frame = av.VideoFrame(batch.width, batch.height, format_.name)
+def store_planes(
+    batch: FrameBatch, position: int, format_: PixelFormat, into: av.VideoFrame | None = None
+) -> av.VideoFrame:
+    """Copy frame `position` of a batch to a new PyAV frame; the planes must be on the CPU and fit the format.
+
+    into: a frame of that size and format to overwrite instead.
+    """
+    frame = into or av.VideoFrame(batch.width, batch.height, format_.name)
     for target, source in _pairs(frame, format_, [p[position].numpy() for p in batch.planes]):
         np.copyto(target, source)
     for plane in frame.planes if format_.msb_shift else ():

@@ -16,6 +16,7 @@ from vsr.frames import ChromaLocation, Color, Matrix, Primaries, Range, Transfer
 from vsr.media.pyav_fixes import accept_unknown_side_data
 
 __all__ = [
+    "CLOSED_CAPTIONS",
     "ContentLight",
     "HdrMetadata",
     "MasteringDisplay",
@@ -46,10 +47,11 @@ _EXIF = Type(31)  # AV_FRAME_DATA_EXIF
 _LIMITED_GRAY = {"h264", "hevc", "vvc", "av1", "libdav1d", "libaom-av1", "mpeg2video", "mpeg4"}
 
 STEREO_LAYOUT = "stereo 3D layout"
+CLOSED_CAPTIONS = "closed captions (CEA-608/708)"
 
 # Side data of frames that PyAV gives no way to hand to an encoder: named, never dropped in silence.
 _NOT_CARRIED = {
-    Type.A53_CC: "closed captions (CEA-608/708)",
+    Type.A53_CC: CLOSED_CAPTIONS,  # which encoders with a place for them are given, see `Captions`
     Type.DOVI_RPU_BUFFER: "Dolby Vision metadata",
     Type.DYNAMIC_HDR_PLUS: "HDR10+ dynamic metadata",
     Type.DYNAMIC_HDR_VIVID: "HDR Vivid dynamic metadata",

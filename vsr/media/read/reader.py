@@ -17,6 +17,7 @@ from av.packet import Packet
 from vsr.events import Note, NoteCode, OnNote, Waking
 from vsr.frames import FrameBatch
 from vsr.media.av_frames import load_batch, pts_of
+from vsr.media.captions import Captions
 from vsr.media.endpoints import Source, parse_source
 from vsr.media.packet_checksum import StreamChecksum
 from vsr.media.read.deinterlace import Deinterlacer
@@ -69,7 +70,7 @@ class VideoReader:
     covers: attached images, each a whole file of its kind, by the index of their stream.
     shift_seconds: taken off every timestamp: the start of the part that is read, else zero.
     duration_limit_seconds: the end of that part on the output's clock; None for the end of the file.
-    pts: of every frame handed out, in ticks on the output's clock.
+    pts: of every frame handed out, in ticks on the output's clock.  captions: of those that nobody has taken yet.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class VideoReader:
         self.covers = self._input.covers
         self.shift_seconds, self.duration_limit_seconds = trim.shift_seconds, trim.duration_limit_seconds
         self.pts: array[int] = array("q")  # 8 bytes a frame
+        self.captions = Captions()
         try:
             self.info = info = self._describe()
             self.is_doubled = options.deinterlace == "double"
@@ -249,6 +251,8 @@ class VideoReader:
         """Make the next batch to hand out."""
         batch = self._batch(frames)
         self.pts.extend(batch.pts)
+        for frame, pts in zip(frames, batch.pts, strict=True):
+            self.captions.keep(frame, pts)
         return batch
 
     def _batch(self, frames: list[av.VideoFrame]) -> FrameBatch:

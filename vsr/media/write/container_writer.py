@@ -191,7 +191,8 @@ class VideoWriter(OutputFile):
             raise
 
     def _add_video(self) -> Stream:
-        self._encoder = VideoEncoder(self.container, self.path, self.spec.settings, self.info)
+        captions = None if self._reader is None else self._reader.captions
+        self._encoder = VideoEncoder(self.container, self.path, self.spec.settings, self.info, captions=captions)
         return self._encoder.stream
 
     @property

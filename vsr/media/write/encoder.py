@@ -18,6 +18,7 @@ from vsr.color.pixel_formats import PixelFormat
 from vsr.errors import OptionError, OutputError, reason
 from vsr.frames import ChromaLocation, Color, FrameBatch
 from vsr.media.av_frames import store_planes
+from vsr.media.captions import Captions, carries_captions
 from vsr.media.formats import HdrParameters, find_container, find_encoder
 from vsr.media.pyav_fixes import captured_errors, mend_dts
 from vsr.media.read.color_tags import HdrMetadata
@@ -74,7 +75,13 @@ class VideoEncoder:
     """
 
     def __init__(
-        self, output: OutputContainer, name: Path, settings: VideoSettings, info: VideoInfo, threads: int | None = None
+        self,
+        output: OutputContainer,
+        name: Path,
+        settings: VideoSettings,
+        info: VideoInfo,
+        threads: int | None = None,
+        captions: Captions | None = None,
     ) -> None:
         """Add the stream. `open` opens the encoder, once all streams are added.
 
@@ -85,25 +92,19 @@ class VideoEncoder:
             info: Clock, rate, rotation and HDR of the frames to be written.
             threads: Of the encoder, 0 for its own choice; by the machine's cores unless given. Some encoders make
                 other packets with another number.
+            captions: Of the frames to be written, by PTS; None for none. Encoders without a place for them write none.
         """
+        self._captions = captions if carries_captions(settings.codec) else None
+        if self._captions is not None:
+            self._captions.is_wanted = True
         self._threads = encoder_threads(settings.codec) if threads is None else threads
         self.settings, self.time_base, self._info, self._name = settings, info.time_base, info, name
         self.num_frames = 0
         self._last_dts: int | None = None
         self._durations: dict[int, int] = {}
         rate = info.average_rate or Fraction(25)
-        try:
-            stream = output.add_stream(settings.codec, rate=rate)
-        except ValueError as error:
-            raise OutputError(f"{name}: {_why_not_held(output.format.name, settings.codec)}") from error
-        assert isinstance(stream, VideoStream)
-        self.stream = stream
+        self.stream = stream = _added_stream(output, name, settings.codec, rate)
         container = find_container(output.format.name)
-        if settings.codec in container.loses_times_of:
-            raise OutputError(
-                f"{name}: FFmpeg reads {settings.codec} in {container.name} back without the times of its first "
-                "frames; use .mkv, .ts or .mpg"
-            )
         row = find_encoder(settings.codec)
         if row.tag and container.takes_timescale:
             stream.codec_context.codec_tag = row.tag
@@ -140,6 +141,8 @@ class VideoEncoder:
         context, settings = self.stream.codec_context, self.settings
         options = {"chroma_sample_location": _CHROMA_LOCATION_NAMES[settings.color.chroma_location]}
         options |= settings.options | _hdr_options(settings.codec, self._info.hdr, settings.options)
+        if self._captions is not None:
+            options = {"a53cc": "1"} | options  # libx265 leaves them out by itself
         context.options = options
         lines: list[str] = []
         try:
@@ -164,7 +167,11 @@ class VideoEncoder:
         """Encode the frames of a batch; yield the packets that are complete."""
         ticks = batch.time_base / self.time_base
         for position, (pts, duration) in enumerate(zip(batch.pts, batch.durations, strict=True)):
-            frame = store_planes(batch, position, self.settings.pixel_format)
+            format_ = self.settings.pixel_format
+            carrier = None
+            if self._captions is not None:
+                carrier = self._captions.take(pts, batch.width, batch.height, format_.name)
+            frame = store_planes(batch, position, format_, carrier)
             if self._begins_at_zero and not self.num_frames:
                 self._first_ticks = pts
             ticks_shown = round((pts - self._first_ticks) * ticks)
@@ -264,6 +271,22 @@ def _named(
 ) -> list[tuple[str, tuple[Fraction, Fraction]]]:
     red, green, blue = primaries
     return [("G", green), ("B", blue), ("R", red), ("WP", white)]
+
+
+def _added_stream(output: OutputContainer, name: Path, codec: str, rate: Fraction) -> VideoStream:
+    """Add the stream of an encoder. Raises OutputError where the container does not take it."""
+    container = find_container(output.format.name)
+    try:
+        stream = output.add_stream(codec, rate=rate)
+    except ValueError as error:
+        raise OutputError(f"{name}: {_why_not_held(container.name, codec)}") from error
+    if codec in container.loses_times_of:
+        raise OutputError(
+            f"{name}: FFmpeg reads {codec} in {container.name} back without the times of its first frames; use .mkv, "
+            ".ts or .mpg"
+        )
+    assert isinstance(stream, VideoStream)
+    return stream
 
 
 def _why_not_held(container: str, codec: str) -> str:

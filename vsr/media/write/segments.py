@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 from vsr.errors import InputError, OutputError, reason
 from vsr.files import naming_output, partial_path, put_in_place, sha256_of
 from vsr.frames import FrameBatch
+from vsr.media.captions import Captions
 from vsr.media.formats import MATROSKA, find_container, find_encoder
 from vsr.media.read.opening import DEFAULT_FRAMERATE, open_input
 from vsr.media.read.reader import VideoReader
@@ -62,10 +63,17 @@ class Segment:
 class SegmentWriter:
     """Encode a segment to a file, which is in place and checked when `finish` returns."""
 
-    def __init__(self, path: Path, settings: VideoSettings, info: VideoInfo, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: VideoSettings,
+        info: VideoInfo,
+        threads: int | None = None,
+        captions: Captions | None = None,
+    ) -> None:
         """Create the file and open the encoder. Raises OutputError, also where Matroska does not hold the codec.
 
-        threads: as `VideoEncoder` takes them.
+        threads, captions: as `VideoEncoder` takes them.
         """
         self._path, self._partial = path, partial_path(path)
         self._pts: list[int] = []
@@ -75,7 +83,7 @@ class SegmentWriter:
         except (av.FFmpegError, OSError, ValueError) as error:
             raise OutputError(f"{path}: cannot be created ({reason(error)})") from error
         try:
-            self._encoder = VideoEncoder(self._container, path, settings, info, threads)
+            self._encoder = VideoEncoder(self._container, path, settings, info, threads, captions)
             self._encoder.open()
             with self._writing():
                 self._container.start_encoding()
