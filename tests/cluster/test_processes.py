@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -78,12 +79,13 @@ def _packets(path: Path) -> list[tuple[int | None, int | None, bytes]]:
 @pytest.fixture(scope="module")
 def whole(clip: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same job in one process, with cuts every 6 frames."""
-    from vsr.jobs import resume
+    from vsr.jobs import resume, segmented_sink
 
     output = tmp_path_factory.mktemp("whole") / "whole.mkv"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resume, "_FEWEST_FRAMES", 6)
         patch.setattr(resume, "_MOST_FRAMES", 6)
+        patch.setattr(segmented_sink, "_FIRST_SEGMENT_SECONDS", math.inf)
         enhance_file(clip, output, _options(model, resume=True))
     return output
 

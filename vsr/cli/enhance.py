@@ -104,6 +104,12 @@ _files, _messages = in_section("Output files"), in_section("Messages")
     help="Make segments of the video side by side, in N processes on all GPUs, or on shares of the cores; see "
     "docs/cluster.md.",
 )
+@_speed(
+    "--cluster",
+    metavar="ADDRESS",
+    help="Make them on a Ray cluster: auto for the one of this machine, ray://HOST:PORT, HOST:PORT.",
+)
+@_speed("--storage", type=FILE, metavar="FOLDER", help="Folder that all machines of the cluster see by this name.")
 @_files("-y/-n", "--overwrite/--no-overwrite", "overwrite", help="Replace OUTPUT if it exists.  [default: no]")
 @_files("--output-dir", type=FILE, help="Write the outputs of several inputs, or of a folder, into this folder.")
 @_files(
@@ -170,7 +176,8 @@ def enhance(
     printer = _printer(values, files)
     printer.wait("vsr: loading ...")
     log, is_verbose = values.pop("log"), values.pop("verbose")
-    workers = Workers(values.pop("workers"), values["device"], values["backend"])
+    asked = (values.pop("workers"), values.pop("cluster"), values.pop("storage"))
+    workers = Workers(*asked, values["device"], values["backend"])
     many = None if output_dir is None else (output_dir, suffix or "", container, recursive)
     with workers, LogFile(log) if log is not None else nullcontext() as printer.log:
         try:
@@ -220,7 +227,10 @@ def _enhance_all(
     named = name_outputs(files, output_dir, suffix, container, recursive=recursive)
     if not dry_run:
         make_folder(output_dir)
-    outcome = enhance_each(named, options, enhance_one, models, note=printer.note, complain=printer.complain)
+    if workers.are_wanted and not dry_run:
+        outcome = workers.enhance_each(named, options, models, printer)
+    else:
+        outcome = enhance_each(named, options, enhance_one, models, note=printer.note, complain=printer.complain)
     if not dry_run:
         printer.summary(outcome)
     return outcome.exit_code

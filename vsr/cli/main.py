@@ -12,6 +12,7 @@ import click
 
 from vsr.cli.app import app
 from vsr.cli.benchmark import benchmark
+from vsr.cli.cluster import cluster
 from vsr.cli.compare import compare, preview
 from vsr.cli.enhance import enhance
 from vsr.cli.models import engine, export, models
@@ -66,7 +67,8 @@ def doctor() -> None:
     click.echo(describe_machine())
 
 
-for _command in (enhance, preview, compare, verify, models, train, engine, export, benchmark, serve, remote, app):
+_COMMANDS = (enhance, preview, compare, verify, models, train, engine, export, benchmark, serve, remote, cluster, app)
+for _command in _COMMANDS:
     cli.add_command(_command)
 
 

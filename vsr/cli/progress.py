@@ -48,6 +48,7 @@ class ProgressPrinter:
         self._last_shown = 0.0
         self._is_open = self._is_passing = False
         self._model = ""
+        self._files: dict[Path, Progress] = {}  # of several files, by their inputs
         self.log: LogFile | None = None
 
     def note(self, line: str) -> None:
@@ -77,6 +78,14 @@ class ProgressPrinter:
         else:
             click.echo(f"vsr: {text}", err=True)
 
+    def update_one(self, source: Path, progress: Progress) -> None:
+        """Show one of several files that are worked on side by side: by itself in JSON, and all that were begun."""
+        before = self._files.get(source)
+        self._files[source] = progress
+        if self._style == "json" and (before is None or progress.num_frames != before.num_frames):
+            self._print_json({"event": "file", "file": str(source), **_counts(progress)})
+        self.update(_sum([*self._files.values()]))
+
     def update(self, progress: Progress) -> None:
         if self._ffmpeg is not None:
             self._ffmpeg.update(progress)
@@ -88,16 +97,7 @@ class ProgressPrinter:
             return
         self._last_shown = now
         if self._style == "json":
-            self._print_json(
-                {
-                    "event": "progress",
-                    "frames": progress.num_frames,
-                    "frames_expected": progress.num_frames_expected,
-                    "fps": round(progress.frames_per_second, 3),
-                    "seconds": round(progress.seconds, 3),
-                    "seconds_left": None if progress.seconds_left is None else round(progress.seconds_left, 1),
-                }
-            )
+            self._print_json({"event": "progress", **_counts(progress)})
         elif self._is_terminal:
             self._rewrite(_bar(progress, shutil.get_terminal_size().columns - 1))
         else:
@@ -150,6 +150,30 @@ class ProgressPrinter:
 
     def _print_json(self, values: dict[str, object]) -> None:
         click.echo(json.dumps(values), err=True)
+
+
+def _counts(progress: Progress) -> dict[str, object]:
+    """Give a progress as JSON has it."""
+    return {
+        "frames": progress.num_frames,
+        "frames_expected": progress.num_frames_expected,
+        "fps": round(progress.frames_per_second, 3),
+        "seconds": round(progress.seconds, 3),
+        "seconds_left": None if progress.seconds_left is None else round(progress.seconds_left, 1),
+    }
+
+
+def _sum(parts: list[Progress]) -> Progress:
+    """Add up the progress of files that are worked on side by side."""
+    from vsr.events import Progress
+
+    expected = [part.num_frames_expected for part in parts]
+    return Progress(
+        sum(part.num_frames for part in parts),
+        None if None in expected else sum(number or 0 for number in expected),
+        max(part.seconds for part in parts),
+        sum(part.num_frames_before for part in parts),
+    )
 
 
 class FfmpegProgress:

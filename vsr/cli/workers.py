@@ -1,24 +1,44 @@
-"""Carry out --workers: jobs in this process, or on a pool of workers."""
+"""Carry out --workers and --cluster: jobs in this process, or on a pool of workers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from vsr.errors import OptionError
+
 if TYPE_CHECKING:
+    from vsr.cli.progress import ProgressPrinter
     from vsr.cluster.pool import Pool
+    from vsr.jobs.batch import Outcome
+    from vsr.jobs.model_cache import ModelCache
     from vsr.jobs.options import JobOptions
     from vsr.jobs.report import JobReport
 
 __all__ = ["Workers"]
 
 
+@dataclass
 class Workers:
-    """The workers that a command line asks for, if any; they start with the first job. Use as a context manager."""
+    """The workers that a command line asks for, if any; they start with the first job. Use as a context manager.
 
-    def __init__(self, num_workers: int | None, device: str, backend: str) -> None:
-        self._num_workers, self._device, self._backend = num_workers, device, backend
-        self._pool: Pool | None = None
+    num_workers: None for one process, or on a cluster for as many as there is room for.
+    cluster: the address of a Ray cluster, as `vsr.cluster.ray_pool.connect` takes it; None for processes here.
+    storage: a folder that all nodes of the cluster see.  device, backend: those of the jobs.
+    """
+
+    num_workers: int | None
+    cluster: str | None
+    storage: Path | None
+    device: str
+    backend: str
+    _pool: Pool | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self.storage is not None and self.cluster is None:
+            raise OptionError("`storage`: is of a cluster; give `cluster`, too")
 
     def __enter__(self) -> Self:
         return self
@@ -27,25 +47,44 @@ class Workers:
         if self._pool is not None:
             self._pool.close()
 
+    @property
+    def are_wanted(self) -> bool:
+        """Tell whether there are any."""
+        return self.num_workers is not None or self.cluster is not None
+
     def enhance_file(self, source: Path, output: Path, options: JobOptions, **rest: Any) -> JobReport:
         """Make a job and run it, as `vsr.jobs.run.enhance_file` does, which takes the rest, too."""
-        if self._num_workers is None:
+        if not self.are_wanted:
             from vsr.jobs.run import enhance_file
 
             return enhance_file(source, output, options, **rest)
         from vsr.cluster.run import enhance_file_on
 
-        if self._pool is None:
-            self._pool = self._started(self._num_workers)
-        return enhance_file_on(self._pool, source, output, options, **rest)
+        return enhance_file_on(self._started(), source, output, options, **rest)
 
-    def _started(self, num_workers: int) -> Pool:
+    def enhance_each(
+        self, named: Sequence[tuple[Path, Path]], options: JobOptions, models: ModelCache, printer: ProgressPrinter
+    ) -> Outcome:
+        """Run jobs on several files, side by side."""
+        from vsr.cluster.batch import FileEvents, enhance_each_on
+
+        events = FileEvents(printer.note, printer.complain, printer.update_one, printer.report)
+        return enhance_each_on(self._started(), named, options, models, events)
+
+    def _started(self) -> Pool:
+        self._pool = self._pool or self._start()
+        return self._pool
+
+    def _start(self) -> Pool:
         import torch
 
         from vsr.backends.select import choose_place
         from vsr.cluster.processes import ProcessPool
+        from vsr.cluster.ray_pool import RayPool
 
-        device = choose_place(self._device, self._backend).device
+        uses_gpus = choose_place(self.device, self.backend).device.type == "cuda"
+        if self.cluster is not None:
+            return RayPool(self.cluster, num_workers=self.num_workers, uses_gpus=uses_gpus, storage=self.storage)
         # A GPU that is asked for by its number takes all workers; else each worker gets the next.
-        shares_gpus = device.type == "cuda" and ":" not in self._device
-        return ProcessPool(num_workers, torch.cuda.device_count() if shares_gpus else 0)
+        shares_gpus = uses_gpus and ":" not in self.device
+        return ProcessPool(self.num_workers or 1, torch.cuda.device_count() if shares_gpus else 0)

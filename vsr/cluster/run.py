@@ -38,7 +38,7 @@ from vsr.pipeline.processor import make_processor
 from vsr.pipeline.stages import NetworkStage
 from vsr.pipeline.upscaler import Upscaler
 
-__all__ = ["enhance_file_on"]
+__all__ = ["DividedRun", "enhance_file_on", "run_all"]
 
 OnProgress = Callable[[Progress], None]
 _BACKENDS: dict[str, Backend] = {name: name for name in ("pytorch", "openvino", "tensorrt")}
@@ -60,23 +60,33 @@ def enhance_file_on(
     workers or without, unless `resume=False`. Raises the errors of `vsr.errors`, and leaves the pool to the caller.
     """
     models = models or ModelCache()
-    started = time.perf_counter()
-    with decide(source, output, options, note, models) as opened:
-        if isinstance(opened, OpenVideo):
-            announce(opened, note)
-            run: DividedRun | None = DividedRun(opened, pool.patience, started, on_progress)
-        else:
-            run = None
-    if run is None:
-        return enhance_file(source, output, options, note=note, on_progress=on_progress, models=models)
+    run = DividedRun.begun(source, output, options, pool.patience, note, on_progress, models)
+    if isinstance(run, JobReport):
+        return run
+    run_all(pool, iter([run]))
+    return run.result()
+
+
+def run_all(pool: Pool, coming: Iterator[DividedRun]) -> None:
+    """Run jobs to their ends, side by side; each keeps its own result. The pool is closed where this is stopped.
+
+    coming: jobs to be begun, one by one.
+    """
+    begun: list[DividedRun] = []
+
+    def noted() -> Iterator[DividedRun]:
+        for run in coming:
+            begun.append(run)
+            yield run
+
     try:
-        Scheduler(pool, iter([run])).run()
+        Scheduler(pool, noted()).run()
     except BaseException:
         pool.close()  # before the files of its workers are removed
         raise
     finally:
-        run.close()
-    return run.result()
+        for run in begun:
+            run.close()
 
 
 class DividedRun:
@@ -84,6 +94,25 @@ class DividedRun:
 
     divided: its segments.  can_divide_anew: whether they were found without decoding.
     """
+
+    @classmethod
+    def begun(
+        cls,
+        source: Path,
+        output: Path,
+        options: JobOptions,
+        patience: Patience,
+        note: OnNote,
+        on_progress: OnProgress,
+        models: ModelSource,
+    ) -> DividedRun | JobReport:
+        """Decide on a job and divide it. An image, which has no parts, is upscaled at once."""
+        started = time.perf_counter()
+        with decide(source, output, options, note, models) as opened:
+            if isinstance(opened, OpenVideo):
+                announce(opened, note)
+                return cls(opened, patience, started, on_progress)
+        return enhance_file(source, output, options, note=note, models=models)
 
     def __init__(self, opened: OpenVideo, patience: Patience, started: float, on_progress: OnProgress) -> None:
         """Divide a job, or find it divided by an earlier run. Raises OptionError where its output has no segments."""
@@ -213,6 +242,11 @@ class DividedRun:
         """See `ScheduledJob`."""
         self._error = error
         self.close()
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether the job has ended, well or not."""
+        return self._error is not None or self._report is not None
 
     def result(self) -> JobReport:
         """Return the report, or raise the error that has ended the job."""

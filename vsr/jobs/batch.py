@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from vsr.jobs.options import JobOptions
 from vsr.media.formats import VIDEO_SUFFIXES
 from vsr.media.image_sequence import is_image
 
-__all__ = ["Outcome", "enhance_each", "make_folder", "name_outputs"]
+__all__ = ["Outcome", "enhance_each", "files_to_do", "make_folder", "name_outputs"]
 
 
 @dataclass(slots=True)
@@ -121,16 +121,9 @@ def enhance_each(
     cannot be loaded, a part that is not installed.
     """
     outcome = Outcome()
-    for number, (source, output) in enumerate(named, 1):
-        if output.exists() and not options.policy.overwrite:
-            text = f"{output}: exists already, {source.name} is skipped (`overwrite=True` does it again)"
-            note(Note(NoteCode.FILES, text))
-            outcome.skipped.append(source)
-            continue
-        note(Note(NoteCode.FILES, f"[{number}/{len(named)}] {source}"))
+    for source, output in files_to_do(named, options, outcome, note):
         try:
-            if output.parent != named[0][1].parent and not output.parent.is_dir():
-                make_folder(output.parent)
+            make_folder(output.parent)
             enhance(source, output, options)
         except (ModelError, MissingExtraError):
             raise
@@ -141,6 +134,20 @@ def enhance_each(
         else:
             outcome.done.append(source)
     return outcome
+
+
+def files_to_do(
+    named: Sequence[tuple[Path, Path]], options: JobOptions, outcome: Outcome, note: OnNote
+) -> Iterator[tuple[Path, Path]]:
+    """Yield the inputs whose output is not there, each with it; count the others as skipped."""
+    for number, (source, output) in enumerate(named, 1):
+        if output.exists() and not options.policy.overwrite:
+            text = f"{output}: exists already, {source.name} is skipped (`overwrite=True` does it again)"
+            note(Note(NoteCode.FILES, text))
+            outcome.skipped.append(source)
+            continue
+        note(Note(NoteCode.FILES, f"[{number}/{len(named)}] {source}"))
+        yield source, output
 
 
 def make_folder(folder: Path) -> None:

@@ -1,0 +1,294 @@
+"""Run workers as actors of a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from vsr.cluster.file_transfer import FileTransfer
+from vsr.cluster.patience import Patience
+from vsr.cluster.pool import Answer, Worker
+from vsr.cluster.ray_worker import RayWorker
+from vsr.cluster.segment_task import Failure, FramesDone, Hello, SegmentResult, SegmentTask, check_version
+from vsr.errors import EngineError, MissingExtraError, VsrError, reason
+
+__all__ = ["RayPool", "connect", "disconnect"]
+
+CONNECT_SECONDS = 30.0
+_FRUITLESS_STARTS = 3  # of workers, one after the other
+_MOST_CPUS_A_WORKER = 4
+_SECONDS_BETWEEN_LOOKS = 2.0  # at the nodes of the cluster, and for progress
+_SECONDS_TO_LEAVE = 5.0
+_TRANSFERS_AT_ONCE = 2
+
+
+def connect(address: str, seconds: float = CONNECT_SECONDS) -> Any:
+    """Join a Ray cluster; return the module `ray`.
+
+    address: "auto" for the one that runs on this machine, "ray://HOST:PORT" for a Ray client's, or "HOST:PORT".
+    Raises MissingExtraError where Ray is not installed, VsrError where the cluster does not answer in time.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtraError("a cluster (ray)", "cluster") from error
+    _check_reachable(address, seconds)
+    failed: list[BaseException] = []
+
+    def join() -> None:
+        try:
+            ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
+        except BaseException as error:
+            failed.append(error)
+
+    # Ray tries for minutes where there is something else at the address.
+    thread = threading.Thread(target=join, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise VsrError(f"`cluster={address}`: no answer of a Ray cluster within {seconds:g} s")
+    if failed:
+        text = str(failed[0]).strip().splitlines()[0] if str(failed[0]).strip() else type(failed[0]).__name__
+        raise VsrError(f"`cluster={address}`: no Ray cluster can be joined ({text}); 'ray start --head' starts one")
+    return ray
+
+
+def disconnect() -> None:
+    """Leave the cluster."""
+    import ray
+
+    ray.shutdown()
+
+
+def _check_reachable(address: str, seconds: float) -> None:
+    """Raise VsrError where nothing listens at an address."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    if address == "auto" or parts.hostname is None:
+        return
+    try:
+        port = parts.port or 10001
+        socket.create_connection((parts.hostname, port), timeout=seconds).close()
+    except (OSError, ValueError) as error:
+        raise VsrError(f"`cluster={address}`: cannot be reached ({reason(error)})") from error
+
+
+@dataclass(eq=False, slots=True)
+class _Actor:
+    """An actor: its handle, and what it was asked for.
+
+    hello: asked for at the start.  made: asked for with a task.  frames: asked for now and then.
+    """
+
+    handle: Any
+    hello: Any
+    worker: Worker | None = None
+    task: SegmentTask | None = None
+    made: Any = None
+    frames: Any = None
+    places: dict[str, str] = field(default_factory=dict)  # of files that were brought there
+
+
+class RayPool:
+    """See `Pool`: actors, one for each GPU, or for a share of the CPUs of a node."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        num_workers: int | None = None,
+        uses_gpus: bool = False,
+        storage: Path | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        """Join a cluster, and start workers.
+
+        Args:
+            address: As `connect` takes it.
+            num_workers: To be asked for, also where the cluster has to grow for them; None for as many as there is
+                room for now.
+            uses_gpus: Give each worker a GPU.
+            storage: A folder that all nodes see under this name; None to send files through the object store.
+        """
+        self._ray = connect(address)
+        self.patience = patience or Patience()
+        self._num_wanted, self._uses_gpus = num_workers, uses_gpus
+        self._transfer = FileTransfer(self._ray, storage)
+        self._threads = ThreadPoolExecutor(_TRANSFERS_AT_ONCE, "vsr-transfer")
+        self._events: queue.SimpleQueue[tuple[_Actor, Any]] = queue.SimpleQueue()
+        self._actors: list[_Actor] = []
+        self._num_fruitless, self._last_look = 0, 0.0
+        self._look_around()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # -- see `Pool` --------------------------------------------------------------------------------
+
+    def ready(self) -> Sequence[Worker]:
+        """See `Pool`."""
+        return [each.worker for each in self._actors if each.worker is not None]
+
+    def idle(self) -> Sequence[Worker]:
+        """See `Pool`."""
+        return [each.worker for each in self._actors if each.worker is not None and each.task is None]
+
+    def start(self, worker: Worker, task: SegmentTask) -> None:
+        """See `Pool`."""
+        actor = self._actor_of(worker)
+        actor.task = task
+
+        def send() -> Any:
+            return self._transfer.sent(actor.handle, actor.places, task)
+
+        self._in_thread(actor, send)
+
+    def wait(self, seconds: float) -> Sequence[Answer]:
+        """See `Pool`."""
+        answers: list[Answer] = []
+        end = time.monotonic() + seconds
+        while not answers and time.monotonic() < end:
+            if time.monotonic() - self._last_look >= _SECONDS_BETWEEN_LOOKS:
+                self._look_around()
+            asked = {ref: (actor, name) for actor in self._actors for name, ref in _refs(actor)}
+            done = self._ray.wait(list(asked), num_returns=1, timeout=0.2)[0] if asked else []
+            if not asked:
+                time.sleep(0.1)
+            had_ready = len(self.ready())
+            for ref in done:
+                self._take(*asked[ref], ref, answers)
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._take_transferred(*self._events.get_nowait(), answers)
+            if len(self.ready()) > had_ready:
+                break
+        return answers
+
+    def discard(self, worker: Worker) -> None:
+        """See `Pool`."""
+        self._end(self._actor_of(worker))
+
+    def close(self) -> None:
+        """See `Pool`."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        with contextlib.suppress(Exception):  # they clear up, as far as they can be reached
+            leaving = [actor.handle.leave.remote() for actor in self._actors if actor.worker is not None]
+            self._ray.wait(leaving, num_returns=len(leaving), timeout=_SECONDS_TO_LEAVE)
+        for actor in list(self._actors):
+            self._end(actor)
+        self._transfer.close()
+        disconnect()
+
+    # -- actors ------------------------------------------------------------------------------------
+
+    def _look_around(self) -> None:
+        """Start workers where there is room for them. Raises EngineError where no node can have one."""
+        self._last_look = time.monotonic()
+        cpus, room = _room(self._ray.nodes(), uses_gpus=self._uses_gpus)
+        if not room and self._num_wanted is None:
+            raise EngineError(f"the cluster has no node with a {'GPU' if self._uses_gpus else 'CPU'} to spare")
+        wanted = room if self._num_wanted is None else self._num_wanted
+        remote = self._ray.remote(RayWorker)
+        for _ in range(wanted - len(self._actors)):
+            needs = {"num_gpus": 1} if self._uses_gpus else {"num_cpus": cpus}
+            handle = remote.options(**needs, max_concurrency=4, max_restarts=0).remote()
+            self._actors.append(_Actor(handle, handle.hello.remote()))
+        for actor in self._actors:
+            if actor.made is not None and actor.frames is None:
+                actor.frames = actor.handle.frames.remote()
+
+    def _take(self, actor: _Actor, name: str, ref: Any, answers: list[Answer]) -> None:
+        """Act on something that an actor was asked for."""
+        setattr(actor, name, None)
+        try:
+            value = self._ray.get(ref)
+        except Exception as error:  # of Ray: the actor or its node has gone, or does not start
+            self._lose(actor, error, answers)
+            return
+        if isinstance(value, Hello):
+            check_version(value)
+            actor.worker, self._num_fruitless = Worker(value.name, value.host), 0
+        elif name == "frames":
+            if actor.worker is not None and actor.task is not None:
+                answers.append(Answer(actor.worker, FramesDone(value)))
+        elif isinstance(value, SegmentResult):
+            task = actor.task
+            assert task is not None
+            self._in_thread(actor, lambda: self._transfer.fetched(actor.handle, task, value))
+        else:
+            self._answer(actor, value, answers)
+
+    def _in_thread(self, actor: _Actor, act: Callable[[], Any]) -> None:
+        """Do something with files, and take what comes of it later."""
+
+        def run() -> None:
+            try:
+                self._events.put((actor, act()))
+            except Exception as error:
+                self._events.put((actor, error))
+
+        self._threads.submit(run)
+
+    def _take_transferred(self, actor: _Actor, value: Any, answers: list[Answer]) -> None:
+        if actor not in self._actors:
+            return
+        if isinstance(value, (SegmentResult, Failure)):
+            self._answer(actor, value, answers)
+        elif isinstance(value, VsrError):
+            self._answer(actor, Failure.of(value), answers)
+        elif isinstance(value, Exception):
+            self._lose(actor, value, answers)
+        else:
+            actor.made = value
+
+    def _answer(self, actor: _Actor, event: SegmentResult | Failure, answers: list[Answer]) -> None:
+        assert actor.worker is not None
+        actor.task, actor.worker.num_answers = None, actor.worker.num_answers + 1
+        answers.append(Answer(actor.worker, event))
+
+    def _lose(self, actor: _Actor, error: Exception, answers: list[Answer]) -> None:
+        """Count an actor as gone; its task has failed. Raises EngineError where none ever gets ready."""
+        text = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if actor.worker is None:
+            self._num_fruitless += 1
+            if self._num_fruitless >= _FRUITLESS_STARTS:
+                raise EngineError(f"workers do not start ({text}); is vsr-enhance[cluster] installed on all nodes?")
+        elif actor.task is not None:
+            answers.append(Answer(actor.worker, Failure("EngineError", f"has gone ({text})", is_gone=True)))
+        self._end(actor)
+
+    def _end(self, actor: _Actor) -> None:
+        if actor in self._actors:
+            self._actors.remove(actor)
+        with contextlib.suppress(Exception):
+            self._ray.kill(actor.handle, no_restart=True)
+
+    def _actor_of(self, worker: Worker) -> _Actor:
+        return next(actor for actor in self._actors if actor.worker is worker)
+
+
+def _refs(actor: _Actor) -> list[tuple[str, Any]]:
+    names = ("hello", "made", "frames")
+    return [(name, ref) for name in names if (ref := getattr(actor, name)) is not None]
+
+
+def _room(nodes: Sequence[dict[str, Any]], *, uses_gpus: bool) -> tuple[int, int]:
+    """Return the CPUs of a worker, and how many workers all nodes that live have room for."""
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    if uses_gpus:
+        return 1, sum(int(each.get("GPU", 0)) for each in alive)
+    cpus = [int(each.get("CPU", 0)) for each in alive if each.get("CPU", 0) >= 1]
+    per_worker = min([_MOST_CPUS_A_WORKER, *cpus])
+    return per_worker, sum(each // per_worker for each in cpus)
