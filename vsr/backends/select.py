@@ -34,7 +34,7 @@ __all__ = ["EngineMaker", "Place", "choose_place"]
 # on the lightest networks and half on others; it takes half a second to load, compile and check, and five to
 # bring a network to its format, which is kept. In seconds; multiply-accumulates per second and core.
 _SHORT_SECONDS, _SHORT_SECONDS_UNPREPARED = 4.0, 40.0
-_WORK_OF_A_BUILD = 1e15  # multiply-accumulates that take PyTorch some 20 s on a large GPU, minutes on a small one
+_WORK_OF_A_BUILD = 3e14  # multiply-accumulates: half a minute of light networks on a large GPU, minutes on a small one
 _LONG_WORK = 6e15  # multiply-accumulates of a job that keeps a large GPU busy for minutes
 _PYTORCH_SPEED = 50e9  # multiply-accumulates per second and thread, in fp32
 

@@ -264,6 +264,7 @@ class _Bench:
         signature = signature_of(card)
         load_quantized = functools.partial(load_int8_net, card)
         maker = EngineMaker(net, signature, place, label=card.name, work=math.inf, load_quantized=load_quantized)
+        maker.is_int8_proven = card.is_int8_proven
         precision = maker.choose_precision(case.precision)
         batch = choose_batch(case.batch, case.width, case.height, place.device)
         self._device = place.device
