@@ -65,7 +65,9 @@ def test_sixteen_bits_see_steps_of_luma_that_their_mantissa_lacks() -> None:
     planes[:, :1] = 0.8
     finer = torch.cat((planes[:, :1] + 1 / 1023, planes[:, 1:]), 1)  # a code of 10 bits
     assert torch.equal(finer[:, :1].bfloat16(), planes[:, :1].bfloat16())
-    first, second = (net.pixels(torch.cat((x, previous - 0.5, following - 0.5), 1)) for x in (planes, finer))
+    first, second = (
+        net.pixels(torch.cat((x, previous - 0.5, following - 0.5), 1), torch.bfloat16) for x in (planes, finer)
+    )
     assert not torch.equal(first, second)
 
 

@@ -168,7 +168,8 @@ def converted(net: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mo
     """
     result = copy.deepcopy(net).eval().requires_grad_(False)
     result.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for name in getattr(net, "keep_float32_in_fp16" if dtype == torch.float16 else "keep_float32", ()):
+    kept = "keep_float32_in_fp16" if dtype == torch.float16 else "keep_float32"
+    for name in (*getattr(net, kept, ()), *getattr(net, "float32_weights", ())):
         layer = copy.deepcopy(net.get_submodule(name)).requires_grad_(False)
         result.set_submodule(name, layer.to(device=device, memory_format=torch.channels_last))  # type: ignore[call-overload]
     return result

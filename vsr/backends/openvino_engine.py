@@ -111,7 +111,9 @@ def make_openvino_engine(
     if precision == "int8" and not (isinstance(net, nn.Module) and is_quantized(net)):
         raise EngineError("int8 needs a quantized network")
     others: Precision = precision
-    if precision == "int8":
+    if precision == "int8" and signature.states:
+        others = "fp32"  # bf16 strays along the frames
+    elif precision == "int8":
         others = next((name for name in _BESIDE_INT8[accelerator[:3]] if _CAPABILITIES[name] in capabilities), "fp32")
     try:
         model = _model(core, net, signature)

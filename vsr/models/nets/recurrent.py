@@ -33,10 +33,11 @@ class RecurrentNet(nn.Module):
             and in the same unit, where an output of 4:2:0 with left siting has its samples.
         state: to warp to the next frame, of the type of the state that came in.
 
-    In 16 bits luma goes into the convolutions in two parts, as eight bits of mantissa are too few for it, and is
-    added to the result in float32.
+    In 16 bits luma and its weights go into the first convolution in two parts each, as eight bits of mantissa are too
+    few for them, and luma is added to the result in float32.
     """
 
+    float32_weights = ("pixels",)  # of a layer that brings them to 16 bits itself
     keep_float = ("state",)  # rounding to int8 would add up from frame to frame
 
     def __init__(self, features: int = 32, blocks: int = 3, scale: int = 4, uses_next: bool = True) -> None:
@@ -66,7 +67,8 @@ class RecurrentNet(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         luma = planes[:, :1]
         seen = [planes, previous - luma, following - luma] if self.uses_next else [planes, previous - luma]
-        features = self.activation(self.state(state.to(self.state.weight.dtype)) + self.pixels(torch.cat(seen, 1)))
+        dtype = self.state.weight.dtype
+        features = self.activation(self.state(state.to(dtype)) + self.pixels(torch.cat(seen, 1), dtype))
         features = self.body(features)
         coded = self.tail(features)
         detail = coded.to(planes.dtype)
@@ -76,16 +78,19 @@ class RecurrentNet(nn.Module):
 
 
 class _Pixels(nn.Conv2d):
-    """Convolve a float32 image whose first channel, in [0, 1], keeps sixteen bits in bfloat16, too.
+    """Convolve an image whose first channel, in [0, 1], and its weights keep sixteen bits in bfloat16, too.
 
-    Its first eight bits and the rest are channels of their own, with the same weights.
+    The first eight bits of either and the rest are channels of their own; x and weights are float32.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        coarse = (x[:, :1] * 256).floor() / 256
-        split = torch.cat((x[:, :1] - coarse, coarse, x[:, 1:]), 1)
-        weight = torch.cat((self.weight[:, :1], self.weight), 1)
-        return F.conv2d(split.to(weight.dtype), weight, self.bias, padding=1)
+    def forward(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """dtype: in which to multiply."""
+        luma, weight = x[:, :1], self.weight[:, :1]
+        coarse, coarse_weight = (luma * 256).floor() / 256, (weight * 64).round() / 64
+        split = torch.cat((luma - coarse, coarse, coarse, x[:, 1:]), 1)
+        weights = torch.cat((weight, coarse_weight, weight - coarse_weight, self.weight[:, 1:]), 1)
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return F.conv2d(split.to(dtype), weights.to(dtype), bias, padding=1)
 
 
 class _Block(nn.Module):
