@@ -29,7 +29,7 @@ from vsr.serve.window.queue import FileQueue
 from vsr.serve.window.queue_tab import QueueTab
 from vsr.serve.window.webview import WebviewWindow
 
-__all__ = ["WindowKind", "show_window"]
+__all__ = ["WindowKind", "has_chromium", "show_window"]
 
 LOGGER = logging.getLogger("vsr.serve")
 WindowKind = Literal["auto", "webview", "chromium", "browser", "none"]
@@ -120,7 +120,7 @@ def _serving(app: object, listener: socket.socket) -> Iterator[None]:
 
 def _show(address: str, kind: WindowKind, ended: threading.Event) -> None:
     """Show an address by a browser, until its window is closed or the application is ended on the page."""
-    program = next(filter(None, map(shutil.which, _BROWSERS)), None) if kind in ("auto", "chromium") else None
+    program = _chromium() if kind in ("auto", "chromium") else None
     if program is None:
         if kind == "chromium":
             raise OutputError('`window="chromium"`: neither Chromium nor Chrome nor Edge is installed; leave it out')
@@ -141,6 +141,15 @@ def _show(address: str, kind: WindowKind, ended: threading.Event) -> None:
         finally:
             process.terminate()
             process.wait()
+
+
+def has_chromium() -> bool:
+    """Tell whether a browser is installed that shows a page in a window of its own."""
+    return _chromium() is not None
+
+
+def _chromium() -> str | None:
+    return next(filter(None, map(shutil.which, _BROWSERS)), None)
 
 
 def _chromium_options(profile: Path) -> list[str]:

@@ -1,0 +1,108 @@
+"""`vsr app` as a process: its address and token, its window under a virtual display, and its end."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.cookiejar import CookieJar
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gradio")
+
+from vsr.serve.window.show import has_chromium
+
+_PATIENCE_SECONDS = 300
+
+
+@contextmanager
+def _app(state: Path, window: str, display: str = "") -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Start `vsr app`; give its process and address."""
+    command = [sys.executable, "-m", "vsr.cli", "app", "--window", window, "--state", str(state), "--device", "cpu"]
+    environment = os.environ | {"DISPLAY": display}
+    process = subprocess.Popen([*command, "--backend", "pytorch"], stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            found = re.search(r"http://127\.0\.0\.1:\d+/page/enter\?token=\S+", line)
+            if found:
+                break
+        else:
+            raise AssertionError(f"no address: {lines}")
+        yield process, found[0]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _status(address: str) -> int:
+    try:
+        with urllib.request.urlopen(address, timeout=_PATIENCE_SECONDS) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@pytest.mark.slow
+def test_only_its_own_window_may_use_it_and_it_ends_cleanly(tmp_path: Path) -> None:
+    with _app(tmp_path, "none") as (process, address):
+        bare = address.partition("/page/")[0]
+        assert _status(bare) == 401
+        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
+        with browser.open(address, timeout=_PATIENCE_SECONDS) as answer:
+            assert answer.status == 200 and "vsr" in answer.read().decode()
+        assert _status(address.replace("token=", "token=x")) == 401
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(_PATIENCE_SECONDS) == 143
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("Xvfb") is None, reason="no Xvfb, the virtual display, is installed")
+@pytest.mark.skipif(not has_chromium(), reason="no Chromium or Chrome is installed")
+def test_closing_its_window_ends_it(tmp_path: Path) -> None:
+    with _virtual_display() as display, _app(tmp_path, "chromium", display) as (process, _):
+        window = _child_with(process.pid, "--app=")
+        assert process.poll() is None  # it waits for the window
+        os.kill(window, signal.SIGTERM)
+        assert process.wait(_PATIENCE_SECONDS) == 0
+
+
+@contextmanager
+def _virtual_display() -> Iterator[str]:
+    """Run Xvfb on a display that is free; give its name."""
+    reading, writing = os.pipe()
+    command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", "1280x960x24", "-nolisten", "tcp"]
+    screen = subprocess.Popen(command, pass_fds=[writing], stderr=subprocess.DEVNULL)
+    os.close(writing)
+    try:
+        with os.fdopen(reading) as numbers:
+            yield f":{numbers.readline().strip()}"
+    finally:
+        screen.terminate()
+        screen.wait()
+
+
+def _child_with(parent: int, word: str) -> int:
+    """Wait for a child of a process whose command line has a word in it; return its id."""
+    for _ in range(_PATIENCE_SECONDS * 10):
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                is_child = f"\nPPid:\t{parent}\n" in (folder / "status").read_text()
+                if is_child and word in (folder / "cmdline").read_text():
+                    return int(folder.name)
+            except OSError:  # it has ended meanwhile
+                continue
+        time.sleep(0.1)
+    raise AssertionError("no window is opened")
