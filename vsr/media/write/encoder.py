@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -144,11 +145,10 @@ class VideoEncoder:
         if self._captions is not None:
             options = {"a53cc": "1"} | options  # libx265 leaves them out by itself
         context.options = options
-        lines: list[str] = []
         try:
-            with captured_errors(settings.codec) as lines:
-                context.open()
+            context.open()
         except (av.FFmpegError, OSError, ValueError) as error:
+            lines = self._errors_of_opening()
             asked = " ".join(f"{k}={v}" for k, v in settings.options.items())
             problem = (
                 f"the encoder {settings.codec} does not open at {settings.width}x{settings.height} "
@@ -162,6 +162,16 @@ class VideoEncoder:
         unused = set(settings.options) & set(context.options)
         if unused:
             raise OptionError(f"the encoder {settings.codec} has no option {', '.join(sorted(unused))}")
+
+    def _errors_of_opening(self) -> list[str]:
+        """Return what the encoder logs when it is opened once more, now that this has failed.
+
+        Not at the first time: a decoder's thread that logs meanwhile waits for the GIL, and whoever frees that decoder
+        with the GIL held waits for the thread.
+        """
+        with captured_errors(self.settings.codec) as lines, contextlib.suppress(av.FFmpegError, OSError, ValueError):
+            self.stream.codec_context.open()
+        return lines
 
     def encode(self, batch: FrameBatch) -> Iterator[Packet[Any]]:
         """Encode the frames of a batch; yield the packets that are complete."""
