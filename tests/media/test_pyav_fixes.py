@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import av
 import pytest
 
@@ -31,3 +35,22 @@ def test_times_from_memory_that_nobody_wrote_are_made_anew(garbage: int) -> None
     assert [pts for pts, _ in mended] == [0, 2, 1]
     assert dts == sorted(set(dts)) and len(dts) == 3
     assert all(pts is not None and one <= pts for (pts, _), one in zip(mended, dts, strict=True))
+
+
+SCHEDULING = """
+import os, sys
+import numpy as np
+import vsr
+frames = [np.zeros((64, 64, 3), np.uint8)] * 3
+vsr.save_video(sys.argv[1], frames, codec="libsvtav1", frame_rate=25)
+print({os.sched_getscheduler(int(task)) for task in os.listdir("/proc/self/task")} == {os.SCHED_OTHER})
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="real-time scheduling is Linux's")
+@pytest.mark.skipif("libsvtav1" not in av.codecs_available, reason="PyAV has no SVT-AV1")
+def test_no_encoder_makes_the_process_a_real_time_one(tmp_path: Path) -> None:
+    """SVT-AV1 does where root runs it, and everybody else waits."""
+    command = [sys.executable, "-c", SCHEDULING, str(tmp_path / "out.mkv")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout.strip() == "True"

@@ -5,10 +5,14 @@ A newer version may have made one of them needless: remove it here, and see whet
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -31,6 +35,7 @@ __all__ = [
     "has_chroma",
     "keep_timestamps",
     "mend_dts",
+    "normal_scheduling",
     "read_chroma_location",
     "resize_frame",
 ]
@@ -149,6 +154,25 @@ def _description(container: InputContainer) -> str:
     finally:
         av.logging.set_libav_level(av.logging.INFO)  # FFmpeg's own default
         av.logging.set_level(before)
+
+
+@contextmanager
+def normal_scheduling() -> Iterator[None]:
+    """Take back the real-time priority that SVT-AV1 4.1 gives to its threads and to its caller's where root runs it.
+
+    All other programs would wait for the job, a service's own threads too. A process that had it before keeps it.
+    """
+    tasks = Path("/proc/self/task")
+    if sys.platform != "linux" or not tasks.is_dir() or os.sched_getscheduler(0) == os.SCHED_FIFO:
+        yield
+        return
+    try:
+        yield
+    finally:
+        for task in tasks.iterdir():
+            with contextlib.suppress(OSError):  # it has ended
+                if os.sched_getscheduler(int(task.name)) == os.SCHED_FIFO:
+                    os.sched_setscheduler(int(task.name), os.SCHED_OTHER, os.sched_param(0))
 
 
 @contextmanager
