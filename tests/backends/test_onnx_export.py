@@ -29,8 +29,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "srvgg": {"features": 6, "depth": 1},
     "vdsr": {"features": 6, "depth": 3, "scale": 2},
     "srcnn": {"kernels": (9, 1, 5), "scale": 2},
+    "fsrcnn": {"features": 6, "shrunk": 4, "depth": 1, "scale": 2},
+    "espcn": {"features": (6, 4), "scale": 2},
+    "imdn": {"features": 8, "num_blocks": 1, "scale": 2, "aside": 2, "reduced": 4},
+    "rfdn": {"features": 8, "num_blocks": 1, "scale": 2, "aside": 4, "reduced": 4},
+    "rlfn": {"features": 8, "num_blocks": 1, "scale": 2, "middle": 8, "reduced": 4},
 }
-LUMA = ("luma", "vdsr", "srcnn")
+LUMA = ("luma", "vdsr", "srcnn", "fsrcnn", "espcn")
 
 
 def _net(name: str) -> tuple[nn.Module, int]:

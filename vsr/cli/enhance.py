@@ -227,10 +227,18 @@ def _enhance_all(
     named = name_outputs(files, output_dir, suffix, container, recursive=recursive)
     if not dry_run:
         make_folder(output_dir)
+
+    def enhance_into_folder(source: Path, output: Path, options: JobOptions) -> None:
+        if not dry_run:
+            make_folder(output.parent)
+        enhance_one(source, output, options)
+
     if workers.are_wanted and not dry_run:
         outcome = workers.enhance_each(named, options, models, printer)
     else:
-        outcome = enhance_each(named, options, enhance_one, models, note=printer.note, complain=printer.complain)
+        outcome = enhance_each(
+            named, options, enhance_into_folder, models, note=printer.note, complain=printer.complain
+        )
     if not dry_run:
         printer.summary(outcome)
     return outcome.exit_code

@@ -123,7 +123,6 @@ def enhance_each(
     outcome = Outcome()
     for source, output in files_to_do(named, options, outcome, note):
         try:
-            make_folder(output.parent)
             enhance(source, output, options)
         except (ModelError, MissingExtraError):
             raise

@@ -132,7 +132,7 @@ def _num_frames_per_segment(opened: OpenVideo) -> int:
     macs = max(1.0, card.num_parameters * info.width * info.height)
     frames = min(max(_MACS_PER_SEGMENT / macs, _FEWEST_FRAMES), _MOST_FRAMES)
     # A segment that begins where the network does anew needs the fewest frames before it.
-    step = math.lcm(batch, card.restart_interval) if card.recurrent else batch
+    step = math.lcm(batch, card.restart_interval or 1) if card.recurrent else batch
     step = step if step <= _MOST_FRAMES else batch
     return max(1, round(frames / step)) * step
 

@@ -55,7 +55,7 @@ class ESPCN(nn.Module):
         *convolutions, last = self.body
         for convolution in convolutions:
             x = self.act(convolution(x.to(convolution.get_parameter("weight").dtype)))
-        out: Tensor = self.last_act(F.pixel_shuffle(last(x.float()), self.scale))
+        out: Tensor = self.last_act(F.pixel_shuffle(last(x.to(last.get_parameter("weight").dtype)).float(), self.scale))
         return out
 
 

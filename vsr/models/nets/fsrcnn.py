@@ -40,9 +40,9 @@ class FSRCNN(nn.Module):
         self.halo = 2 + depth + -(-4 // scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        middle = self.mid_part[0].get_parameter("weight").dtype
-        out: Tensor = self.last_part(self.mid_part(self.first_part(x).to(middle)).float())
-        return out
+        ends, middle = self.last_part.weight.dtype, self.mid_part[0].get_parameter("weight").dtype
+        out: Tensor = self.last_part(self.mid_part(self.first_part(x.to(ends)).to(middle)).to(ends))
+        return out.float()
 
 
 # -- layouts ----------------------------------------------------------------------------------------------

@@ -58,13 +58,13 @@ class RFDN(nn.Module):
         self.up = nn.Conv2d(features, 3 * scale**2, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        first = self.head(x)
+        first = self.head(x.to(self.head.weight.dtype))
         out, outs = first.to(self.fuse.weight.dtype), []
         for block in self.blocks:
             out = block(out)
             outs.append(out)
         body = self.fuse(self.act(self.gather(torch.cat(outs, 1))))
-        return F.pixel_shuffle(self.up(body.float() + first), self.scale)
+        return F.pixel_shuffle(self.up(body.to(first.dtype) + first).float(), self.scale)
 
 
 # -- layouts ----------------------------------------------------------------------------------------------

@@ -52,9 +52,9 @@ class RLFN(nn.Module):
         self.up = nn.Conv2d(features, 3 * scale**2, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        first = self.head(x)
+        first = self.head(x.to(self.head.weight.dtype))
         body = self.fuse(self.blocks(first.to(self.fuse.weight.dtype)))
-        return F.pixel_shuffle(self.up(body.float() + first), self.scale)
+        return F.pixel_shuffle(self.up(body.to(first.dtype) + first).float(), self.scale)
 
 
 # -- layouts ----------------------------------------------------------------------------------------------
