@@ -131,8 +131,7 @@ class Tuning:
 
     def describe(self) -> str:
         """Name the candidates from the fastest to the slowest, and how many times as long as that each takes."""
-        ordered = sorted(self.seconds.items(), key=lambda item: item[1])
-        return ", ".join(f"{candidate} ×{seconds / ordered[0][1]:.2f}" for candidate, seconds in ordered)
+        return _describe(self.seconds)
 
 
 def measure_engines(
@@ -187,10 +186,13 @@ def list_tunings() -> dict[str, str]:
         with suppress(OSError, ValueError, KeyError, TypeError):
             record = json.loads(path.read_text("utf-8"))
             if {name: record[name] for name in here} == here:
-                ordered = sorted(record["seconds"].items(), key=lambda item: item[1])
-                text = ", ".join(f"{name} ×{seconds / ordered[0][1]:.2f}" for name, seconds in ordered)
-                found[str(record["model"])] = f"{text} (measured {record['measured']})"
+                found[str(record["model"])] = f"{_describe(record['seconds'])} (measured {record['measured']})"
     return found
+
+
+def _describe(seconds: Mapping[Any, float]) -> str:
+    ordered = sorted(seconds.items(), key=lambda item: item[1])
+    return ", ".join(f"{candidate} ×{value / ordered[0][1]:.2f}" for candidate, value in ordered)
 
 
 def _folder() -> Path:

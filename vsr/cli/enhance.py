@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from fractions import Fraction
 from functools import partial
@@ -227,21 +227,24 @@ def _enhance_all(
     named = name_outputs(files, output_dir, suffix, container, recursive=recursive)
     if not dry_run:
         make_folder(output_dir)
-
-    def enhance_into_folder(source: Path, output: Path, options: JobOptions) -> None:
-        if not dry_run:
-            make_folder(output.parent)
-        enhance_one(source, output, options)
-
+        enhance_one = partial(_make_folder_first, enhance_one)
     if workers.are_wanted and not dry_run:
         outcome = workers.enhance_each(named, options, models, printer)
     else:
-        outcome = enhance_each(
-            named, options, enhance_into_folder, models, note=printer.note, complain=printer.complain
-        )
+        outcome = enhance_each(named, options, enhance_one, models, note=printer.note, complain=printer.complain)
     if not dry_run:
         printer.summary(outcome)
     return outcome.exit_code
+
+
+def _make_folder_first(
+    enhance_one: Callable[[Path, Path, JobOptions], None], source: Path, output: Path, options: JobOptions
+) -> None:
+    """Enhance a file of a folder inside a folder, whose output needs one as well."""
+    from vsr.jobs.batch import make_folder
+
+    make_folder(output.parent)
+    enhance_one(source, output, options)
 
 
 def _describe_one(printer: ProgressPrinter, source: Path, output: Path, options: JobOptions) -> None:

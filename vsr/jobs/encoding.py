@@ -16,7 +16,7 @@ from vsr.errors import OptionError, OutputError
 from vsr.frames import ChromaLocation, Color, Matrix, Range, Transfer
 from vsr.media.endpoints import Pipe, Target
 from vsr.media.formats import ENCODERS, Y4M, Container, Encoder, container_named, find_container, find_encoder
-from vsr.media.pyav_fixes import normal_scheduling
+from vsr.media.pyav_fixes import open_encoder
 from vsr.media.read.color_tags import color_of_rgb_as_video
 from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.options import EncodingOptions
@@ -210,8 +210,7 @@ def _opens(codec: str, format_: str, color_range: Range) -> bool:
     context.framerate, context.time_base = Fraction(25), Fraction(1, 25)
     context.options = dict(find_encoder(codec).parameters)
     try:
-        with normal_scheduling():
-            context.open()
+        open_encoder(context)
     except (av.FFmpegError, OSError, ValueError):
         return False
     return True

@@ -35,7 +35,7 @@ __all__ = [
     "has_chroma",
     "keep_timestamps",
     "mend_dts",
-    "normal_scheduling",
+    "open_encoder",
     "read_chroma_location",
     "resize_frame",
 ]
@@ -156,18 +156,18 @@ def _description(container: InputContainer) -> str:
         av.logging.set_level(before)
 
 
-@contextmanager
-def normal_scheduling() -> Iterator[None]:
-    """Take back the real-time priority that SVT-AV1 4.1 gives to its threads and to its caller's where root runs it.
+def open_encoder(context: VideoCodecContext) -> None:
+    """Open an encoder, without the real-time priority that SVT-AV1 4.1 gives to its threads and its caller's for root.
 
     All other programs would wait for the job, a service's own threads too. A process that had it before keeps it.
+    Raises what PyAV raises.
     """
     tasks = Path("/proc/self/task")
     if sys.platform != "linux" or not tasks.is_dir() or os.sched_getscheduler(0) == os.SCHED_FIFO:
-        yield
+        context.open()
         return
     try:
-        yield
+        context.open()
     finally:
         for task in tasks.iterdir():
             with contextlib.suppress(OSError):  # it has ended

@@ -13,9 +13,8 @@ from vsr.train.adversary import Adversary
 from vsr.train.clip_bank import ClipBank
 from vsr.train.clip_trainer import ClipTrainer
 from vsr.train.clips import ClipBatch
-from vsr.train.losses import PIXEL_LOSSES
 from vsr.train.objective import Objective, PerceptualFeatures
-from vsr.train.rollout import sight_of, target_of, unroll
+from vsr.train.rollout import target_of
 from vsr.train.video_recipes import VideoRecipe
 
 __all__ = ["ClipGanTrainer", "aligned_triplets"]
@@ -49,13 +48,11 @@ class ClipGanTrainer(ClipTrainer):
         return False
 
     def step(self, progress: float) -> dict[str, Tensor]:
-        recipe = self.recipe
-        self.bank.seek(self.num_steps)
-        batch = self.bank.sample(recipe.batch, recipe.frames_at(progress), self.rng).to(self.device)
+        batch = self.sample(progress)
         rate = self.cosine_rate(progress)
         self.set_rate(rate)
         terms, fake, real = self._terms(batch, progress)
-        self.descend(torch.stack(list(terms.values())).sum(), recipe.max_gradient)
+        self.descend(torch.stack(list(terms.values())).sum(), self.recipe.max_gradient)
         losses = {name: value.detach() for name, value in terms.items()}
         self.num_steps += 1
         if not self.num_bad_steps:
@@ -66,18 +63,12 @@ class ClipGanTrainer(ClipTrainer):
 
     def _terms(self, batch: ClipBatch, progress: float) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Compute the weighted losses; also what the discriminator sees of output and truth."""
-        recipe, gan, num_frames = self.recipe, self.gan, batch.num_frames
-        sight = sight_of(batch.there_and_back())
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            outputs = list(unroll(self.net, sight))
-        luma, chroma = (torch.stack(frames) for frames in zip(*outputs, strict=True))
+        gan, num_frames = self.gan, batch.num_frames
+        luma, chroma = self.run_along(batch.there_and_back())
         target = target_of(batch)
         there, back = luma[:num_frames], luma[num_frames - 1 :].flip(0)
-        terms: dict[str, Tensor] = {}
-        for name, weight in recipe.losses_at(progress).items():
-            terms[name] = weight * PIXEL_LOSSES[name](there, target.luma)
-            both = torch.cat((target.chroma, target.chroma.flip(0)[1:]))
-            terms[f"chroma {name}"] = recipe.chroma_weight * weight * PIXEL_LOSSES[name](chroma, both)
+        both_ways = torch.cat((target.chroma, target.chroma.flip(0)[1:]))
+        terms = self.pixel_terms(progress, (there, target.luma), (chroma, both_ways))
         terms["ping-pong"] = gan.ping_pong * F.l1_loss(back, there)
         weights = {"lattice": gan.lattice, "perceptual": gan.perceptual}
         if self.objective.features is None:

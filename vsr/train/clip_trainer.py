@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vsr.models.nets.recurrent import RecurrentNet
 from vsr.train.clip_bank import ClipBank
+from vsr.train.clips import ClipBatch
 from vsr.train.losses import PIXEL_LOSSES
 from vsr.train.muon import Muon
 from vsr.train.recipes import AnyRecipe
@@ -46,23 +47,39 @@ class ClipTrainer(Learner):
         return Muon(kernels, others, recipe.learning_rate)
 
     def step(self, progress: float) -> dict[str, Tensor]:
-        recipe = self.recipe
-        self.bank.seek(self.num_steps)
-        batch = self.bank.sample(recipe.batch, recipe.frames_at(progress), self.rng).to(self.device)
+        batch = self.sample(progress)
         self.set_rate(self.cosine_rate(progress))
-        sight, target = sight_of(batch), target_of(batch)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            outputs = list(unroll(self.net, sight))
-        luma, chroma = (torch.stack(frames) for frames in zip(*outputs, strict=True))
-        terms = {}
-        for name, weight in recipe.losses_at(progress).items():
-            terms[name] = weight * PIXEL_LOSSES[name](luma, target.luma)
-            terms[f"chroma {name}"] = recipe.chroma_weight * weight * PIXEL_LOSSES[name](chroma, target.chroma)
-        self.descend(torch.stack(list(terms.values())).sum(), recipe.max_gradient)
+        target = target_of(batch)
+        luma, chroma = self.run_along(batch)
+        terms = self.pixel_terms(progress, (luma, target.luma), (chroma, target.chroma))
+        self.descend(torch.stack(list(terms.values())).sum(), self.recipe.max_gradient)
         if not self.num_bad_steps:
             self.update_average()
         self.num_steps += 1
         return {name: value.detach() for name, value in terms.items()}
+
+    def sample(self, progress: float) -> ClipBatch:
+        """Cut clips out for the coming step, on the device."""
+        self.bank.seek(self.num_steps)
+        return self.bank.sample(self.recipe.batch, self.recipe.frames_at(progress), self.rng).to(self.device)
+
+    def run_along(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
+        """Run the network along clips; return luma and the correction of chroma of all frames, as in `Target`."""
+        sight = sight_of(batch)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            outputs = list(unroll(self.net, sight))
+        luma, chroma = (torch.stack(frames) for frames in zip(*outputs, strict=True))
+        return luma, chroma
+
+    def pixel_terms(
+        self, progress: float, luma: tuple[Tensor, Tensor], chroma: tuple[Tensor, Tensor]
+    ) -> dict[str, Tensor]:
+        """Compute the recipe's weighted losses of luma and chroma, each an output and its target."""
+        terms: dict[str, Tensor] = {}
+        for name, weight in self.recipe.losses_at(progress).items():
+            terms[name] = weight * PIXEL_LOSSES[name](*luma)
+            terms[f"chroma {name}"] = self.recipe.chroma_weight * weight * PIXEL_LOSSES[name](*chroma)
+        return terms
 
     def fitted(self, source: nn.Module, own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Extend the other network's first convolution by zeros for inputs that it does not have."""

@@ -26,7 +26,7 @@ from vsr.color import conversion as convert
 from vsr.color.pixel_formats import FORMATS, allocate_planes
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
 from vsr.media.av_frames import load_planes, store_planes
-from vsr.media.pyav_fixes import normal_scheduling
+from vsr.media.pyav_fixes import open_encoder
 
 __all__ = [
     "CODECS",
@@ -281,8 +281,7 @@ def _encoded(frames: FrameBatch, codec: Codec, options: Mapping[str, str]) -> li
     encoder.time_base, encoder.framerate = frames.time_base, FRAME_RATE
     encoder.thread_count = 1
     encoder.options = dict(options)
-    with normal_scheduling():
-        encoder.open()
+    open_encoder(encoder)
     packets: list[Packet[Stream]] = []
     for position in range(frames.num_frames):
         frame = store_planes(frames, position, FORMATS[codec.pixel_format])

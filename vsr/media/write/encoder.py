@@ -21,7 +21,7 @@ from vsr.frames import ChromaLocation, Color, FrameBatch
 from vsr.media.av_frames import store_planes
 from vsr.media.captions import Captions, carries_captions
 from vsr.media.formats import HdrParameters, find_container, find_encoder
-from vsr.media.pyav_fixes import captured_errors, mend_dts, normal_scheduling
+from vsr.media.pyav_fixes import captured_errors, mend_dts, open_encoder
 from vsr.media.read.color_tags import HdrMetadata
 from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.stored_format import to_stored_format
@@ -146,8 +146,7 @@ class VideoEncoder:
             options = {"a53cc": "1"} | options  # libx265 leaves them out by itself
         context.options = options
         try:
-            with normal_scheduling():
-                context.open()
+            open_encoder(context)
         except (av.FFmpegError, OSError, ValueError) as error:
             lines = self._errors_of_opening()
             asked = " ".join(f"{k}={v}" for k, v in settings.options.items())
@@ -171,8 +170,8 @@ class VideoEncoder:
         with the GIL held waits for the thread.
         """
         failures = (av.FFmpegError, OSError, ValueError)
-        with captured_errors(self.settings.codec) as lines, contextlib.suppress(*failures), normal_scheduling():
-            self.stream.codec_context.open()
+        with captured_errors(self.settings.codec) as lines, contextlib.suppress(*failures):
+            open_encoder(self.stream.codec_context)
         return lines
 
     def encode(self, batch: FrameBatch) -> Iterator[Packet[Any]]:
