@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vsr.models.nets import attention
-from vsr.models.nets.layout import Layout, State, count_blocks, numbered, shuffle_scale
+from vsr.models.nets import attention, deep_residual
+from vsr.models.nets.layout import Layout, State, numbered
 
 __all__ = ["LAYOUTS", "RFDN"]
 
@@ -35,36 +34,13 @@ class _Block(nn.Module):
         return out
 
 
-class RFDN(nn.Module):
-    """Upscale by blocks of residual feature distillation, fused at the end, and a sub-pixel shuffle.
-
-    Input (N, 3, H, W) float32 in [0, 1], sides of at least 15; output (N, 3, H·scale, W·scale) float32, unclamped. The
-    first and last convolution stay in float32 when the rest runs in half precision, as they take and give the image.
-    """
-
-    keep_float32 = ("head", "up")
-    halo = attention.HALO
+class RFDN(deep_residual.GatheringNet):
+    """Upscale by blocks of residual feature distillation, fused at the end. Sides of at least 15 pixels."""
 
     def __init__(
         self, features: int = 50, num_blocks: int = 4, scale: int = 4, aside: int = 25, reduced: int = 12
     ) -> None:
-        super().__init__()
-        self.scale = scale
-        self.head = nn.Conv2d(3, features, 3, padding=1)
-        self.blocks = nn.ModuleList(_Block(features, aside, reduced) for _ in range(num_blocks))
-        self.gather = nn.Conv2d(features * num_blocks, features, 1)
-        self.act = nn.LeakyReLU(0.05)
-        self.fuse = nn.Conv2d(features, features, 3, padding=1)
-        self.up = nn.Conv2d(features, 3 * scale**2, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        first = self.head(x.to(self.head.weight.dtype))
-        out, outs = first.to(self.fuse.weight.dtype), []
-        for block in self.blocks:
-            out = block(out)
-            outs.append(out)
-        body = self.fuse(self.act(self.gather(torch.cat(outs, 1))))
-        return F.pixel_shuffle(self.up(body.to(first.dtype) + first).float(), self.scale)
+        super().__init__(features, scale, (_Block(features, aside, reduced) for _ in range(num_blocks)))
 
 
 # -- layouts ----------------------------------------------------------------------------------------------
@@ -72,9 +48,7 @@ class RFDN(nn.Module):
 
 def _options(state: State) -> dict[str, Any]:
     return {
-        "features": state["head.weight"].shape[0],
-        "num_blocks": count_blocks(state),
-        "scale": shuffle_scale([state["up.weight"][:, :3]]),
+        **deep_residual.frame_options(state),
         "aside": state["blocks.0.c4.weight"].shape[0],
         "reduced": state["blocks.0.esa.conv1.weight"].shape[0],
     }

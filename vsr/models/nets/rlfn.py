@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vsr.models.nets import attention
-from vsr.models.nets.layout import Layout, State, count_blocks, numbered, shuffle_scale
+from vsr.models.nets import attention, deep_residual
+from vsr.models.nets.layout import Layout, State, numbered
 
 __all__ = ["LAYOUTS", "RLFN"]
 
@@ -31,30 +30,18 @@ class _Block(nn.Module):
         return weighted
 
 
-class RLFN(nn.Module):
-    """Upscale by residual local feature blocks and a sub-pixel shuffle.
-
-    Input (N, 3, H, W) float32 in [0, 1], sides of at least 15; output (N, 3, H·scale, W·scale) float32, unclamped. The
-    first and last convolution stay in float32 when the rest runs in half precision, as they take and give the image.
-    """
-
-    keep_float32 = ("head", "up")
-    halo = attention.HALO
+class RLFN(deep_residual.ResidualNet):
+    """Upscale by residual local feature blocks. Sides of at least 15 pixels."""
 
     def __init__(
         self, features: int = 52, num_blocks: int = 6, scale: int = 4, middle: int = 52, reduced: int = 16
     ) -> None:
-        super().__init__()
-        self.scale = scale
-        self.head = nn.Conv2d(3, features, 3, padding=1)
+        super().__init__(features, scale)
         self.blocks = nn.Sequential(*(_Block(features, middle, reduced) for _ in range(num_blocks)))
-        self.fuse = nn.Conv2d(features, features, 3, padding=1)
-        self.up = nn.Conv2d(features, 3 * scale**2, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        first = self.head(x.to(self.head.weight.dtype))
-        body = self.fuse(self.blocks(first.to(self.fuse.weight.dtype)))
-        return F.pixel_shuffle(self.up(body.to(first.dtype) + first).float(), self.scale)
+    def deep(self, x: Tensor) -> Tensor:
+        out: Tensor = self.blocks(x)
+        return out
 
 
 # -- layouts ----------------------------------------------------------------------------------------------
@@ -62,9 +49,7 @@ class RLFN(nn.Module):
 
 def _options(state: State) -> dict[str, Any]:
     return {
-        "features": state["head.weight"].shape[0],
-        "num_blocks": count_blocks(state),
-        "scale": shuffle_scale([state["up.weight"][:, :3]]),
+        **deep_residual.frame_options(state),
         "middle": state["blocks.0.c1_r.weight"].shape[0],
         "reduced": state["blocks.0.esa.conv1.weight"].shape[0],
     }
