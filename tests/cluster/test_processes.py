@@ -9,14 +9,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
-import av
-import numpy as np
 import pytest
-import torch
+from cluster_clips import options_of, packets_of
 
 from vsr.cluster import segment_task
 from vsr.cluster.pool import Worker
@@ -25,38 +21,9 @@ from vsr.cluster.run import enhance_file_on
 from vsr.cluster.segment_task import Hello, SegmentTask, check_version
 from vsr.errors import OptionError, VsrError
 from vsr.jobs.journal import work_folder
-from vsr.jobs.options import JobOptions
 from vsr.jobs.run import enhance_file
-from vsr.models.cards import ModelCard
-from vsr.models.weights import build_net, save_model_file
 
 NUM_FRAMES = 40
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Frames of a changing brightness, with B-frames."""
-    path = tmp_path_factory.mktemp("clip") / "in.mkv"
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=25, options={"preset": "veryfast", "bf": "2", "g": "12"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for index in range(NUM_FRAMES):
-            picture = np.full((48, 64, 3), 40 + 4 * index, np.uint8)
-            picture[:, index] = 255
-            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
-            frame.pts, frame.time_base = index, Fraction(1, 25)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    card = ModelCard("small", "luma", {"features": 4, "depth": 1, "scale": 2}, 2, "y", 3)
-    torch.manual_seed(3)
-    path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    save_model_file(path, card, build_net(card).state_dict())
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +31,6 @@ def pool() -> Iterator[ProcessPool]:
     """Two processes, for all tests here that leave two behind."""
     with ProcessPool(2) as pool:
         yield pool
-
-
-def _options(model: Path, **more: Any) -> JobOptions:
-    values = {"model": str(model), "batch": 2, "preset": "veryfast", "backend": "pytorch", **more}
-    return JobOptions.of(**values)
-
-
-def _packets(path: Path) -> list[tuple[int | None, int | None, bytes]]:
-    with av.open(str(path)) as container:
-        return [(packet.pts, packet.dts, bytes(packet)) for packet in container.demux(video=0) if packet.size]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +43,7 @@ def whole(clip: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         patch.setattr(resume, "_FEWEST_FRAMES", 6)
         patch.setattr(resume, "_MOST_FRAMES", 6)
         patch.setattr(segmented_sink, "_FIRST_SEGMENT_SECONDS", math.inf)
-        enhance_file(clip, output, _options(model, resume=True))
+        enhance_file(clip, output, options_of(model, resume=True))
     return output
 
 
@@ -98,10 +55,10 @@ def test_two_processes_make_the_file_that_one_makes(
         pool,
         clip,
         tmp_path / "out.mkv",
-        _options(model),
+        options_of(model),
         on_progress=lambda progress: frames.append(progress.num_frames),
     )
-    assert _packets(tmp_path / "out.mkv") == _packets(whole)
+    assert packets_of(tmp_path / "out.mkv") == packets_of(whole)
     assert (report.num_frames, frames[-1]) == (NUM_FRAMES, NUM_FRAMES)
     assert frames == sorted(frames)
     assert [path.name for path in tmp_path.iterdir()] == ["out.mkv"]
@@ -120,8 +77,8 @@ def test_a_process_that_is_killed_is_replaced_and_its_segment_made_again(
 
     monkeypatch.setattr(pool, "start", start_and_kill)
     notes: list[str] = []
-    enhance_file_on(pool, clip, tmp_path / "out.mkv", _options(model), note=notes.append)
-    assert _packets(tmp_path / "out.mkv") == _packets(whole)
+    enhance_file_on(pool, clip, tmp_path / "out.mkv", options_of(model), note=notes.append)
+    assert packets_of(tmp_path / "out.mkv") == packets_of(whole)
     assert [line for line in notes if "segment 3 of 7 failed" in line and "ended by signal 9" in line]
 
 
@@ -158,6 +115,6 @@ def test_outputs_without_segments_are_refused(
     name: str, text: str, pool: ProcessPool, clip: Path, model: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(OptionError, match=text) as raised:
-        enhance_file_on(pool, clip, tmp_path / name, _options(model, preset=None))
+        enhance_file_on(pool, clip, tmp_path / name, options_of(model, preset=None))
     assert raised.value.option == "workers"
     assert not work_folder(tmp_path / name).exists()

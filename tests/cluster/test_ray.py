@@ -8,14 +8,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import pytest
-import torch
+from cluster_clips import options_of, packets_of
 
 from vsr.cluster import ray_pool
 from vsr.cluster.patience import Patience
@@ -24,14 +21,10 @@ from vsr.cluster.run import enhance_file_on
 from vsr.cluster.segment_task import Hello
 from vsr.cluster.status import describe_cluster
 from vsr.errors import MissingExtraError, VsrError
-from vsr.jobs.options import JobOptions
 from vsr.jobs.run import enhance_file
-from vsr.models.cards import ModelCard
-from vsr.models.weights import build_net, save_model_file
 
 pytest.importorskip("ray")
 
-NUM_FRAMES = 40
 OBJECT_STORE_BYTES = 100 * 2**20
 
 
@@ -55,40 +48,6 @@ def cluster() -> Iterator[Any]:
             cluster.shutdown()
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("clip") / "in.mkv"
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=25, options={"preset": "veryfast", "bf": "2", "g": "12"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for index in range(NUM_FRAMES):
-            picture = np.full((48, 64, 3), 40 + 4 * index, np.uint8)
-            picture[:, index] = 255
-            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
-            frame.pts, frame.time_base = index, Fraction(1, 25)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    card = ModelCard("small", "luma", {"features": 4, "depth": 1, "scale": 2}, 2, "y", 3)
-    torch.manual_seed(3)
-    path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    save_model_file(path, card, build_net(card).state_dict())
-    return path
-
-
-def _options(model: Path, **more: Any) -> JobOptions:
-    return JobOptions.of(**{"model": str(model), "batch": 2, "preset": "veryfast", "backend": "pytorch", **more})
-
-
-def _packets(path: Path) -> list[tuple[int | None, int | None, bytes]]:
-    with av.open(str(path)) as container:
-        return [(packet.pts, packet.dts, bytes(packet)) for packet in container.demux(video=0) if packet.size]
-
-
 def _worker_folders() -> list[Path]:
     return list(Path(tempfile.gettempdir()).glob("vsr-worker-*"))
 
@@ -98,7 +57,7 @@ def test_nodes_that_share_nothing_make_the_file_of_one_process_though_one_is_kil
     cluster: Any, clip: Path, model: Path, tmp_path: Path
 ) -> None:
     """The source and the model go to the nodes, and the segments back, by the object store."""
-    enhance_file(clip, tmp_path / "whole.mkv", _options(model, resume=True))
+    enhance_file(clip, tmp_path / "whole.mkv", options_of(model, resume=True))
     notes: list[str] = []
     is_killed = False
     with RayPool(cluster.address) as pool:
@@ -113,9 +72,9 @@ def test_nodes_that_share_nothing_make_the_file_of_one_process_though_one_is_kil
             return wait(seconds)
 
         pool.wait = wait_and_kill  # type: ignore[method-assign]
-        enhance_file_on(pool, clip, tmp_path / "out.mkv", _options(model), note=notes.append)
+        enhance_file_on(pool, clip, tmp_path / "out.mkv", options_of(model), note=notes.append)
     assert is_killed
-    assert _packets(tmp_path / "out.mkv") == _packets(tmp_path / "whole.mkv")
+    assert packets_of(tmp_path / "out.mkv") == packets_of(tmp_path / "whole.mkv")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mkv", "whole.mkv"]
 
 
@@ -123,10 +82,10 @@ def test_nodes_that_share_nothing_make_the_file_of_one_process_though_one_is_kil
 def test_a_shared_folder_is_used_and_left_as_it_was(cluster: Any, clip: Path, model: Path, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()
-    enhance_file(clip, tmp_path / "whole.mkv", _options(model, resume=True))
+    enhance_file(clip, tmp_path / "whole.mkv", options_of(model, resume=True))
     with RayPool(cluster.address, num_workers=1, storage=shared) as pool:
-        enhance_file_on(pool, clip, tmp_path / "out.mkv", _options(model))
-    assert _packets(tmp_path / "out.mkv") == _packets(tmp_path / "whole.mkv")
+        enhance_file_on(pool, clip, tmp_path / "out.mkv", options_of(model))
+    assert packets_of(tmp_path / "out.mkv") == packets_of(tmp_path / "whole.mkv")
     assert not list(shared.iterdir())
 
 
@@ -183,6 +142,6 @@ def test_a_worker_of_another_version_ends_the_job(
 ) -> None:
     monkeypatch.setattr("vsr.cluster.segment_task.__version__", "99.1")
     with RayPool(cluster.address, patience=Patience()) as pool, pytest.raises(VsrError, match=r"and this is vsr 99\.1"):
-        enhance_file_on(pool, clip, tmp_path / "out.mkv", _options(model))
+        enhance_file_on(pool, clip, tmp_path / "out.mkv", options_of(model))
     assert not list(tmp_path.iterdir())
     assert Hello.of_this_process().version == "99.1"

@@ -5,14 +5,12 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import pytest
 import torch
+from cluster_clips import packets_of, write_clip
 from inline_pool import FAULTS, Faults, InlinePool
 from torch import Tensor
 
@@ -47,18 +45,8 @@ class Stopped(BaseException):
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("clip") / "in.mkv"
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=25, options={"preset": "veryfast", "bf": "2", "g": "12"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for index in range(NUM_FRAMES):
-            picture = np.full((48, 64, 3), 40 + 2 * index, np.uint8)
-            picture[:, index % 64] = 255
-            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
-            frame.pts, frame.time_base = index, Fraction(1, 25)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
+    """Make frames for twelve segments."""
+    return write_clip(tmp_path_factory.mktemp("clip") / "in.mkv", NUM_FRAMES, step=2)
 
 
 def _model() -> GivenModel:
@@ -70,16 +58,11 @@ def _options(**more: Any) -> JobOptions:
     return JobOptions.of(**{"batch": 2, "preset": "veryfast", "reuse": False, **more})
 
 
-def _packets(path: Path) -> list[tuple[int | None, int | None, bytes]]:
-    with av.open(str(path)) as container:
-        return [(packet.pts, packet.dts, bytes(packet)) for packet in container.demux(video=0) if packet.size]
-
-
 @pytest.fixture
 def whole(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int | None, int | None, bytes]]:
     output = tmp_path_factory.mktemp("whole") / "whole.mkv"
     enhance_file(clip, output, _options(resume=True), models=_model())
-    return _packets(output)
+    return packets_of(output)
 
 
 class _Clock:
@@ -132,7 +115,7 @@ def test_a_segment_that_fails_is_made_elsewhere(
 
     with make_pool(faults) as pool:
         enhance_file_on(pool, clip, tmp_path / "out.mkv", _options(), note=notes.append, models=_model())
-    assert _packets(tmp_path / "out.mkv") == whole
+    assert packets_of(tmp_path / "out.mkv") == whole
     (line,) = [line for line in notes if line.startswith("segment ")]
     assert re.search(reason, line)
     assert len(set(workers)) == 2, "another worker took it"
@@ -148,7 +131,7 @@ def test_a_worker_that_always_fails_is_replaced(
     with make_pool(faults, num_workers=2) as pool:
         enhance_file_on(pool, clip, tmp_path / "out.mkv", _options(), models=_model())
         assert "here:2" not in [worker.name for worker in pool.ready()]
-    assert _packets(tmp_path / "out.mkv") == whole
+    assert packets_of(tmp_path / "out.mkv") == whole
 
 
 @pytest.mark.parametrize(("fault", "error"), [("raises", EngineError), ("damaged", OutputError)])
@@ -171,7 +154,7 @@ def test_a_segment_that_fails_everywhere_ends_the_job_with_its_error(
     with make_pool() as pool:  # what was done is done
         enhance_file_on(pool, clip, tmp_path / "out.mkv", _options(), models=_model())
         assert len(pool.made) == NUM_SEGMENTS - len(kept)
-    assert _packets(tmp_path / "out.mkv") == whole
+    assert packets_of(tmp_path / "out.mkv") == whole
 
 
 def test_a_driver_that_is_stopped_keeps_what_is_done_and_one_process_goes_on(
@@ -185,7 +168,7 @@ def test_a_driver_that_is_stopped_keeps_what_is_done_and_one_process_goes_on(
     assert len(kept) >= 4
     assert "000001" not in kept
     enhance_file(clip, tmp_path / "out.mkv", _options(resume=True), models=_model())
-    assert _packets(tmp_path / "out.mkv") == whole
+    assert packets_of(tmp_path / "out.mkv") == whole
     assert [path.name for path in tmp_path.iterdir()] == ["out.mkv"]
 
 
@@ -235,7 +218,7 @@ def test_thirty_faults_in_a_row_lose_and_leave_nothing(
                 enhance_file_on(stopping, clip, output, _options(), models=_model())  # type: ignore[arg-type]
             except Stopped:
                 num_faults += 1
-        assert _packets(output) == whole
+        assert packets_of(output) == whole
         output.unlink()
         assert not list(tmp_path.iterdir())
         if num_faults >= 30:
