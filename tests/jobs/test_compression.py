@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 
 from vsr.jobs import plan
 from vsr.jobs.compression import Compression, compression_of
-from vsr.jobs.plan import choose_model
+from vsr.jobs.plan import Footage, choose_model
 from vsr.media.read.reader import VideoReader
 from vsr.models.cards import shipped_cards
 from vsr.pipeline.loading import ModelOptions
@@ -72,17 +72,18 @@ def test_bits_per_pixel_are_those_of_the_file(suffix: str, tmp_path: Path) -> No
 
 
 STRONG = Compression("h264", 0.05, 320 * 180)
+COMPRESSED = Footage(320, 180, compression=STRONG)
 
 
 @pytest.mark.parametrize(("device", "name"), [("cpu", "video-real-fast"), ("cuda", "video-real")])
 def test_auto_takes_networks_for_compressed_video(device: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "shipped_cards", lambda: {**shipped_cards(), "video-real": None})
-    chosen, reason = choose_model(ModelOptions(), 320, 180, torch.device(device), compression=STRONG)
+    chosen, reason = choose_model(ModelOptions(), COMPRESSED, torch.device(device))
     assert chosen == name and reason.endswith("compressed: h264 of 0.05 bits a pixel")
 
 
 def test_auto_takes_the_small_network_where_the_large_one_is_not_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
     cards = {name: card for name, card in shipped_cards().items() if name != "video-real"}
     monkeypatch.setattr(plan, "shipped_cards", lambda: cards)
-    assert choose_model(ModelOptions(), 320, 180, torch.device("cuda"), compression=STRONG)[0] == "video-real-fast"
-    assert choose_model(ModelOptions(scale=2), 320, 180, torch.device("cuda"), compression=STRONG)[0] == "fast-x2"
+    assert choose_model(ModelOptions(), COMPRESSED, torch.device("cuda"))[0] == "video-real-fast"
+    assert choose_model(ModelOptions(scale=2), COMPRESSED, torch.device("cuda"))[0] == "fast-x2"

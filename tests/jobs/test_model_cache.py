@@ -15,6 +15,7 @@ from vsr.errors import ModelError
 from vsr.events import Note, NoteCode
 from vsr.jobs import model_cache
 from vsr.jobs.model_cache import ModelCache, ModelChoice
+from vsr.jobs.plan import Footage
 from vsr.models.cards import SHIPPED, find_card
 from vsr.pipeline.loading import ModelOptions
 from vsr.pipeline.upscaler import Upscaler
@@ -30,7 +31,7 @@ def cache() -> ModelCache:
 
 def _choose(cache: ModelCache, options: ModelOptions, notes: list[str] | None = None) -> ModelChoice:
     note = (lambda line: None) if notes is None else notes.append
-    return cache.choose(options, PLACE, 64, 48, note, is_image=False)
+    return cache.choose(options, PLACE, Footage(64, 48), note)
 
 
 def _load(cache: ModelCache, num_pixels: float = NUM_PIXELS, **options: object) -> Upscaler:

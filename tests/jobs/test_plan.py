@@ -5,7 +5,7 @@ import torch
 
 from vsr.errors import OptionError
 from vsr.jobs.options import JobOptions
-from vsr.jobs.plan import choose_batch, choose_model, choose_size
+from vsr.jobs.plan import Footage, choose_batch, choose_model, choose_size
 from vsr.pipeline.loading import ModelOptions
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -31,7 +31,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 def test_auto_takes_what_the_device_can_bear(
     options: ModelOptions, device: torch.device, is_image: bool, size: tuple[int, int], name: str
 ) -> None:
-    chosen, reason = choose_model(options, *size, device, is_image=is_image)
+    chosen, reason = choose_model(options, Footage(*size, is_image), device)
     assert chosen == name
     assert "auto" in reason or options.model != "auto"
 

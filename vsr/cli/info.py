@@ -18,7 +18,7 @@ from vsr.backends.installed import describe_auto, describe_backends
 from vsr.backends.onnx_model import ONNX_SUFFIX
 from vsr.backends.tuning import list_tunings
 from vsr.errors import install_hint
-from vsr.jobs.plan import choose_model
+from vsr.jobs.plan import Footage, choose_model
 from vsr.media.formats import ENCODERS
 from vsr.media.image_sequence import is_one_picture
 from vsr.media.images import read_image
@@ -190,7 +190,7 @@ def describe_machine() -> str:
             lines.append(f"missing: {purpose}; {install_hint(extra)}")
     for subject, is_image in (("video", False), ("a picture", True)):
         for scale in (2.0, 4.0):
-            name, _ = choose_model(ModelOptions(scale=scale), 640, 360, device, is_image=is_image)
+            name, _ = choose_model(ModelOptions(scale=scale), Footage(640, 360, is_image), device)
             lines.append(f"auto for {subject} at ×{scale:g}: model {name} on {how}")
     if device.type == "cpu":
         measured = list_tunings()

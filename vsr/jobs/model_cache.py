@@ -15,8 +15,7 @@ from vsr.backends.select import Place
 from vsr.errors import ModelError
 from vsr.events import Note, NoteCode, OnNote
 from vsr.files import sha256_of
-from vsr.jobs.compression import Compression
-from vsr.jobs.plan import choose_model
+from vsr.jobs.plan import Footage, choose_model
 from vsr.models.cards import ModelCard
 from vsr.models.conventions import Stated
 from vsr.models.fidelity import load_interpolated
@@ -61,17 +60,7 @@ class ModelChoice:
 class ModelSource(Protocol):
     """Chooses a job's model and loads it."""
 
-    def choose(
-        self,
-        options: ModelOptions,
-        place: Place,
-        width: int,
-        height: int,
-        note: OnNote,
-        *,
-        is_image: bool,
-        compression: Compression | None = None,
-    ) -> ModelChoice: ...
+    def choose(self, options: ModelOptions, place: Place, footage: Footage, note: OnNote) -> ModelChoice: ...
 
     def load(self, choice: ModelChoice, num_pixels: float, note: OnNote) -> Upscaler: ...
 
@@ -90,27 +79,12 @@ class ModelCache:
         self._choice: ModelChoice | None = None
         self._num_pixels = 0.0
 
-    def choose(
-        self,
-        options: ModelOptions,
-        place: Place,
-        width: int,
-        height: int,
-        note: OnNote,
-        *,
-        is_image: bool,
-        compression: Compression | None = None,
-    ) -> ModelChoice:
-        """Choose the model for frames of that size in pixels, and note which it is and why.
-
-        compression: of a video, where that is known.
-        """
+    def choose(self, options: ModelOptions, place: Place, footage: Footage, note: OnNote) -> ModelChoice:
+        """Choose the model for the footage, and note which it is and why."""
         if options.fidelity is not None:
             model, reason = "auto", "as asked"
         else:
-            model, reason = choose_model(
-                options, width, height, place.device, is_image=is_image, compression=compression
-            )
+            model, reason = choose_model(options, footage, place.device)
         if options.restore is not None and options.model == "auto":
             model = model if clean_form(model) else next(iter(REAL_FORMS))
         card, sha256 = self._read(model, options.fidelity, options.restore, options.stated)
@@ -174,17 +148,7 @@ class GivenModel:
     def __init__(self, upscaler: Upscaler) -> None:
         self._upscaler = upscaler
 
-    def choose(
-        self,
-        options: ModelOptions,
-        place: Place,
-        width: int,
-        height: int,
-        note: OnNote,
-        *,
-        is_image: bool,
-        compression: Compression | None = None,
-    ) -> ModelChoice:
+    def choose(self, options: ModelOptions, place: Place, footage: Footage, note: OnNote) -> ModelChoice:
         """Describe the model that was given."""
         card = self._upscaler.card
         return _choice(card, card.sha256, options.model, options, Place(self._upscaler.device, place.backend))

@@ -20,7 +20,7 @@ from vsr.jobs.job import Job
 from vsr.jobs.journal import is_in_place
 from vsr.jobs.model_cache import ModelSource
 from vsr.jobs.options import JobOptions
-from vsr.jobs.plan import ImagePlan, VideoPlan, choose_batch, choose_size, plan_video
+from vsr.jobs.plan import Footage, ImagePlan, VideoPlan, choose_batch, choose_size, plan_video
 from vsr.jobs.report import check_report
 from vsr.jobs.sinks import check_output
 from vsr.jobs.source import expected_frames, open_source
@@ -112,7 +112,7 @@ def _decided_image(
     omissions = tuple(lost_in(target.path, image))
     height, width = image.shape[:2]
     place = choose_place(options.model.device, options.model.backend)
-    choice = models.choose(options.model, place, width, height, note, is_image=True)
+    choice = models.choose(options.model, place, Footage(width, height, is_image=True), note)
     plan = ImagePlan(*choose_size(options.model, choice.scale, width, height, (False, False)), omissions)
     upscaler = models.load(choice, width * height, note)
     job = Job(source, target, options.input, choice, 1, False, plan, options.policy)
@@ -129,9 +129,8 @@ def _decided_video(
     models: ModelSource,
 ) -> OpenVideo:
     info, model = reader.info, options.model
-    choice = models.choose(
-        model, place, info.width, info.height, note, is_image=False, compression=compression_of(reader)
-    )
+    footage = Footage(info.width, info.height, compression=compression_of(reader))
+    choice = models.choose(model, place, footage, note)
     upscaler = models.load(choice, _num_pixels(reader), note)
     if isinstance(target, Images):
         plan = plan_images(reader, target, options, choice.scale)

@@ -38,6 +38,7 @@ from vsr.models.cards import shipped_cards
 from vsr.pipeline.loading import ModelOptions
 
 __all__ = [
+    "Footage",
     "ImagePlan",
     "VideoPlan",
     "choose_batch",
@@ -62,6 +63,19 @@ _NAMED_HEIGHTS = {
     "2160p": 2160,
     "8k": 4320,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Footage:
+    """What a model is chosen for: a video or a picture of that size in pixels.
+
+    compression: of a video, where that is known.
+    """
+
+    width: int
+    height: int
+    is_image: bool = False
+    compression: Compression | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +108,11 @@ class ImagePlan:
 # -- model and size ------------------------------------------------------------------------------------
 
 
-def choose_model(
-    options: ModelOptions,
-    width: int,
-    height: int,
-    device: torch.device,
-    *,
-    is_image: bool = False,
-    compression: Compression | None = None,
-) -> tuple[str, str]:
-    """Choose the model asked for, or the best that the device can bear; return its name and why.
-
-    width, height: of the input, in pixels.  compression: of a video, where that is known.
-    """
+def choose_model(options: ModelOptions, footage: Footage, device: torch.device) -> tuple[str, str]:
+    """Choose the model asked for, or the best that the device can bear; return its name and why."""
     if options.model != "auto":
         return options.model, "as asked"
+    width, height, is_image = footage.width, footage.height, footage.is_image
     wanted = 4.0
     if options.scale is not None:
         wanted = options.scale
@@ -126,9 +130,9 @@ def choose_model(
         return "nano", reason
     if options.precision == "int8":  # which networks with memory have no weights for
         return "fast", f"{reason}, in int8"
-    is_compressed = compression is not None and compression.is_strong
+    is_compressed = footage.compression is not None and footage.compression.is_strong
     name = _video_model(device, is_compressed)
-    return name, f"{reason}, compressed: {compression}" if is_compressed else reason
+    return name, f"{reason}, compressed: {footage.compression}" if is_compressed else reason
 
 
 def _video_model(device: torch.device, is_compressed: bool) -> str:

@@ -15,7 +15,7 @@ from vsr.events import OnNote
 from vsr.frames import FrameBatch
 from vsr.jobs.frame_source import FrameStream
 from vsr.jobs.model_cache import ModelSource
-from vsr.jobs.plan import choose_batch, choose_size
+from vsr.jobs.plan import Footage, choose_batch, choose_size
 from vsr.media.read.reader import Chunk
 from vsr.pipeline.color_path import Target
 from vsr.pipeline.loading import ModelOptions
@@ -45,7 +45,7 @@ def upscale_frames(
         source = frames if isinstance(frames, Video) else FrameStream(frames)
         width, height = source.size
         place = choose_place(options.device, options.backend)
-        choice = models.choose(options, place, width, height, note, is_image=False)
+        choice = models.choose(options, place, Footage(width, height), note)
         upscaler = models.load(choice, _num_pixels(frames, source.size), note)
         size = choose_size(options, choice.scale, width, height, (False, False))
         target = Target(*size, rgb_format(source.color.bit_depth), source.color)

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from vsr.errors import OptionError
-from vsr.jobs.plan import choose_model
+from vsr.jobs.plan import Footage, choose_model
 from vsr.models.cards import shipped_cards
 from vsr.pipeline.loading import ModelOptions
 
@@ -79,7 +79,7 @@ def choose_for_image(model: str, scale: int, width: int, height: int) -> ModelFo
     size = width * scale, height * scale
     if model == AUTO:
         options = ModelOptions(scale=scale)
-        name, _ = choose_model(options, width, height, torch.device("cpu"), is_image=True)
+        name, _ = choose_model(options, Footage(width, height, is_image=True), torch.device("cpu"))
         return ModelForImage(name, size, f"chosen for {width}×{height}")
     if model == CLASSIC:
         is_small = size[0] * size[1] <= _LARGEST_FOR_VDSR
