@@ -67,7 +67,7 @@ _NAMED_HEIGHTS = {
 
 @dataclass(frozen=True, slots=True)
 class Footage:
-    """What a model is chosen for: a video or a picture of that size in pixels.
+    """Describe what a model is chosen for: a video or a picture of that size in pixels.
 
     compression: of a video, where that is known.
     """
