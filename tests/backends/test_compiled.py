@@ -9,10 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vsr.backends.compiled import CompiledNet, compile_for_gpu
+from vsr.backends.compiled import CompiledEncoding, CompiledNet, compile_for_gpu
 from vsr.backends.engine import Precision
 from vsr.backends.select import EngineMaker, Place
 from vsr.backends.torch_engine import TorchEngine
+from vsr.color.encoding import Coding, EncodeStep
+from vsr.events import Note
+from vsr.frames import ChromaLocation, Color, Matrix, Primaries, Range, Transfer
 from vsr.models.nets import LumaNet
 
 CPU = torch.device("cpu")
@@ -126,3 +129,42 @@ def test_only_long_jobs_on_a_gpu_are_compiled_and_the_reference_never(
     engines.make("fp16")
     engines.make_reference()
     assert made == [compile_for_gpu if compiles else None, None]
+
+
+def _planes(encoding: CompiledEncoding, rgb: Tensor) -> list[Tensor]:
+    color = Color(Matrix.BT709, Primaries.BT709, Transfer.BT709, Range.LIMITED, ChromaLocation.LEFT, bit_depth=10)
+    return list(encoding(rgb, Coding.of(color, (1, 1), CPU)))
+
+
+def test_colour_that_is_compiled_has_the_bits_of_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vsr.backends.compiled.FRAMES_BEFORE_COMPILING", 3)
+    compiled = list[EncodeStep]()
+
+    def trace(step: EncodeStep) -> EncodeStep:
+        compiled.append(torch.compile(step, dynamic=False, fullgraph=True, backend="aot_eager"))
+        return compiled[-1]
+
+    encoding = CompiledEncoding(trace)
+    rgb = torch.rand((2, 3, 77, 33), generator=torch.Generator().manual_seed(2)) * 1.2 - 0.1
+    in_bands = _planes(encoding, rgb)
+    assert not compiled
+    for planes in (_planes(encoding, rgb), _planes(encoding, rgb)):
+        assert all(torch.equal(a, b) for a, b in zip(planes, in_bands, strict=True))
+    assert len(compiled) == 1
+    _planes(encoding, rgb[..., :20])  # of another shape, which is not worth another compilation
+    assert len(compiled) == 1
+
+
+def test_colour_that_does_not_compile_goes_on_in_bands_with_one_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vsr.backends.compiled.FRAMES_BEFORE_COMPILING", 1)
+
+    def fail(step: EncodeStep) -> EncodeStep:
+        raise RuntimeError("no compiler")
+
+    notes = list[Note]()
+    encoding = CompiledEncoding(fail, notes.append)
+    rgb = torch.rand(1, 3, 6, 8)
+    for _ in range(2):
+        luma, chroma = _planes(encoding, rgb)
+        assert luma.shape == (1, 1, 6, 8) and chroma.shape == (1, 2, 3, 4)
+    assert [str(note) for note in notes] == ["colour conversion does not compile (no compiler): going on without"]

@@ -1,4 +1,4 @@
-"""Compile a network for the shapes that repeat; run it as it is for others, and where it does not compile."""
+"""Compile a network, or the colour after it, for shapes that repeat; run it as it is for others, or on failure."""
 
 from __future__ import annotations
 
@@ -8,18 +8,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vsr.color.encoding import Coding, EncodeStep, encode_bands, encode_step, encode_whole
 from vsr.events import Note, NoteCode, OnNote
 
-__all__ = ["CompiledNet", "Compiler", "compile_for_gpu"]
+__all__ = ["CompiledEncoding", "CompiledNet", "Compiler", "StepCompiler", "compile_for_gpu", "compile_step"]
 
 Function = Callable[..., Any]  # of tensors, as the network
 Compiler = Callable[[nn.Module], Function]
+StepCompiler = Callable[[EncodeStep], EncodeStep]
 LONGEST_REASON = 200  # characters
+FRAMES_BEFORE_COMPILING = 500  # of one shape: the seconds that it takes are little beside a job of so many
 
 
 def compile_for_gpu(net: nn.Module) -> Function:
     """Fuse element-wise layers and search for the fastest kernels; frames are too large to gain by CUDA graphs."""
     compiled: Function = torch.compile(net, dynamic=False, mode="max-autotune-no-cudagraphs")
+    return compiled
+
+
+def compile_step(step: EncodeStep) -> EncodeStep:
+    """Fuse the operations on a whole frame; products and sums stay rounded by themselves, as in bands."""
+    compiled: EncodeStep = torch.compile(step, dynamic=False, fullgraph=True, options={"emulate_precision_casts": True})
     return compiled
 
 
@@ -69,3 +78,39 @@ class CompiledNet:
         except torch.OutOfMemoryError:
             self._shapes.discard(shape)  # a smaller one follows, which is not to be taken for a remainder
             raise
+
+
+class CompiledEncoding:
+    """Make planes of RGB as `encode_bands` does, bit for bit; compiled once many frames of one shape have come.
+
+    Out of memory surfaces as itself.
+    """
+
+    def __init__(self, compiler: StepCompiler = compile_step, note: OnNote = lambda line: None) -> None:
+        """note: called with the reason where the step does not compile; bands go on then."""
+        self._compiler, self._note = compiler, note
+        self._step: EncodeStep | None = None
+        self._has_failed = False
+        self._shape: tuple[object, ...] = ()
+        self._num_frames = 0  # of the shape
+
+    def __call__(self, rgb: Tensor, coding: Coding) -> tuple[Tensor, Tensor]:
+        shape = (*rgb.shape, coding)
+        if shape != self._shape and self._num_frames < FRAMES_BEFORE_COMPILING:
+            self._shape, self._num_frames = shape, 0
+        if shape != self._shape or self._has_failed:
+            return encode_bands(rgb, coding)
+        self._num_frames += rgb.shape[0]
+        return encode_bands(rgb, coding) if self._num_frames < FRAMES_BEFORE_COMPILING else self._run(rgb, coding)
+
+    def _run(self, rgb: Tensor, coding: Coding) -> tuple[Tensor, Tensor]:
+        try:
+            self._step = self._step or self._compiler(encode_step)
+            return encode_whole(rgb, coding, self._step)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # see `CompiledNet`
+            self._has_failed = True
+            reason = (" ".join(str(error).split()) or type(error).__name__)[:LONGEST_REASON]
+            self._note(Note(NoteCode.FALLBACK, f"colour conversion does not compile ({reason}): going on without"))
+            return encode_bands(rgb, coding)

@@ -14,8 +14,11 @@ from vsr.errors import InputError
 from vsr.frames import Color, Matrix, Range
 
 __all__ = [
+    "chroma_scale",
     "dequantize_chroma",
     "dequantize_luma",
+    "luma_scale",
+    "luma_weights",
     "quantize",
     "quantize_chroma",
     "quantize_luma",
@@ -37,7 +40,8 @@ _LUMA_COEFFICIENTS: dict[Matrix, tuple[float, float]] = {
 }
 
 
-def _coefficients(matrix: Matrix) -> tuple[float, float, float]:
+def luma_weights(matrix: Matrix) -> tuple[float, float, float]:
+    """Return the weights of R, G and B in luma. Raises InputError for a matrix that cannot be turned into RGB."""
     if matrix not in _LUMA_COEFFICIENTS:
         raise InputError(
             f"the colour matrix {matrix.name} cannot be turned into RGB; use a luma model (color 'y', see 'vsr models')"
@@ -46,14 +50,14 @@ def _coefficients(matrix: Matrix) -> tuple[float, float, float]:
     return red, 1 - red - blue, blue
 
 
-def _luma_scale(color: Color) -> tuple[float, float]:
+def luma_scale(color: Color) -> tuple[float, float]:
     """Return code values per unit and the code value of black, for luma, R, G, B and alpha."""
     if color.range is Range.LIMITED:
         return 219.0 * 2 ** (color.bit_depth - 8), 16.0 * 2 ** (color.bit_depth - 8)
     return 2.0**color.bit_depth - 1, 0.0
 
 
-def _chroma_scale(color: Color) -> tuple[float, float]:
+def chroma_scale(color: Color) -> tuple[float, float]:
     """Return code values per unit and the code value of no colour, for chroma in [-0.5, 0.5]."""
     span = 224.0 * 2 ** (color.bit_depth - 8) if color.range is Range.LIMITED else 2.0**color.bit_depth - 1
     return span, 2.0 ** (color.bit_depth - 1)
@@ -72,24 +76,24 @@ def sample_dtype(color: Color, device: torch.device) -> torch.dtype:
 
 def dequantize_luma(plane: Tensor, color: Color) -> Tensor:
     """Convert luma, R, G, B or alpha code values to float32: black is 0, white 1; values may exceed both."""
-    scale, offset = _luma_scale(color)
+    scale, offset = luma_scale(color)
     return plane.to(torch.float32).sub_(offset).mul_(1 / scale)
 
 
 def dequantize_chroma(plane: Tensor, color: Color) -> Tensor:
     """Convert Cb and Cr code values to float32 in about [-0.5, 0.5]."""
-    scale, offset = _chroma_scale(color)
+    scale, offset = chroma_scale(color)
     return plane.to(torch.float32).sub_(offset).mul_(1 / scale)
 
 
 def quantize_luma(x: Tensor, color: Color) -> Tensor:
     """Invert `dequantize_luma`: round and clamp to the code values of the bit depth."""
-    return quantize(x, *_luma_scale(color), color)
+    return quantize(x, *luma_scale(color), color)
 
 
 def quantize_chroma(x: Tensor, color: Color) -> Tensor:
     """Invert `dequantize_chroma`: round and clamp to the code values of the bit depth."""
-    return quantize(x, *_chroma_scale(color), color)
+    return quantize(x, *chroma_scale(color), color)
 
 
 def ycbcr_to_rgb(luma: Tensor, chroma: Tensor, matrix: Matrix) -> Tensor:
@@ -100,7 +104,7 @@ def ycbcr_to_rgb(luma: Tensor, chroma: Tensor, matrix: Matrix) -> Tensor:
         chroma: Cb and Cr (N, 2, H, W) in [-0.5, 0.5].
         matrix: the colour matrix to convert by.
     """
-    red, green, blue = _coefficients(matrix)
+    red, green, blue = luma_weights(matrix)
     cb, cr = chroma[:, :1], chroma[:, 1:]
     r = luma + 2 * (1 - red) * cr
     b = luma + 2 * (1 - blue) * cb
@@ -115,7 +119,7 @@ def rgb_to_ycbcr(rgb: Tensor, matrix: Matrix) -> tuple[Tensor, Tensor]:
         rgb: (N, 3, H, W) in [0, 1].
         matrix: the colour matrix to convert by.
     """
-    red, green, blue = _coefficients(matrix)
+    red, green, blue = luma_weights(matrix)
     r, g, b = rgb[:, :1], rgb[:, 1:2], rgb[:, 2:]
     luma = red * r + green * g + blue * b
     return luma, torch.cat(((b - luma) / (2 * (1 - blue)), (r - luma) / (2 * (1 - red))), 1)

@@ -20,7 +20,16 @@ from torch import Tensor
 
 from vsr.color.exact_float32 import exact_float32
 
-__all__ = ["CENTERED", "imresize", "mod_crop", "reduce_bicubic", "reduce_gaussian", "resample"]
+__all__ = [
+    "CENTERED",
+    "halving_taps",
+    "imresize",
+    "mod_crop",
+    "reduce_bicubic",
+    "reduce_gaussian",
+    "reflected_indices",
+    "resample",
+]
 
 CENTERED = (0.5, 0.5)
 
@@ -147,6 +156,16 @@ def _resample_dim(x: Tensor, dim: int, length: int, scale: float, source_offset:
     return out
 
 
+def halving_taps(target_offset: float) -> tuple[int, tuple[float, ...]]:
+    """Return the filter that halves a dimension: the first sample that output 0 reaches, and the weights from it on.
+
+    Args:
+        target_offset: place of an output sample within its own cell, see `resample`.
+    """
+    weight, index = _taps(8, 4, 0.5, CENTERED[0], target_offset)
+    return int(index[0, 0]), tuple(weight[0].tolist())
+
+
 # -- what goes to the device, once: a copy from memory that is not page-locked would wait for all work queued there ----
 
 _Axis = tuple[int, int, float, float, float]  # the arguments of `_taps`
@@ -163,7 +182,7 @@ def _taps_on(device: torch.device, dtype: torch.dtype, source: int, *rest: Any) 
 
 @functools.lru_cache(maxsize=64)
 @torch.inference_mode(False)
-def _reflected(device: torch.device, length: int, first: int, last: int) -> Tensor:
+def reflected_indices(device: torch.device, length: int, first: int, last: int) -> Tensor:
     """Return the indices of samples first..last of a dimension, reflected where they lie outside."""
     return _reflect(torch.arange(first, last + 1), length).to(device)
 
@@ -194,7 +213,7 @@ def _down_kernel(device: torch.device, dtype: torch.dtype, axis: _Axis) -> tuple
 
 def _padded(x: Tensor, dim: int, first: int, last: int) -> Tensor:
     """Select samples first..last of a dimension, reflected where they lie outside."""
-    return x.index_select(dim, _reflected(x.device, x.shape[dim], first, last))
+    return x.index_select(dim, reflected_indices(x.device, x.shape[dim], first, last))
 
 
 def _is_whole(scale: float, source: int, target: int) -> bool:

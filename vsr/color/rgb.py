@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from vsr.color import conversion as convert
+from vsr.color.encoding import Coding, Encode, encode_bands
 from vsr.color.pixel_formats import PixelFormat
 from vsr.frames import Color, FrameBatch
 
@@ -28,19 +29,18 @@ def rgb_of_batch(batch: FrameBatch, format_: PixelFormat) -> Tensor:
     return convert.ycbcr_to_rgb(main, chroma, color.matrix)
 
 
-def planes_of_rgb(rgb: Tensor, format_: PixelFormat, color: Color) -> tuple[Tensor, ...]:
+def planes_of_rgb(rgb: Tensor, format_: PixelFormat, color: Color, encode: Encode = encode_bands) -> tuple[Tensor, ...]:
     """Convert RGB to the planes of a pixel format, in the order of `FrameBatch`, without alpha.
 
     Args:
-        rgb: (N, 3, H, W) floats, 0 to 1.
+        rgb: (N, 3, H, W) float32; what lies outside 0 to 1 is clamped.
         format_: the pixel format of the planes.
         color: matrix, range, bit depth and chroma location of the planes.
+        encode: makes luma and chroma planes.
     """
-    if format_.kind == "rgb":
-        return (convert.quantize_luma(rgb, color),)
-    luma, chroma = convert.rgb_to_ycbcr(rgb, color.matrix)
+    if format_.kind == "yuv":
+        return encode(rgb, Coding.of(color, format_.chroma_shift, rgb.device))
+    rgb = rgb.clamp(0, 1)
     if format_.kind == "gray":
-        return (convert.quantize_luma(luma, color),)
-    size = (int(rgb.shape[-2]), int(rgb.shape[-1]))
-    chroma = convert.resize_chroma(chroma, (color, (0, 0)), (color, format_.chroma_shift), (1, 1), size)
-    return convert.quantize_luma(luma, color), convert.quantize_chroma(chroma, color)
+        rgb = convert.rgb_to_ycbcr(rgb, color.matrix)[0]
+    return (convert.quantize_luma(rgb, color),)

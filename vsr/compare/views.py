@@ -57,7 +57,7 @@ class View:
         if is_whole and _means_the_same(batch.color, color) and _is_stored_alike(self.format_, format_):
             return batch.planes[:2] if format_.kind == "yuv" else batch.planes[:1]
         rgb = torch.rot90(rgb_of_batch(batch, self.format_), self.quarter_turns, (-2, -1))
-        return planes_of_rgb(resample(rgb, self.size[::-1]).clamp_(0, 1), format_, color)
+        return planes_of_rgb(resample(rgb, self.size[::-1]), format_, color)
 
 
 def _means_the_same(a: Color, b: Color) -> bool:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vsr.color import conversion as convert
+from vsr.color.encoding import Encode, encode_bands
 from vsr.color.pixel_formats import PixelFormat
 from vsr.color.resample import resample
 from vsr.color.rgb import planes_of_rgb
@@ -58,14 +59,21 @@ class NetworkInput:
     finish: Callable[[Tensor], Planes]
 
 
-def batch_to_network(planes: Planes, batch: FrameBatch, target: Target, network_color: NetworkColor) -> NetworkInput:
+def batch_to_network(
+    planes: Planes,
+    batch: FrameBatch,
+    target: Target,
+    network_color: NetworkColor,
+    encode: Encode = encode_bands,
+) -> NetworkInput:
     """Convert a batch for a network, and prepare the rest of its way.
 
     Args:
         planes: those of the batch, on the network's device.
         network_color: what the network takes and gives, as on its card.
+        encode: makes luma and chroma planes of RGB.
     """
-    main = _main_to_network(planes, batch, target, network_color)
+    main = _main_to_network(planes, batch, target, network_color, encode)
     if not target.pixel_format.alpha:
         return main
     alpha = planes[-1] if batch.alpha is not None else None
@@ -73,15 +81,15 @@ def batch_to_network(planes: Planes, batch: FrameBatch, target: Target, network_
 
 
 def rgb_to_network(rgb: Tensor, size: tuple[int, int], network_color: NetworkColor) -> NetworkInput:
-    """Prepare RGB floats, (N, 3, H, W); the one plane that comes out is RGB in [0, 1], (N, 3, *size)."""
+    """Prepare RGB floats, (N, 3, H, W); the one plane that comes out is RGB, unclamped, (N, 3, *size)."""
     if network_color == "rgb":
-        return NetworkInput(rgb.clamp(0, 1), lambda out: (_resized(out, size).clamp_(0, 1),))
+        return NetworkInput(rgb.clamp(0, 1), lambda out: (_resized(out, size),))
     # A luma network was trained on BT.601 luma as it is coded: 16 to 235, over 255.
     luma, chroma = convert.rgb_to_ycbcr(rgb.clamp(0, 1), Matrix.SMPTE170M)
 
     def finish(out: Tensor) -> Planes:
         sharp = _resized(out, size).sub_(16 / 255).mul_(255 / 219)
-        return (convert.ycbcr_to_rgb(sharp, resample(chroma, size), Matrix.SMPTE170M).clamp_(0, 1),)
+        return (convert.ycbcr_to_rgb(sharp, resample(chroma, size), Matrix.SMPTE170M),)
 
     return NetworkInput(luma.mul_(219 / 255).add_(16 / 255), finish)
 
@@ -176,7 +184,7 @@ def _rgb_to_video_network(rgb: Tensor, target: Target) -> VideoInput:
     def finish(sharp: Tensor, correction: Tensor) -> Planes:
         full = resample(chroma, size) + _correction_on_grid(correction, sharp, target, (0, 0)) * (255 / 224)
         out = _resized(sharp, size).sub(16 / 255).mul_(255 / 219)
-        large = convert.ycbcr_to_rgb(out, full, Matrix.SMPTE170M).clamp_(0, 1)
+        large = convert.ycbcr_to_rgb(out, full, Matrix.SMPTE170M)
         return planes_of_rgb(large, target.pixel_format, target.color)
 
     return VideoInput(torch.cat((luma * (219 / 255) + 16 / 255, chroma * (224 / 255)), 1), finish)
@@ -198,19 +206,21 @@ def _correction_on_grid(correction: Tensor, sharp: Tensor, target: Target, shift
     return convert.resize_chroma(correction, (_NETWORK_CHROMA, (1, 1)), (target.color, shift), scale, size)
 
 
-def _main_to_network(planes: Planes, batch: FrameBatch, target: Target, network_color: NetworkColor) -> NetworkInput:
+def _main_to_network(
+    planes: Planes, batch: FrameBatch, target: Target, network_color: NetworkColor, encode: Encode
+) -> NetworkInput:
     """Choose the path of all planes but alpha."""
     color, luma = batch.color, planes[0]
     if color.is_rgb:
-        return _through_rgb(convert.dequantize_luma(luma, color), target, network_color)
+        return _through_rgb(convert.dequantize_luma(luma, color), target, network_color, encode)
     if batch.chroma is None:
         if network_color == "y" and target.pixel_format.kind == "gray" and color.range is target.color.range:
             return _through_luma(luma, None, color, target)
-        return _through_rgb(convert.dequantize_luma(luma, color).expand(-1, 3, -1, -1), target, network_color)
+        return _through_rgb(convert.dequantize_luma(luma, color).expand(-1, 3, -1, -1), target, network_color, encode)
     if network_color == "y" and _same_ycbcr(color, target.color):
         return _through_luma(luma, planes[1], color, target)
     rgb = convert.ycbcr_to_rgb(convert.dequantize_luma(luma, color), _full_chroma(planes, color), color.matrix)
-    return _through_rgb(rgb, target, network_color)
+    return _through_rgb(rgb, target, network_color, encode)
 
 
 def _through_luma(luma: Tensor, chroma: Tensor | None, color: Color, target: Target) -> NetworkInput:
@@ -226,10 +236,14 @@ def _through_luma(luma: Tensor, chroma: Tensor | None, color: Color, target: Tar
     return NetworkInput(luma.to(torch.float32).mul_(1 / _luma_peak(color)), finish)
 
 
-def _through_rgb(rgb: Tensor, target: Target, network_color: NetworkColor) -> NetworkInput:
+def _through_rgb(rgb: Tensor, target: Target, network_color: NetworkColor, encode: Encode) -> NetworkInput:
     """Upscale RGB floats and convert them to the target's planes."""
     inner = rgb_to_network(rgb, (target.height, target.width), network_color)
-    return NetworkInput(inner.x, lambda out: planes_of_rgb(inner.finish(out)[0], target.pixel_format, target.color))
+
+    def finish(out: Tensor) -> Planes:
+        return planes_of_rgb(inner.finish(out)[0], target.pixel_format, target.color, encode)
+
+    return NetworkInput(inner.x, finish)
 
 
 def _resized_chroma(luma: Tensor, chroma: Tensor, color: Color, target: Target) -> Tensor:

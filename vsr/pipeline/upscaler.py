@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vsr.backends.compiled import CompiledEncoding
 from vsr.backends.engine import Engine, Precision, release_buffers
 from vsr.backends.transfers import Planes, Transfers, make_transfers
 from vsr.color import conversion as convert
+from vsr.color.encoding import Encode, encode_bands
 from vsr.color.resample import resample
 from vsr.errors import OptionError
 from vsr.frames import FrameBatch, Matrix
@@ -36,6 +38,7 @@ class Upscaler:
         self.network = network
         self._color: NetworkColor = "y" if network.card.color == "y" else "rgb"
         self._transfers = transfers or make_transfers(self.device)
+        self._encode: Encode = CompiledEncoding(note=network.note) if self.device.type == "cuda" else encode_bands
         self._limit = BatchLimit(self.device, network.note, lambda: release_buffers(network.engine))
 
     @property
@@ -92,7 +95,7 @@ class Upscaler:
 
     def _submitted(self, batch: FrameBatch, target: Target, network: Network) -> FetchPlanes:
         """Queue upload, network and download of a batch; return what fetches its planes."""
-        prepared = batch_to_network(self._transfers.upload(batch.planes), batch, target, self._color)
+        prepared = batch_to_network(self._transfers.upload(batch.planes), batch, target, self._color, self._encode)
         computed = network.run(prepared.x)
         planes = prepared.finish(computed.outputs[0])
         fetch, engine = self._transfers.download((*planes, computed.is_finite)), self.engine
@@ -159,7 +162,7 @@ class _ImageOnItsWay:
         prepared = rgb_to_network(x[:, :3].expand(-1, 3, -1, -1), (height, width), "y" if color == "y" else "rgb")
 
         def finish(out: Tensor) -> np.ndarray:
-            rgb = prepared.finish(out)[0]
+            rgb = prepared.finish(out)[0].clamp_(0, 1)
             if image.ndim == 2:
                 rgb = convert.rgb_to_ycbcr(rgb, Matrix.SMPTE170M)[0]
             if x.shape[1] == 4:
