@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_clips import options_of, packets_of
+from cluster_clips import options_of, packets_of, write_large_clip
 
 from vsr.cluster import ray_pool
 from vsr.cluster.patience import Patience
-from vsr.cluster.ray_pool import RayPool, connect
+from vsr.cluster.piece_sender import IN_FLIGHT_BYTES
+from vsr.cluster.pool import Worker
+from vsr.cluster.ray_pool import TRANSFERS_AT_ONCE, RayPool, _Actor, connect
+from vsr.cluster.remote_file import PIECE_BYTES
 from vsr.cluster.run import enhance_file_on
-from vsr.cluster.segment_task import Hello
+from vsr.cluster.segment_task import Hello, SegmentResult, SegmentTask
 from vsr.cluster.status import describe_cluster
 from vsr.errors import MissingExtraError, VsrError
 from vsr.jobs.run import enhance_file
@@ -48,34 +54,121 @@ def cluster() -> Iterator[Any]:
             cluster.shutdown()
 
 
-def _worker_folders() -> list[Path]:
-    return list(Path(tempfile.gettempdir()).glob("vsr-worker-*"))
+def _node_of(worker: _Actor) -> str:
+    ray: Any = pytest.importorskip("ray")
+    node: str = ray.get(worker.handle.__ray_call__.remote(lambda self: ray.get_runtime_context().get_node_id()))
+    return node
+
+
+@dataclass(frozen=True, slots=True)
+class OnceHurried(Patience):
+    """Gives the second task that is begun no time at all, so that its worker counts as hung."""
+
+    num_begun: list[int] = field(default_factory=list)
+
+    def deadline_seconds(self, predicted: float, *, is_first: bool) -> float:
+        self.num_begun.append(1)
+        return 0.0 if len(self.num_begun) == 2 else 1e6
+
+
+@dataclass
+class Faults:
+    """Strike three workers of a pool, one each: its node is killed, it is stopped, its segment is damaged."""
+
+    cluster: Any
+    pool: RayPool
+    struck: dict[str, str] = field(default_factory=dict)  # workers, by faults
+
+    def __post_init__(self) -> None:
+        self._start, self._fetched = self.pool.start, self.pool._transfer.fetched
+        self.pool.start = self.start  # type: ignore[method-assign]
+        self.pool._transfer.fetched = self.fetched  # type: ignore[method-assign]
+
+    def start(self, worker: Worker, task: SegmentTask) -> None:
+        self._start(worker, task)
+        fault = ("damaged", "hung", "killed")[len(self.struck)] if len(self.struck) < 3 else None
+        if fault is None or worker.name in self.struck.values():
+            return
+        self.struck[fault] = worker.name
+        if fault == "hung":
+            os.kill(int(worker.name.rpartition(":")[2]), signal.SIGSTOP)
+        if fault == "killed":
+            node = _node_of(self.pool._actor_of(worker))
+            self.cluster.remove_node(next(n for n in self.cluster.list_all_nodes() if n.node_id == node))
+
+    def fetched(self, handle: Any, task: SegmentTask, result: SegmentResult) -> SegmentResult:
+        worker = next(each.worker for each in self.pool._actors if each.handle is handle)
+        result = self._fetched(handle, task, result)
+        if worker is not None and worker.name == self.struck.get("damaged") and task.attempt == 0:
+            data = bytearray(task.path.read_bytes())
+            data[len(data) // 2] ^= 1
+            task.path.write_bytes(data)
+            self.struck["damaged"] = f"{worker.name}, struck"
+        return result
+
+
+def _processes_of(names: Sequence[str]) -> list[str]:
+    return [name for name in names if Path(f"/proc/{name.rpartition(':')[2].partition(',')[0]}").exists()]
 
 
 @pytest.mark.slow  # a cluster starts
-def test_nodes_that_share_nothing_make_the_file_of_one_process_though_one_is_killed(
+def test_nodes_that_share_nothing_make_the_file_of_one_process_though_each_has_its_fault(
     cluster: Any, clip: Path, model: Path, tmp_path: Path
 ) -> None:
-    """The source and the model go to the nodes, and the segments back, by the object store."""
+    """One node is killed, one worker hangs, and one gives a damaged segment."""
     enhance_file(clip, tmp_path / "whole.mkv", options_of(model, resume=True))
-    notes: list[str] = []
-    is_killed = False
-    with RayPool(cluster.address) as pool:
-        wait = pool.wait
+    with RayPool(cluster.address, patience=OnceHurried()) as pool:
+        while len(pool.ready()) < 3:
+            pool.wait(1)
+        faults = Faults(cluster, pool)
+        report = enhance_file_on(pool, clip, tmp_path / "out.mkv", options_of(model))
+    assert sorted(faults.struck) == ["damaged", "hung", "killed"]
+    assert packets_of(tmp_path / "out.mkv") == packets_of(tmp_path / "whole.mkv")
+    reasons = " ".join(str(each) for each in report.retried)
+    assert "is damaged" in reasons
+    assert "past the deadline" in reasons
+    assert "has gone" in reasons
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mkv", "whole.mkv"]
+    for _ in range(100):  # Ray ends a worker in the background
+        if not _processes_of(list(faults.struck.values())):
+            return
+        time.sleep(0.3)
+    pytest.fail(f"workers are still there: {_processes_of(list(faults.struck.values()))}")
 
-        def wait_and_kill(seconds: float) -> Any:
-            nonlocal is_killed
-            busy = [worker for worker in pool.ready() if worker not in pool.idle()]
-            if busy and not is_killed:
-                is_killed = True
-                cluster.remove_node(cluster.list_all_nodes()[-1])
+
+def _store_bytes(nodes: Sequence[dict[str, Any]]) -> tuple[int, int]:
+    """Return the bytes in the fullest object store, and those that all have spilled."""
+    api: Any = pytest.importorskip("ray._private.internal_api")
+    alive = [node for node in nodes if node["Alive"]]
+    stats = [api.node_stats(n["NodeManagerAddress"], n["NodeManagerPort"], False).store_stats for n in alive]
+    return max(each.object_store_bytes_used for each in stats), sum(each.spilled_bytes_total for each in stats)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("VSR_CLUSTER_CLIPS"), reason="VSR_CLUSTER_CLIPS is not set: sends 200 MB")
+def test_a_source_larger_than_the_object_store_keeps_it_under_its_bound(
+    cluster: Any, model: Path, tmp_path: Path
+) -> None:
+    """Nothing spills, and workers together are sent little more than the source once."""
+    source = write_large_clip(tmp_path / "in.mov", 40)
+    num_bytes = source.stat().st_size
+    assert num_bytes > 1.5 * OBJECT_STORE_BYTES
+    used: list[tuple[int, int]] = []
+    with RayPool(cluster.address) as pool:
+        wait, pieces = pool.wait, pool._transfer.pieces
+
+        def wait_and_look(seconds: float) -> Any:
+            used.append(_store_bytes(pool._ray.nodes()))
             return wait(seconds)
 
-        pool.wait = wait_and_kill  # type: ignore[method-assign]
-        enhance_file_on(pool, clip, tmp_path / "out.mkv", options_of(model), note=notes.append)
-    assert is_killed
-    assert packets_of(tmp_path / "out.mkv") == packets_of(tmp_path / "whole.mkv")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mkv", "whole.mkv"]
+        pool.wait = wait_and_look  # type: ignore[method-assign]
+        report = enhance_file_on(pool, source, tmp_path / "out.mkv", options_of(model, audio="none"))
+    assert report.num_frames == 40
+    assert pieces is not None
+    assert pieces.most_in_flight <= IN_FLIGHT_BYTES
+    assert max(bytes_used for bytes_used, _ in used) <= IN_FLIGHT_BYTES + TRANSFERS_AT_ONCE * PIECE_BYTES
+    assert not max(spilled for _, spilled in used)
+    assert pieces.num_bytes < 2 * num_bytes, "a second of lead-in, twice a node at most"
 
 
 @pytest.mark.slow  # a cluster starts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from cluster_clips import packets_of, write_clip
 from inline_pool import FAULTS, Faults, InlinePool
 from torch import Tensor
 
+from vsr.cli.progress import _summary
 from vsr.cluster import divided_job, scheduler
 from vsr.cluster.pool import Worker
 from vsr.cluster.run import enhance_file_on
@@ -114,12 +116,18 @@ def test_a_segment_that_fails_is_made_elsewhere(
         return _once(4, fault)(worker, task)
 
     with make_pool(faults) as pool:
-        enhance_file_on(pool, clip, tmp_path / "out.mkv", _options(), note=notes.append, models=_model())
+        options = _options(report=tmp_path / "report.json")
+        report = enhance_file_on(pool, clip, tmp_path / "out.mkv", options, note=notes.append, models=_model())
     assert packets_of(tmp_path / "out.mkv") == whole
     (line,) = [line for line in notes if line.startswith("segment ")]
     assert re.search(reason, line)
+    (retried,) = json.loads((tmp_path / "report.json").read_text("utf-8"))["retried_segments"]
+    assert retried["segment"] == 5
+    assert retried["worker"] == workers[0]
+    assert line.startswith(f"segment 5 of 12 failed on {workers[0]}: {retried['reason']}; it is made again")
+    assert f"made again: segment 5 ({workers[0]}: {retried['reason']})" in _summary(report)
     assert len(set(workers)) == 2, "another worker took it"
-    assert [path.name for path in tmp_path.iterdir()] == ["out.mkv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mkv", "report.json"]
 
 
 def test_a_worker_that_always_fails_is_replaced(

@@ -30,6 +30,7 @@ _FFMPEG_REFRESH_SECONDS = 0.5  # ffmpeg's own -stats_period
 _BAR_WIDTH = 24
 _SHORTEST_BAR = 6
 _WIDTH_OF_FILES = 100  # columns of lines that go to a file
+_MOST_RETRIED_NAMED = 3
 
 
 class ProgressPrinter:
@@ -258,6 +259,7 @@ def _summary(report: JobReport) -> str:
         f"{report.width}x{report.height} in {report.seconds:.1f} s ({fps:.1f} fps)"
         + (f"; time: {shares}" if shares else "")
         + _reused(report)
+        + _retried(report)
         + ("" if report.mean_psnr_db is None else f"; {report.mean_psnr_db:.2f} dB against the reference")
         + f"; {report.model} on {report.engine}"
     )
@@ -267,6 +269,15 @@ def _reused(report: JobReport) -> str:
     if not report.reused_share:
         return ""
     return f"; reused {report.reused_share:.0%} of {report.num_frames:,} frames' pixels"
+
+
+def _retried(report: JobReport) -> str:
+    """Name the first few segments that were made again, with reasons; the report file has all."""
+    if not report.retried:
+        return ""
+    named = ", ".join(str(each) for each in report.retried[:_MOST_RETRIED_NAMED])
+    num_more = len(report.retried) - _MOST_RETRIED_NAMED
+    return f"; made again: {named}" + (f" and {num_more} more" if num_more > 0 else "")
 
 
 def _bar(progress: Progress, width: int) -> str:

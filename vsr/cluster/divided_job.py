@@ -17,6 +17,7 @@ from vsr.errors import OutputError, VsrError
 from vsr.events import Note, NoteCode, OnNote
 from vsr.jobs.job import Job
 from vsr.jobs.journal import Done, Journal
+from vsr.jobs.report import RetriedSegment
 from vsr.media.write.segments import check_segment
 
 __all__ = ["Attempt", "DividedJob", "SegmentSettings"]
@@ -50,7 +51,7 @@ class Attempt:
 class DividedJob:
     """The segments of a job.
 
-    reasons: why segments were made again, a line each.  num_before: frames that an earlier run has done.
+    retried: attempts that failed, with their reasons.  num_before: frames that an earlier run has done.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class DividedJob:
         self._measured: list[float] = []  # seconds a frame
         self._failed_on: defaultdict[int, list[str]] = defaultdict(list)  # hosts and workers, by number
         self._said: set[str] = set()
-        self.reasons: list[str] = []
+        self.retried: list[RetriedSegment] = []
         self.busy_seconds = 0.0
         self.divide(ranges)
         self.num_before = self.num_frames
@@ -165,7 +166,7 @@ class DividedJob:
         worker.num_failures += 1
         self._failed_on[number].append(worker.name)
         reason = f"segment {number + 1} of {len(self.ranges)} failed on {worker.name}: {failure.text}"
-        self.reasons.append(reason)
+        self.retried.append(RetriedSegment(number + 1, worker.name, failure.text))
         if len(self._failed_on[number]) >= self._patience.num_attempts:
             raise _named(failure.as_error(), self._job, len(self._failed_on[number]))
         self._note(Note(NoteCode.CLUSTER, f"{reason}; it is made again"))

@@ -11,8 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vsr.cluster.piece_sender import PieceSender
+from vsr.cluster.ray_worker import FilesOfDriver
+from vsr.cluster.remote_file import PIECE_BYTES
 from vsr.cluster.segment_task import SegmentResult, SegmentTask, settings_hash
-from vsr.errors import OptionError, OutputError, reason
+from vsr.errors import InputError, OptionError, OutputError, reason
 from vsr.files import naming_output, partial_file
 from vsr.jobs.job import Job
 from vsr.media.endpoints import File
@@ -20,15 +23,15 @@ from vsr.media.write.segments import Segment
 
 __all__ = ["FileTransfer"]
 
-PIECE_BYTES = 4 * 2**20  # in the object store at a time, of each transfer
-
 
 class FileTransfer:
     """Sends a task with the files that it needs, and fetches its segment.
 
     With a shared folder, a source outside of it is copied into it once, and segments are written into it. Without one,
-    each worker gets the source once, piece by piece: a piece is sent when the one before has been written, so that the
-    object store holds few of them however long the video is.
+    workers ask for the pieces of the source that they read, and segments are fetched, piece by piece: the next one when
+    the one before has been written.
+
+    pieces: sends those of sources; None with a shared folder.
     """
 
     def __init__(self, ray: Any, storage: Path | None) -> None:
@@ -37,7 +40,9 @@ class FileTransfer:
         self._folder: Path | None = None
         self._copied: dict[Path, Path] = {}
         self._turn = threading.Lock()
+        self.pieces: PieceSender | None = None
         if storage is None:
+            self.pieces = PieceSender(ray)
             return
         self._folder = storage.absolute() / f"vsr-{secrets.token_hex(6)}"
         try:
@@ -46,26 +51,36 @@ class FileTransfer:
             raise OutputError(f'`storage="{storage}"`: cannot be written to ({reason(error)})') from error
 
     def close(self) -> None:
-        """Remove what lies in the shared folder."""
+        """Send no more, and remove what lies in the shared folder."""
+        if self.pieces is not None:
+            self.pieces.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def sent(self, handle: Any, places: dict[str, str], task: SegmentTask) -> Any:
-        """Send a task to an actor, after the files that are not there yet; return what to wait for.
+    def sent(self, handle: Any, models: dict[str, str], task: SegmentTask) -> Any:
+        """Send a task to an actor; return what to wait for.
 
-        places: of the files that were brought to the actor before; those that are brought now are added.
+        models: places of model files that were brought to the actor before; one that is brought now is added.
         """
         job = Job.from_json(task.job)
         if self._folder is not None:
-            return handle.make.remote(self._shared(job, task, self._folder), {}, True)
+            return handle.make.remote(self._shared(job, task, self._folder), None)
+        assert self.pieces is not None
         if not isinstance(job.source, File):
             raise OptionError(
                 "`cluster`: images that make a video have to lie in a folder that is shared, by `storage`"
             )
-        for path in {str(job.source.path), job.model.model}:
-            if path not in places and Path(path).is_file():
-                places[path] = self._bring(handle, Path(path))
-        return handle.make.remote(task, dict(places), False)
+        source, model = job.source.path, job.model.model
+        try:
+            state = source.stat()
+        except OSError as error:
+            raise InputError(f"{source}: cannot be read ({reason(error)})") from error
+        # A file that was changed is another one. The suffix is a hint at its format.
+        name = f"{_digest(source)}-{state.st_mtime_ns}-{state.st_size}{source.suffix}"
+        self.pieces.offer(name, source)
+        if Path(model).is_file() and model not in models:
+            models[model] = self._bring(handle, Path(model))
+        return handle.make.remote(task, FilesOfDriver(name, state.st_size, models.get(model)))
 
     def _shared(self, job: Job, task: SegmentTask, folder: Path) -> SegmentTask:
         """Let a task read from and write into the shared folder."""
@@ -91,7 +106,7 @@ class FileTransfer:
 
     def _bring(self, handle: Any, path: Path) -> str:
         """Send a file to an actor, piece by piece; return its path there."""
-        name = f"{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:12]}{path.suffix}"
+        name = f"{_digest(path)}{path.suffix}"
         place, offset = "", 0
         with path.open("rb") as file:
             while (data := file.read(PIECE_BYTES)) or not place:
@@ -115,3 +130,7 @@ class FileTransfer:
             while data := self._ray.get(handle.read_piece.remote(path, file.tell(), PIECE_BYTES)):
                 file.write(data)
             os.fsync(file.fileno())
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:12]

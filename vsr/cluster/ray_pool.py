@@ -27,9 +27,10 @@ __all__ = ["RayPool", "connect", "disconnect"]
 CONNECT_SECONDS = 30.0
 _FRUITLESS_STARTS = 3  # of workers, one after the other
 _MOST_CPUS_A_WORKER = 4
+_CALLS_AT_ONCE = 8  # of a worker: its task, a question for a piece, and what is answered at once
 _SECONDS_BETWEEN_LOOKS = 2.0  # at the nodes of the cluster, and for progress
 _SECONDS_TO_LEAVE = 5.0
-_TRANSFERS_AT_ONCE = 2
+TRANSFERS_AT_ONCE = 2
 
 
 def connect(address: str, seconds: float = CONNECT_SECONDS) -> Any:
@@ -87,6 +88,7 @@ class _Actor:
     """An actor: its handle, and what it was asked for.
 
     hello: asked for at the start.  made: asked for with a task.  frames: asked for now and then.
+    models: places there of model files that were brought.
     """
 
     handle: Any
@@ -95,7 +97,7 @@ class _Actor:
     task: SegmentTask | None = None
     made: Any = None
     frames: Any = None
-    places: dict[str, str] = field(default_factory=dict)  # of files that were brought there
+    models: dict[str, str] = field(default_factory=dict)
 
 
 class RayPool:
@@ -123,7 +125,7 @@ class RayPool:
         self.patience = patience or Patience()
         self._num_wanted, self._uses_gpus = num_workers, uses_gpus
         self._transfer = FileTransfer(self._ray, storage)
-        self._threads = ThreadPoolExecutor(_TRANSFERS_AT_ONCE, "vsr-transfer")
+        self._threads = ThreadPoolExecutor(TRANSFERS_AT_ONCE, "vsr-transfer")
         self._events: queue.SimpleQueue[tuple[_Actor, Any]] = queue.SimpleQueue()
         self._actors: list[_Actor] = []
         self._num_fruitless, self._last_look = 0, 0.0
@@ -151,7 +153,7 @@ class RayPool:
         actor.task = task
 
         def send() -> Any:
-            return self._transfer.sent(actor.handle, actor.places, task)
+            return self._transfer.sent(actor.handle, actor.models, task)
 
         self._in_thread(actor, send)
 
@@ -203,8 +205,10 @@ class RayPool:
         remote = self._ray.remote(RayWorker)
         for _ in range(wanted - len(self._actors)):
             needs = {"num_gpus": 1} if self._uses_gpus else {"num_cpus": cpus}
-            handle = remote.options(**needs, max_concurrency=4, max_restarts=0).remote()
+            handle = remote.options(**needs, max_concurrency=_CALLS_AT_ONCE, max_restarts=0).remote()
             self._actors.append(_Actor(handle, handle.hello.remote()))
+            if self._transfer.pieces is not None:
+                self._transfer.pieces.serve(handle)
         for actor in self._actors:
             if actor.made is not None and actor.frames is None:
                 actor.frames = actor.handle.frames.remote()

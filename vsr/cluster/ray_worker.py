@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import os
+import queue
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vsr.cluster.remote_file import ArrivingFile, Wanted
 from vsr.cluster.segment_task import Failure, Hello, SegmentResult, SegmentTask, settings_hash
 from vsr.cluster.worker import SegmentMaker
 from vsr.errors import VsrError
 from vsr.jobs.job import Job
-from vsr.media.endpoints import File
+from vsr.media.endpoints import RemoteFile, Source
 
-__all__ = ["RayWorker", "job_on_node"]
+__all__ = ["FilesOfDriver", "RayWorker"]
 
 _PREFIX = "vsr-worker-"  # of each worker's folder, before the number of its process
 
 
-def job_on_node(text: str, places: Mapping[str, str]) -> Job:
-    """Read a job, and put the files that were brought to this node in the place of those that it names.
+@dataclass(frozen=True, slots=True)
+class FilesOfDriver:
+    """Say how a worker comes by files that lie where the job was divided.
 
-    places: paths here, by the job's own paths of its source and of its model's file.
+    source: the name by which pieces of the job's source are asked for.  num_bytes: its size.
+    model: the place in the worker's folder of the model's file, which was brought there; None for a model by name.
     """
-    job = Job.from_json(text)
-    source, model = places.get(str(job.source.path)), places.get(job.model.model)
-    if source is not None:
-        job = replace(job, source=File(Path(source)))
-    return job if model is None else replace(job, model=replace(job.model, model=model))
+
+    source: str
+    num_bytes: int
+    model: str | None
 
 
 class RayWorker:
@@ -40,6 +42,8 @@ class RayWorker:
         _remove_left()
         self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         self._num_frames = 0
+        self._arriving: dict[str, ArrivingFile] = {}
+        self._wanted: queue.SimpleQueue[Wanted] = queue.SimpleQueue()
 
     def hello(self) -> Hello:
         """Say which version this is, and where."""
@@ -49,29 +53,51 @@ class RayWorker:
         """Return how many frames of the segment at work are done."""
         return self._num_frames
 
-    def make(self, task: SegmentTask, places: Mapping[str, str], is_shared: bool) -> SegmentResult | Failure:
+    def make(self, task: SegmentTask, files: FilesOfDriver | None) -> SegmentResult | Failure:
         """Make a segment; see `SegmentMaker.make`.
 
-        places: as `job_on_node` takes them.  is_shared: whether the task's path can be written from here; else the
-        segment stays in a folder of this worker, to be fetched.
+        files: of the machine where the job was divided; the segment then stays in a folder of this worker, to be
+        fetched. None where all that the job names is seen from here, and its segment written to its place.
         """
         self._num_frames = 0
         try:
+            if files is None:
+                return self._maker.make(task, self._count)
             job = Job.from_json(task.job)
             if settings_hash(job) != task.settings:
                 raise VsrError(f"{job.source}: this vsr reads other settings in the job than were written")
-            job = job_on_node(task.job, places)
-            path = task.path if is_shared else self._folder / task.path.name
+            if files.model is not None:
+                job = replace(job, model=replace(job.model, model=files.model))
+            path = self._folder / task.path.name
             task = replace(task, job=job.to_json(), settings=settings_hash(job), path=path)
-            return self._maker.make(task, self._count)
+            return self._maker.make(task, self._count, self._source(job, files))
         except Exception as error:
             return Failure.of(error)
+
+    def _source(self, job: Job, files: FilesOfDriver) -> Source:
+        """Return a job's source as one that is read piece by piece, with the pieces that are here already."""
+        if files.source not in self._arriving:
+            place = self._folder / f"{len(self._arriving)}.parts"
+            self._arriving[files.source] = ArrivingFile(files.source, files.num_bytes, place, self._wanted.put)
+        return RemoteFile(job.source.path, opened=self._arriving[files.source].opened)
+
+    def wanted(self) -> Wanted:
+        """Wait until a piece of a source is needed."""
+        return self._wanted.get()
+
+    def put_piece(self, name: str, offset: int, data: bytes) -> None:
+        """Put a piece of a source in its place."""
+        self._arriving[name].put(offset, data)
+
+    def refuse(self, name: str, reason: str) -> None:
+        """End the reading of a source, which cannot be sent."""
+        self._arriving[name].refuse(reason)
 
     def _count(self, num_frames: int) -> None:
         self._num_frames = num_frames
 
     def write_piece(self, name: str, offset: int, data: bytes) -> str:
-        """Write a piece of a file in this worker's folder; return the file's path."""
+        """Write a piece of a file into this worker's folder; return the file's path."""
         path = self._folder / name
         with path.open("r+b" if offset else "wb") as file:
             file.seek(offset)

@@ -235,6 +235,7 @@ class DividedRun:
             time.perf_counter() - self._started,
             {"segments": self.divided.busy_seconds, "join": join_seconds},
             num_frames_before=self.divided.num_before,
+            retried=tuple(self.divided.retried),
         )
         return reported(report, None, job.source, job.policy.report)
 

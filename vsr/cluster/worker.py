@@ -6,10 +6,11 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 from vsr.cluster.segment_task import MisplacedFramesError, SegmentResult, SegmentTask, settings_hash
 from vsr.errors import VsrError
-from vsr.events import Note
+from vsr.events import Note, NoteCode
 from vsr.frames import FrameBatch
 from vsr.jobs.frames_beside import FramesBeside
 from vsr.jobs.job import Job
@@ -17,6 +18,7 @@ from vsr.jobs.model_cache import ModelCache, ModelSource
 from vsr.jobs.plan import VideoPlan
 from vsr.jobs.resume import before_part, target_of
 from vsr.jobs.source import open_source
+from vsr.media.endpoints import Source
 from vsr.media.read.reader import Chunk, FramePosition, VideoReader
 from vsr.media.write.segments import Segment, SegmentWriter
 from vsr.pipeline.processor import make_processor
@@ -34,14 +36,20 @@ class SegmentMaker:
         """models: keeps the model between segments; a cache of one unless given."""
         self._models = models or ModelCache()
 
-    def make(self, task: SegmentTask, on_frames: OnFrames = lambda num_frames: None) -> SegmentResult:
+    def make(
+        self, task: SegmentTask, on_frames: OnFrames = lambda num_frames: None, source: Source | None = None
+    ) -> SegmentResult:
         """Decode, upscale and encode a segment; it is in its place and checked when this returns.
+
+        source: to read the job's source by, where that does not lie here.
 
         Raises the errors of `vsr.errors`, and MisplacedFramesError where the source's packets promise other frames.
         """
         job = Job.from_json(task.job)
         if settings_hash(job) != task.settings:
             raise VsrError(f"{job.source}: this vsr reads other settings in the job than were written")
+        if source is not None:
+            job = replace(job, source=source)
         if task.range.after is None:
             return self._made(job, task, on_frames, search=False)
         with contextlib.suppress(MisplacedFramesError):  # the search may have ended where times are unknown
@@ -54,6 +62,9 @@ class SegmentMaker:
 
     def _made(self, job: Job, task: SegmentTask, on_frames: OnFrames, *, search: bool) -> SegmentResult:
         notes: list[Note] = []
+        if not search and task.range.after is not None:
+            text = f"{job.source}: no exact search ends in its middle, so that all before a segment is decoded for it"
+            notes.append(Note(NoteCode.CLUSTER, text))
         assert isinstance(job.plan, VideoPlan)
         with ExitStack() as stack:
             reader, found = _reader_at(job, task, search)

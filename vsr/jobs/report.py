@@ -14,7 +14,7 @@ from vsr.media.endpoints import File, Source, Target, parse_source
 from vsr.quality.provenance import describe_run
 from vsr.quality.reference import FrameQuality
 
-__all__ = ["JobReport", "check_report", "reported", "write_job_report"]
+__all__ = ["JobReport", "RetriedSegment", "check_report", "reported", "write_job_report"]
 
 
 def check_report(policy: OutputPolicy, source: Source, target: Target) -> None:
@@ -51,6 +51,21 @@ def write_job_report(path: Path, source: Path, summary: Mapping[str, object], qu
 
 
 @dataclass(frozen=True, slots=True)
+class RetriedSegment:
+    """A segment of a job on several workers that had to be made again.
+
+    number: of the segment, from 1.  worker: that failed, as "host:process".  reason: in a line.
+    """
+
+    number: int
+    worker: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"segment {self.number} ({self.worker}: {self.reason})"
+
+
+@dataclass(frozen=True, slots=True)
 class JobReport:
     """The result of a finished job.
 
@@ -59,6 +74,7 @@ class JobReport:
         reuse is off.
     mean_psnr_db: the mean over the frames of their luma PSNR against the reference; None where there is none.
     num_frames_before: of num_frames, those that an earlier run of the same job has done.
+    retried: attempts at segments that failed in this run, in their order.
     """
 
     output: Path
@@ -72,6 +88,7 @@ class JobReport:
     reused_share: float | None = None
     mean_psnr_db: float | None = None
     num_frames_before: int = 0
+    retried: tuple[RetriedSegment, ...] = ()
 
     def summary(self) -> dict[str, object]:
         """Give it as JSON has it: the last line of `vsr enhance --progress json`, and the head of a report."""
@@ -86,6 +103,9 @@ class JobReport:
             "seconds": round(self.seconds, 3),
             "stage_seconds": {name: round(seconds, 3) for name, seconds in self.stage_seconds.items()},
             "reused_share": None if self.reused_share is None else round(self.reused_share, 4),
+            "retried_segments": [
+                {"segment": each.number, "worker": each.worker, "reason": each.reason} for each in self.retried
+            ],
         }
 
 

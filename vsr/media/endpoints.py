@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from vsr.errors import OutputError
 from vsr.files import followed, is_stream
 from vsr.media.image_sequence import Images, find_images_of, is_image, is_numbered
 from vsr.media.pipe import PIPE, is_pipe
 
-__all__ = ["File", "Images", "Pipe", "Source", "Target", "parse_source", "parse_target"]
+__all__ = ["File", "Images", "Pipe", "RemoteFile", "Source", "Target", "parse_source", "parse_target"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,20 @@ class File:
 
     def __str__(self) -> str:
         return str(self.path)
+
+
+def _not_reachable() -> BinaryIO:
+    raise OSError("is on another machine")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile(File):
+    """A file on another machine, of which only the bytes that are read come to this one.
+
+    path: There.  opened: Gives a file object at its beginning, which can be searched.
+    """
+
+    opened: Callable[[], BinaryIO] = field(default=_not_reachable, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

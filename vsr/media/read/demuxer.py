@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 
 from vsr.errors import InputError, reason
 from vsr.events import Note, NoteCode, OnNote
-from vsr.media.endpoints import Images, Pipe, Source
+from vsr.media.endpoints import Images, Pipe, RemoteFile, Source
 from vsr.media.formats import find_containers_of_demuxer
 from vsr.media.packet_times import JUMP_SECONDS, RESTART_SECONDS, PacketClock
 from vsr.media.pipe import PipeReader
@@ -58,6 +58,7 @@ class Demuxer:
         self.pipe = PipeReader(source.path) if isinstance(source, Pipe) else None
         self.path = source.path if self.pipe is None else Path(self.pipe.name)
         self.images = source if isinstance(source, Images) else None
+        self._opened = source.opened if isinstance(source, RemoteFile) else None
         self._num_openings = 0
 
     # -- opening ---------------------------------------------------------------------------------
@@ -98,7 +99,7 @@ class Demuxer:
             if self._format.framerate is None:
                 self._say_once(f"{self.path}: {len(self.images.files)} pictures, read as {DEFAULT_FRAMERATE} a second")
             return open_images(self.images, self._format)
-        return open_input(self.path, format_=self._format)
+        return open_input(self.path, format_=self._format, opened=self._opened)
 
     def _say_once(self, text: str) -> None:
         """Warn of a way to read the input that holds of every opening."""
@@ -115,7 +116,8 @@ class Demuxer:
             self._say_once(f"{self.path}: decoded on the CPU: to open it again for a GPU, it has to be a file")
             return
         try:
-            container = open_input(self.path, HWAccel("cuda", str(gpu), allow_software_fallback=True))
+            device = HWAccel("cuda", str(gpu), allow_software_fallback=True)
+            container = open_input(self.path, device, opened=self._opened)
         except (av.FFmpegError, OSError, ValueError) as error:
             self._say_once(f"{self.path}: decoded on the CPU: FFmpeg finds no CUDA decoder ({reason(error)})")
             return

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 from av.codec.hwaccel import HWAccel
@@ -88,17 +90,24 @@ def check_source(path: Path) -> None:
         raise InputError(f"{path}: the file is empty (0 bytes)")
 
 
-def open_input(path: Path, hwaccel: HWAccel | None = None, format_: InputFormat | None = None) -> InputContainer:
+def open_input(
+    path: Path,
+    hwaccel: HWAccel | None = None,
+    format_: InputFormat | None = None,
+    opened: Callable[[], BinaryIO] | None = None,
+) -> InputContainer:
     """Open a media file, or say in one line why that is not possible.
 
     hwaccel: the device to decode on; where there is none, FFmpeg's error comes out as it is.
+    opened: as `RemoteFile` has it, where the file is on another machine.
     """
-    check_source(path)
+    if opened is None:
+        check_source(path)
     format_ = format_ or InputFormat()
     try:
         # Names like "-x.mp4" or "a:b.mp4" would read as options or protocols; file: makes them plain files.
         container = av.open(
-            f"file:{path}",
+            f"file:{path}" if opened is None else opened(),
             mode="r",
             format=format_.name,
             options=format_.options,
