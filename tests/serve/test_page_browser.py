@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -20,7 +19,7 @@ pytest.importorskip("gradio")
 pytest.importorskip("playwright", reason="could not import 'playwright', which drives the browser")
 
 import uvicorn
-from playwright.sync_api import Error, Page, TimeoutError, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Error, Page, expect, sync_playwright
 from videos import frames_of, write_video
 
 import vsr
@@ -67,11 +66,18 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Page]:
-    """Open the page at a phone's width; refused by the policy, or asked of another server, nothing may be."""
+@pytest.fixture(scope="module")
+def context(browser: Any) -> Iterator[BrowserContext]:
+    """Keep the files of the page between the tests, as a browser does, at a phone's width."""
     context = browser.new_context(viewport={"width": 390, "height": 844}, accept_downloads=True)
     context.set_default_timeout(_PATIENCE_MS)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext, address: str) -> Iterator[Page]:
+    """Open the page anew; refused by the policy, or asked of another server, nothing may be."""
     page = context.new_page()
     complaints: list[str] = []
     page.on("request", lambda request: complaints.append(request.url) if _is_foreign(request.url, address) else None)
@@ -79,7 +85,8 @@ def page(browser: Any, address: str) -> Iterator[Page]:
     page.goto(address, wait_until="commit")
     expect(page.locator("#image-run")).to_be_visible(timeout=_PATIENCE_MS)
     yield page
-    context.close()
+    page.evaluate("localStorage.clear()")  # the job of this test, which the page would go on with
+    page.close()
     assert complaints == []
 
 
@@ -92,20 +99,9 @@ def _choose(page: Page, field: str, path: Path) -> None:
 
 
 def _choose_in_list(page: Page, field: str, path: Path) -> None:
-    """Choose a file for a field that lists its name; again where the field was not ready yet.
-
-    A field in a folded part of the page is built when it unfolds, and takes no file for a moment although it is there.
-    """
-    name = page.locator(f"#{field}").get_by_text(path.name)
-    patience_ms = 10_000
-    while not name.is_visible():
-        assert patience_ms <= _PATIENCE_MS, f"{path.name} never shows in {field}"
-        # The input is gone while a file is on its way.
-        with contextlib.suppress(TimeoutError):
-            page.set_input_files(f"#{field} input[type=file]", path, timeout=patience_ms)
-        with contextlib.suppress(TimeoutError):
-            name.wait_for(timeout=patience_ms)
-        patience_ms *= 2
+    """Choose a file for a field that lists its name."""
+    _choose(page, field, path)
+    expect(page.locator(f"#{field}").get_by_text(path.name)).to_be_visible(timeout=_PATIENCE_MS)
 
 
 def _says(page: Page, field: str, words: str | re.Pattern[str]) -> None:
@@ -189,9 +185,13 @@ def test_models_are_compared_side_by_side(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#compare-result .vsr-download")).to_have_count(2)
 
 
-def test_nothing_is_wider_than_a_phone(page: Page) -> None:
-    for name in ("Image", "Video", "Compare"):
-        page.get_by_role("tab", name=name).click()
+def test_tabs_go_by_keys_and_nothing_is_wider_than_a_phone(page: Page) -> None:
+    page.get_by_role("tab", name="Image").focus()
+    for name, button in (("Video", "#video-preview"), ("Compare", "#compare-run"), ("Image", "#image-run")):
+        page.keyboard.press("ArrowRight")
+        expect(page.get_by_role("tab", name=name, selected=True)).to_be_focused()
+        expect(page.locator(button)).to_be_visible()
+        expect(page.get_by_role("tabpanel")).to_have_count(1)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
@@ -13,6 +13,7 @@ from vsr.serve.page.compare_tab import add_compare_tab
 from vsr.serve.page.image_tab import add_image_tab
 from vsr.serve.page.markup import markup
 from vsr.serve.page.parts import PageParts
+from vsr.serve.page.sections import Tab, add_tabs
 from vsr.serve.page.video_tab import add_video_tab, make_job_state
 
 __all__ = ["mount_blocks"]
@@ -23,14 +24,12 @@ _MOTTO = "Sharper, larger images and videos. Nothing else of them is lost."
 _HEAD = f'<div class="vsr-head"><h1>vsr</h1><p>{_MOTTO}</p></div>'
 _FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 _MONO = ("ui-monospace", "Consolas", "monospace")
+_SCRIPTS = ("viewer.js", "tabs.js")
 _KEPT_SECONDS = 24 * 3600  # of uploads that no job has taken; they are looked through every hour
 _ENVIRONMENT = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False", "HF_HUB_OFFLINE": "1"}
 
 
-Tabs = Sequence[tuple[str, Callable[[], None]]]
-
-
-def mount_blocks(app: FastAPI, parts: PageParts, uploads: Path, most_bytes: int, more_tabs: Tabs = ()) -> None:
+def mount_blocks(app: FastAPI, parts: PageParts, uploads: Path, most_bytes: int, more_tabs: Sequence[Tab] = ()) -> None:
     """Mount the page at "/", after all other routes.
 
     Args:
@@ -55,25 +54,21 @@ def mount_blocks(app: FastAPI, parts: PageParts, uploads: Path, most_bytes: int,
         pwa=False,
         theme=_theme(),
         css_paths=[_HERE / "style.css"],
-        head=f"<script>{(_HERE / 'viewer.js').read_text('utf-8')}</script>",
+        head="".join(f"<script>{(_HERE / name).read_text('utf-8')}</script>" for name in _SCRIPTS),
     )
 
 
-def _build(parts: PageParts, more_tabs: Tabs) -> gr.Blocks:
+def _build(parts: PageParts, more_tabs: Sequence[Tab]) -> gr.Blocks:
     blocks: gr.Blocks
     with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(3600, _KEPT_SECONDS)) as blocks:
         markup(_HEAD)
         job = make_job_state()
-        with gr.Tabs(elem_id="tabs"):
-            for title, add in more_tabs:
-                with gr.Tab(title):
-                    add()
-            with gr.Tab("Image", id="image"):
-                add_image_tab(parts)
-            with gr.Tab("Video", id="video"):
-                add_video_tab(parts, blocks, job)
-            with gr.Tab("Compare", id="compare"):
-                add_compare_tab(parts)
+        tabs: list[Tab] = [
+            ("Image", lambda: add_image_tab(parts)),
+            ("Video", lambda: add_video_tab(parts, blocks, job)),
+            ("Compare", lambda: add_compare_tab(parts)),
+        ]
+        add_tabs([*more_tabs, *tabs])
     blocks.queue(api_open=False, default_concurrency_limit=8)
     return blocks
 

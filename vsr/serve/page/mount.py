@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import RedirectResponse, Response
@@ -12,6 +12,7 @@ from vsr.serve.middleware import TOKEN_COOKIE
 from vsr.serve.page.blocks import mount_blocks
 from vsr.serve.page.files import PageFiles
 from vsr.serve.page.parts import PageParts
+from vsr.serve.page.sections import Tab
 from vsr.serve.services import Services
 from vsr.serve.settings import Settings
 
@@ -25,7 +26,7 @@ def page_parts(services: Services) -> PageParts:
     return PageParts(services.images, services.jobs, files)
 
 
-def mount_page(app: FastAPI, parts: PageParts, more_tabs: Sequence[tuple[str, Callable[[], None]]] = ()) -> None:
+def mount_page(app: FastAPI, parts: PageParts, more_tabs: Sequence[Tab] = ()) -> None:
     """Mount the page at "/", after all other routes of a service.
 
     Args:

@@ -14,6 +14,7 @@ from vsr.serve.media_check import check_video
 from vsr.serve.page.choices import AUTO, SCALES, video_model, video_models
 from vsr.serve.page.markup import Markup, markup
 from vsr.serve.page.parts import PageParts
+from vsr.serve.page.sections import folded
 from vsr.serve.page.video_results import finished_video, quality_plot
 from vsr.serve.page.video_watch import buttons_of, watched
 from vsr.serve.page.words import error_text, message, shown_seconds
@@ -55,7 +56,7 @@ class _Fields:
 
 
 def make_job_state() -> gr.BrowserState:
-    """Make the place where a browser keeps the id of its job; it must be made outside of tabs, which are lazy."""
+    """Make the place where a browser keeps the id of its job."""
     # The secret guards nothing: it only lets a page find its job again after the service was restarted.
     return gr.BrowserState("", storage_key=_STORED_AS, secret=_STORED_AS)
 
@@ -80,13 +81,13 @@ def _add_fields(job: gr.BrowserState) -> _Fields:
             file = gr.File(label="Video", height=150, elem_id="video-file")
             model = gr.Dropdown(video_models(), value=AUTO, label="Model", elem_id="video-model")
             scale = gr.Radio([(f"×{each}", each) for each in SCALES], value=4, label="Enlarge", elem_id="video-scale")
-            with gr.Accordion("More options", open=False):
+            with folded("More options", "video-more"):
                 container = gr.Radio(
                     [("MP4", "mp4"), ("MKV (keeps every stream)", "mkv")], value="mp4", label="File of the result"
                 )
                 at = gr.Number(label="Preview from (seconds)", value=None, minimum=0, elem_id="video-at")
                 gr.Markdown("Empty: the most detailed moment.")
-                reference = gr.File(label="Sharp original, to measure by (PSNR)", height=120, elem_id="video-reference")
+                reference = gr.File(label="Sharp original, to measure by (PSNR)", height=150, elem_id="video-reference")
             preview = gr.Button(f"Preview {PREVIEW_SECONDS:.0f} seconds", variant="primary", elem_id="video-preview")
             whole = gr.Button("Upscale the whole video", elem_id="video-run")
         with gr.Column(scale=2, min_width=320):

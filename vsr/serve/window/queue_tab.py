@@ -12,6 +12,7 @@ import gradio as gr
 from vsr.serve.job_store import JobState
 from vsr.serve.page.choices import AUTO, SCALES, image_models, video_models
 from vsr.serve.page.markup import markup
+from vsr.serve.page.sections import folded
 from vsr.serve.page.words import error_text, message, shown_seconds
 from vsr.serve.window.queue import Entry, EntryState, FileQueue, QueueOptions
 from vsr.serve.window.watch import FolderWatch
@@ -50,7 +51,7 @@ class QueueTab:
                     label="Folder of the results", placeholder="beside each file", elem_id="queue-folder"
                 )
                 add = gr.Button("Add to the queue", variant="primary", elem_id="queue-add")
-                with gr.Accordion("Watch a folder", open=False):
+                with folded("Watch a folder", "queue-watching"):
                     watched = gr.Textbox(label="Folder whose new files are added", elem_id="queue-watched")
                     watch = gr.Checkbox(label="Watch it", value=False, elem_id="queue-watch")
             with gr.Column(scale=2, min_width=320):
