@@ -60,7 +60,7 @@ def openvino(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
     monkeypatch.setitem(sys.modules, "openvino", sys)
 
     def play(behaviour: Any) -> None:
-        def make(net: Any, signature: Any, *, precision: Precision, accelerator: str) -> Any:
+        def make(net: Any, signature: Any, *, precision: Precision, accelerator: str, division: object) -> Any:
             if isinstance(behaviour, Exception):
                 raise behaviour
             return FakeEngine(behaviour, precision)

@@ -15,7 +15,7 @@ from torch import Tensor
 from vsr.backends import openvino_engine, select, tuning
 from vsr.backends.engine import PRECISIONS, Precision, image_signature
 from vsr.backends.select import EngineMaker, Place
-from vsr.backends.tuning import Candidate, Machine, Tuning, list_tunings, take_turns
+from vsr.backends.tuning import Candidate, Division, Machine, Tuning, divisions, list_tunings, take_turns
 from vsr.errors import EngineError
 from vsr.events import Note
 from vsr.models.cards import find_card
@@ -41,11 +41,21 @@ class Meter:
 
 
 class FakeEngine:
+    division: Division | None = None
+
     def __init__(self, precision: Precision) -> None:
         self.name, self.device, self.dtype = f"OpenVINO fake, {precision}", CPU, PRECISIONS[precision]
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         return (torch.nn.functional.interpolate(inputs[0], scale_factor=2),)
+
+
+def _make_fake(
+    net: Any, signature: Any, *, precision: Precision, accelerator: str = "CPU", division: Division | None = None
+) -> FakeEngine:
+    engine = FakeEngine(precision)
+    engine.division = division
+    return engine
 
 
 @pytest.fixture(autouse=True)
@@ -54,8 +64,8 @@ def _two_backends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VSR_ENGINES", str(tmp_path))
     monkeypatch.setattr(select, "cpu_has_bf16", lambda: True)
     monkeypatch.setattr(select, "is_installed", lambda package: True)
-    make = lambda net, signature, *, precision, accelerator="CPU": FakeEngine(precision)  # noqa: E731
-    monkeypatch.setattr(openvino_engine, "make_openvino_engine", make)
+    monkeypatch.setattr(openvino_engine, "make_openvino_engine", _make_fake)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # which there is nothing to divide of
     monkeypatch.setattr(openvino_engine, "is_prepared", lambda net, signature: False)
 
 
@@ -97,6 +107,30 @@ def test_int8_is_taken_where_the_card_proves_it_and_named(meter: Meter) -> None:
     assert maker.choose_precision() == "int8"
     assert maker.make("int8").name == "OpenVINO fake, int8"
     assert _maker(int8=False).choose_precision() == "fp32", "measured for another job, and not allowed for this one"
+
+
+def test_the_fastest_division_of_the_cores_is_taken_and_kept(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    seconds = {"1 at a time by 14": 4.0, "2 at a time by 14": 2.0, "4 at a time by 14": 1.9, "8 at a time by 14": 2.6}
+    for text, value in (seconds | {"2 at a time by 16": 2.1}).items():
+        meter.seconds[f"openvino int8 {text} threads"] = value * 4  # for eight frames, as long as two of the others
+    maker = _maker(int8=True)
+    assert maker.choose_precision() == "int8"
+    assert meter.measured[5:] == [name for name in meter.seconds if "at a time" in name]
+    chosen = maker.make("int8")._engine  # type: ignore[attr-defined]
+    assert chosen.division == Division(4, 14)
+    meter.measured.clear()
+    again = _maker(int8=True)
+    assert again.choose_precision() == "int8" and meter.measured == []
+    assert again.make("int8")._engine.division == Division(4, 14)  # type: ignore[attr-defined]
+    assert list_tunings()["tiny"].startswith("openvino int8 4 at a time by 14 threads ×1.00, ")
+
+
+def test_divisions_go_from_all_cores_on_one_frame_to_a_frame_for_each_few() -> None:
+    assert divisions(1) == []
+    assert divisions(2) == [Division(1, 2), Division(2, 2)]
+    assert divisions(4) == [Division(1, 4), Division(2, 4), Division(4, 4)]
+    assert all(1 <= each.frames <= each.threads <= 64 for each in divisions(64)) and len(divisions(64)) <= 5
 
 
 def test_the_result_is_kept_for_this_machine_and_these_versions(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> None:

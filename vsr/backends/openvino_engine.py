@@ -27,6 +27,7 @@ from vsr.backends.engine import PRECISIONS, Engine, Precision, Signature
 from vsr.backends.engine_store import engines_folder
 from vsr.backends.onnx_export import export_onnx, fingerprint
 from vsr.backends.onnx_model import OnnxFile
+from vsr.backends.tuning import Division
 from vsr.backends.windows import ANY_SIDES, Sides, WindowedEngine
 from vsr.errors import EngineError, MissingExtraError, OptionError
 from vsr.files import write_file
@@ -93,7 +94,12 @@ def openvino_device(asked: str) -> str:
 
 
 def make_openvino_engine(
-    net: nn.Module | OnnxFile, signature: Signature, *, precision: Precision, accelerator: str = "CPU"
+    net: nn.Module | OnnxFile,
+    signature: Signature,
+    *,
+    precision: Precision,
+    accelerator: str = "CPU",
+    division: Division | None = None,
 ) -> Engine:
     """Make an engine for a network, or for one that lies in an ONNX file.
 
@@ -103,6 +109,7 @@ def make_openvino_engine(
         precision: "int8" needs a quantized network, and takes bf16 or, on a GPU, fp16 for the layers that are not,
             where there is that.
         accelerator: see `openvino_device`.
+        division: of the CPU's cores; by their number unless given.
     """
     core = _core()
     capabilities = core.get_property(accelerator, "OPTIMIZATION_CAPABILITIES")
@@ -119,8 +126,11 @@ def make_openvino_engine(
         model = _model(core, net, signature)
         if isinstance(net, OnnxFile):
             engine = OpenVINOEngine(core, model, signature, precision, accelerator, others, net.sides)
+            engine.division = division
             return engine if net.sides == ANY_SIDES else WindowedEngine(engine, net.sides, net.scale, net.halo)
-        return OpenVINOEngine(core, model, signature, precision, accelerator, others)
+        engine = OpenVINOEngine(core, model, signature, precision, accelerator, others)
+        engine.division = division
+        return engine
     except RuntimeError as error:  # all that OpenVINO raises
         raise EngineError(f"OpenVINO cannot run the network ({_one_line(error)})") from error
 
@@ -137,6 +147,7 @@ class OpenVINOEngine:
     two cores take up to twice as long, as they push each other out of the caches. Frames are read and written
     where torch has them; states are channels last, in the type that the layers compute in. Out of memory is a
     MemoryError; anything else that fails is an EngineError.
+    division: of the CPU's cores, to be set before the first call where it is known; None goes by their number.
     """
 
     def __init__(
@@ -169,6 +180,7 @@ class OpenVINOEngine:
         self._factors = [Fraction(int(shape[2]) + sides.lost, height) for shape in shapes]
         self._requests: dict[tuple[int, int], list[Any]] = {}
         self._lock = threading.Lock()
+        self.division: Division | None = None
 
     @torch.inference_mode()
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -218,7 +230,7 @@ class OpenVINOEngine:
         # states: only where it knows the size, it takes them channels last without a copy.
         is_open = self._accelerator == "CPU" and self._sides.fixed is None and not self._signature.states
         size = (-1, -1) if is_open else (height, width)
-        at_a_time = max(1, _num_threads() // _CORES_PER_FRAME) if self._accelerator == "CPU" else _FRAMES_ON_GPU
+        at_a_time = self._division().frames if self._accelerator == "CPU" else _FRAMES_ON_GPU
         num_streams = min(batch, at_a_time)
         requests = self._requests.pop(size, [])
         if len(requests) <= num_streams:
@@ -227,6 +239,9 @@ class OpenVINOEngine:
         if len(self._requests) > _MAX_SIZES:
             del self._requests[next(iter(self._requests))]
         return requests
+
+    def _division(self) -> Division:
+        return self.division or Division(max(1, _num_threads() // _CORES_PER_FRAME), _num_threads())
 
     def _compiled(self, size: tuple[int, int], num_streams: int) -> list[Any]:
         model = self._with_states_as_kept(self._reshaped(*size))
@@ -237,7 +252,7 @@ class OpenVINOEngine:
         }
         if self._accelerator == "CPU":
             # Not pinned: decoder and encoder run on the same cores, and a pinned thread waits for its own.
-            options |= {"INFERENCE_NUM_THREADS": _num_threads(), "ENABLE_CPU_PINNING": False}
+            options |= {"INFERENCE_NUM_THREADS": self._division().threads, "ENABLE_CPU_PINNING": False}
         else:
             options["CACHE_DIR"] = str(engines_folder() / "openvino")
         compiled = self._core.compile_model(model, self._accelerator, options)

@@ -23,7 +23,7 @@ from vsr.backends.engine import (
 from vsr.backends.installed import FASTEST, PACKAGES, Backend, is_installed
 from vsr.backends.onnx_model import OnnxFile
 from vsr.backends.torch_engine import TorchEngine
-from vsr.backends.tuning import Candidate, Tuning, measure_engines
+from vsr.backends.tuning import Candidate, Division, Tuning, measure_divisions, measure_engines
 from vsr.errors import EngineError, MissingExtraError, OptionError, install_hint
 from vsr.events import Note, NoteCode, OnNote
 from vsr.models.quantization import is_quantized, without_quantization
@@ -141,6 +141,7 @@ class EngineMaker:
         self._made: dict[Candidate, Engine] = {}  # when it was measured, and not used yet
         self._quantized = net if _is_quantized(net) else None
         self._is_int8 = False  # what was made last
+        self._division: Division | None = None  # that was measured to be the fastest
         self._backend = self._resolved()
 
     @property
@@ -172,7 +173,12 @@ class EngineMaker:
     def measure(self) -> Tuning:
         """Measure all that "auto" may choose on this CPU, whatever was measured before, and keep it."""
         tuning = Tuning(_module(self._net), self._signature, self._label)
-        self._made = measure_engines(tuning, self._candidates(), self._make_candidate, self._signature, self._note)
+        candidates = self._candidates()
+        self._made = measure_engines(tuning, candidates, self._make_candidate, self._signature, self._note)
+        candidates = [candidate for candidate in candidates if candidate in tuning.seconds]
+        if candidates:
+            chosen = tuning.fastest(candidates)
+            measure_divisions(tuning, chosen, self._make_candidate, self._signature, self._note)
         return tuning
 
     def make(self, precision: Precision) -> Engine:
@@ -216,6 +222,10 @@ class EngineMaker:
         self._made = {candidate: engine for candidate, engine in self._made.items() if candidate == chosen}
         if self._backend == "auto":
             self._backend = chosen.backend
+        if not (self._work.is_short or tuning.knows_division(chosen, self._signature)):
+            made = measure_divisions(tuning, chosen, self._make_candidate, self._signature, self._note)
+            self._made = {chosen: made} if made else self._made
+        self._division = tuning.fastest_division(chosen)
         return chosen.precision
 
     def _candidates(self) -> list[Candidate]:
@@ -238,7 +248,9 @@ class EngineMaker:
             return TorchEngine(net, self.place.device, candidate.precision)
         from vsr.backends.openvino_engine import make_openvino_engine
 
-        return make_openvino_engine(net, self._signature, precision=candidate.precision)
+        return make_openvino_engine(
+            net, self._signature, precision=candidate.precision, division=candidate.division or self._division
+        )
 
     def _takes_int8(self) -> bool:
         """Tell whether int8 can be had where it is asked for; note where "auto" cannot. Raises OptionError."""
@@ -317,7 +329,9 @@ class EngineMaker:
         from vsr.backends.openvino_engine import make_openvino_engine
 
         accelerator = self.place.accelerator
-        return make_openvino_engine(net, self._signature, precision=precision, accelerator=accelerator)
+        return make_openvino_engine(
+            net, self._signature, precision=precision, accelerator=accelerator, division=self._division
+        )
 
     def _compiler(self) -> Compiler | None:
         """Return torch.compile on a GPU, for jobs that are long beside the minute it takes."""

@@ -1,6 +1,7 @@
 """Measure which backend and precision run a network fastest on this CPU, and keep what was found.
 
-Which one it is depends on the machine: bf16 is the fastest on one processor and slower than fp32 on the next. The
+Which one it is depends on the machine: bf16 is the fastest on one processor and slower than fp32 on the next. Of the
+fastest, several divisions of the cores are measured next: all on one frame, or some frames side by side. The
 measurements lie as JSON beside the engines, a file for each network and machine.
 """
 
@@ -15,7 +16,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -31,7 +32,18 @@ from vsr.errors import EngineError, MissingExtraError
 from vsr.events import Note, NoteCode, OnNote
 from vsr.files import write_file
 
-__all__ = ["Candidate", "Machine", "Tuning", "list_tunings", "measure_engines", "processor_name", "take_turns"]
+__all__ = [
+    "Candidate",
+    "Division",
+    "Machine",
+    "Tuning",
+    "divisions",
+    "list_tunings",
+    "measure_divisions",
+    "measure_engines",
+    "processor_name",
+    "take_turns",
+]
 
 BUDGET_SECONDS = 0.1  # of all turns, as long as their times settle
 MOST_SECONDS = 1.0  # where they do not, as other programs are at work
@@ -47,14 +59,39 @@ Run = Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
+class Division:
+    """Divide the cores among frames.
+
+    frames: that are computed at a time.  threads: of all of them together.
+    """
+
+    frames: int
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.frames} at a time by {self.threads} threads"
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
-    """A backend and a precision that could run a network."""
+    """A backend and a precision that could run a network, and how it divides the cores; None for its own way."""
 
     backend: Backend
     precision: Precision
+    division: Division | None = None
 
     def __str__(self) -> str:
-        return f"{self.backend} {self.precision}"
+        return f"{self.backend} {self.precision}" + (f" {self.division}" if self.division else "")
+
+
+def divisions(num_threads: int) -> list[Division]:
+    """List the divisions of so many threads that are worth a measurement: from all on one frame to two a frame."""
+    if num_threads < 2:
+        return []
+    without_spare, usual = num_threads - num_threads // 8, max(1, num_threads // 8)
+    frames = {1, usual, max(1, num_threads // 4), num_threads // 2} | ({num_threads} if num_threads <= 4 else set())
+    found = [Division(each, without_spare) for each in sorted(frames)]
+    return found if without_spare == num_threads else [*found, Division(usual, num_threads)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +153,23 @@ class Tuning:
         near = [candidate for candidate in candidates if self.seconds[candidate] <= shortest * NEARLY]
         return min(near, key=lambda each: (_EXACT_FIRST.index(each.precision), self.seconds[each]))
 
-    def measure(self, runs: Mapping[Candidate, Run]) -> None:
+    def knows_division(self, chosen: Candidate, signature: Signature) -> bool:
+        """Tell whether nothing is to be measured of how a candidate divides the cores."""
+        if chosen.backend != "openvino" or signature.states:  # frames with a state go through one by one
+            return True
+        return not self.lacks(_divided(chosen))
+
+    def fastest_division(self, chosen: Candidate) -> Division | None:
+        """Return the fastest division of a candidate; None where none was measured."""
+        measured = [candidate for candidate in _divided(chosen) if candidate in self.seconds]
+        return self.fastest(measured).division if measured else None
+
+    def measure(self, runs: Mapping[Candidate, Run], num_frames: int = _FRAMES) -> None:
         """Measure candidates, and keep the result; where it cannot be kept, the next job measures again.
 
-        runs: compute some tiles; what happens once has happened.
+        runs: compute tiles, `num_frames` each; what happens once has happened.
         """
-        self.seconds |= take_turns(runs)
+        self.seconds |= {each: value * _FRAMES / num_frames for each, value in take_turns(runs).items()}
         self.measured = datetime.now(UTC).isoformat(timespec="seconds")
         seconds = {str(candidate): round(value, 7) for candidate, value in self.seconds.items()}
         record = {"model": self.label, "measured": self.measured, **asdict(self.machine), "seconds": seconds}
@@ -145,9 +193,11 @@ def measure_engines(
 
     note: called with a line that names the result, and with one for each candidate that does not run.
     """
-    engines, runs = dict[Candidate, Engine](), dict[Candidate, Run]()
+    engines, runs, candidates = dict[Candidate, Engine](), dict[Candidate, Run](), list(candidates)
     side = _tile_side(tuning.num_weights)
-    num_frames = 1 if signature.states else _FRAMES
+    num_frames = max(_FRAMES, *(each.division.frames if each.division else 0 for each in candidates), 0)
+    if signature.states:
+        num_frames = 1
     tiles = tuple(torch.rand(num_frames, channels, side, side) for _, channels in signature.inputs)
     for candidate in candidates:
         try:
@@ -160,9 +210,23 @@ def measure_engines(
         engines[candidate] = engine
         runs[candidate] = functools.partial(engine, *_fed_back(tiles, outputs, signature))
     if runs:
-        tuning.measure(runs)
+        tuning.measure(runs, _FRAMES if signature.states else num_frames)
         note(Note(NoteCode.ENGINE, f"measured on this machine, and kept: {tuning.describe()}"))
     return engines
+
+
+def measure_divisions(
+    tuning: Tuning, chosen: Candidate, make: Callable[[Candidate], Engine], signature: Signature, note: OnNote
+) -> Engine | None:
+    """Measure how a candidate divides the cores best; return its engine, or None where there is nothing to divide."""
+    if chosen.backend != "openvino" or signature.states or not _divided(chosen):
+        return None
+    made = measure_engines(tuning, _divided(chosen), make, signature, note)
+    return made.get(replace(chosen, division=tuning.fastest_division(chosen)))
+
+
+def _divided(chosen: Candidate) -> list[Candidate]:
+    return [replace(chosen, division=each) for each in divisions(torch.get_num_threads())]
 
 
 def _fed_back(inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], signature: Signature) -> tuple[Tensor, ...]:
@@ -210,10 +274,14 @@ def _read(path: Path) -> tuple[dict[Candidate, float], str]:
 
 
 def _candidate(text: str) -> Candidate:
-    backend, precision = text.split()
+    backend, precision, *rest = text.split(maxsplit=2)
     if backend not in get_args(Backend) or precision not in PRECISIONS:
         raise ValueError(text)
-    return Candidate(backend, precision)  # type: ignore[arg-type]
+    division = None
+    if rest:
+        frames, threads = (int(word) for word in rest[0].split() if word.isdecimal())
+        division = Division(frames, threads)
+    return Candidate(backend, precision, division)  # type: ignore[arg-type]
 
 
 def processor_name() -> str:
