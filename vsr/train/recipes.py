@@ -133,18 +133,17 @@ def _int8(recipe: Recipe) -> Recipe:
 
 _FAST = _luma("fast", 32, 5, scale=4, patch=40, num_steps=16_000)
 _FAST_X2 = _luma("fast-x2", 32, 5, scale=2, patch=48, num_steps=16_000)
+_FAST_REAL = replace(
+    _luma("fast-real", 32, 5, scale=4, patch=40, num_steps=8_000), learning_rate=5e-4, degradation="video", init="fast"
+)
 _NANO = _luma("nano", 16, 4, scale=4, patch=40, num_steps=14_000)
 _LIST = (
     _FAST,
     _int8(_FAST),
     _FAST_X2,
     _int8(_FAST_X2),
-    replace(
-        _luma("fast-real", 32, 5, scale=4, patch=40, num_steps=8_000),
-        learning_rate=5e-4,
-        degradation="video",
-        init="fast",
-    ),
+    _FAST_REAL,
+    _int8(_FAST_REAL),
     _NANO,
     _int8(_NANO),
     Recipe("srcnn", "srcnn", {"scale": 4}, "y", 16, 16, num_steps=20_000, learning_rate=1e-3),
