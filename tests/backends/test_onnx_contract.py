@@ -23,7 +23,7 @@ WIDTH, HEIGHT = 1280, 720
 # All of TensorRT's parser, and of its fusions: element-wise, convolution, shuffle, concatenation.
 ALLOWED = {
     "Add", "Cast", "Clip", "Concat", "Conv", "DepthToSpace", "DequantizeLinear", "Div", "Floor", "LeakyRelu", "Mul",
-    "PRelu", "Pad", "QuantizeLinear", "Relu", "Resize", "Slice", "Sub", "Tanh",
+    "PRelu", "Pad", "QuantizeLinear", "Relu", "Resize", "Slice", "Split", "Sub", "Tanh",
 }  # fmt: skip
 FLOATS = {1: torch.float32, 10: torch.float16}  # by ONNX's number
 CASES: list[tuple[str, Precision]] = [

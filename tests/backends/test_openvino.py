@@ -13,14 +13,14 @@ from torch import Tensor, nn
 pytest.importorskip("openvino")
 
 from vsr.backends import openvino_engine
-from vsr.backends.engine import image_signature
+from vsr.backends.engine import Signature, image_signature
 from vsr.backends.onnx_export import fingerprint
 from vsr.backends.openvino_engine import OpenVINOEngine, is_prepared, make_openvino_engine, openvino_device
 from vsr.errors import EngineError, MissingExtraError, OptionError
 from vsr.jobs.options import JobOptions
 from vsr.jobs.run import enhance_file
 from vsr.media.images import read_image, write_image
-from vsr.models.nets import NETS, LumaNet
+from vsr.models.nets import NETS, LumaNet, RecurrentNet
 
 has_bf16 = "BF16" in openvino_engine._core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
@@ -107,6 +107,25 @@ def test_bf16_does_not_round_the_picture_itself(name: str) -> None:
     x = _frames(1, 1 if name in ("luma", "vdsr", "srcnn") else 3)
     engine = make_openvino_engine(net, image_signature(x.shape[1]), precision="bf16")
     torch.testing.assert_close(engine(x)[0], net(x), rtol=0, atol=1e-6)
+
+
+@pytest.mark.skipif(not has_bf16, reason="this CPU has no bfloat16")
+def test_bf16_sees_changes_that_are_finer_than_its_own_steps() -> None:
+    """A network with memory sees the difference of two frames' luma, which is taken before anything is rounded."""
+    torch.manual_seed(1)
+    net = RecurrentNet(8, 1).eval().requires_grad_(False)
+    signature = Signature(
+        (("planes", 3), ("previous", 1), ("following", 1), ("state", net.state_channels)),
+        ("luma", "chroma", "next_state"),
+        (("state", "next_state"),),
+    )
+    net.pixels.weight[:, 3:] *= 50
+    planes = torch.cat((0.7 + 0.2 * _frames(1), _frames(1, 2) - 0.5), 1)
+    previous, following = (planes[:, :1] + 0.002 * (_frames(1, height=side)[:, :, :21] - 0.5) for side in (22, 23))
+    inputs = (planes, previous, following, net.initial_state(planes))
+    found = make_openvino_engine(net, signature, precision="bf16")(*inputs)[-1]
+    wanted = net(*inputs)[-1]
+    assert (found - wanted).abs().max() < 0.02 * wanted.abs().max()  # of rounded frames it is a tenth
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 16, 64])

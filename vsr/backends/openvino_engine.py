@@ -118,9 +118,7 @@ def make_openvino_engine(
     if precision == "int8" and not (isinstance(net, nn.Module) and is_quantized(net)):
         raise EngineError("int8 needs a quantized network")
     others: Precision = precision
-    if precision == "int8" and signature.states:
-        others = "fp32"  # bf16 strays along the frames
-    elif precision == "int8":
+    if precision == "int8":
         others = next((name for name in _BESIDE_INT8[accelerator[:3]] if _CAPABILITIES[name] in capabilities), "fp32")
     try:
         model = _model(core, net, signature)
@@ -395,7 +393,10 @@ def _kept_in_float32(model: Any, layers: tuple[str, ...]) -> set[str]:
 
 
 def _use_old_forms(model: Any) -> None:
-    """Replace the newer forms of Interpolate and Pad, which the CPU plugin does by itself, losing their marks."""
+    """Replace the newer forms of Interpolate and Pad, which the CPU plugin does by itself, losing their marks.
+
+    It replaces Subtract, too, and a sum with the negative is Subtract to it. A difference of halves has the same bits.
+    """
     operations = importlib.import_module("openvino.opset10")  # the last to have both
     for op in model.get_ordered_ops():
         kind, options = f"{op.get_type_name()} {op.get_type_info().version_id}", op.get_attributes()
@@ -408,10 +409,18 @@ def _use_old_forms(model: Any) -> None:
             old = operations.interpolate(values[0], sizes, scales, axes=axes, **options)
         elif kind == "Pad opset12":
             old = operations.pad(*values[:3], options["pad_mode"], *values[3:])
+        elif kind == "Subtract opset1" and _differ_as_images(*values):
+            halves = [operations.multiply(x, np.float32(half)) for x, half in zip(values, (0.5, -0.5), strict=True)]
+            old = operations.multiply(operations.add(*halves), np.float32(2))
         else:
             continue
         old.set_friendly_name(op.get_friendly_name())
         op.output(0).replace(old.output(0))
+
+
+def _differ_as_images(one: Any, other: Any) -> bool:
+    """Tell a difference of images from that of sizes, or of an image and a constant, such as integers' zero point."""
+    return bool(one.get_element_type().is_real()) and other.get_node().get_type_name() not in ("Constant", "Convert")
 
 
 def _mark(layer: ET.Element, name: str, **values: str) -> None:

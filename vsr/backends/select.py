@@ -235,9 +235,7 @@ class EngineMaker:
         is_auto = self._backend == "auto"
         if self._backend == "openvino" or (is_auto and is_installed("openvino")):
             is_worth_it = not (is_auto and self._work.is_too_short(_module(self._net), self._signature))
-            found += [
-                Candidate("openvino", each) for each in floats if is_worth_it and _keeps_to_fp32(each, self._signature)
-            ]
+            found += [Candidate("openvino", each) for each in floats if is_worth_it]
             if self.is_int8_proven and not (is_auto and self._work.is_too_short(self._integers(), self._signature)):
                 found.append(Candidate("openvino", "int8"))
         return found
@@ -307,8 +305,7 @@ class EngineMaker:
             self._give_up(f"{title} is not installed", f"; for it: {install_hint(extra)}")
             return "pytorch"
         if name == "openvino" and precision != "int8":
-            is_too_short = self._work.is_too_short(_module(self._net), self._signature)
-            return "pytorch" if is_too_short or not _keeps_to_fp32(precision, self._signature) else name
+            return "pytorch" if self._work.is_too_short(_module(self._net), self._signature) else name
         return name
 
     def _native(self, precision: Precision) -> Engine:
@@ -373,14 +370,6 @@ class _Fallback:
             self._engine = self._make_other()
             self.name = self._engine.name
             return self._engine(*inputs)
-
-
-def _keeps_to_fp32(precision: Precision, signature: Signature) -> bool:
-    """Tell whether OpenVINO's results keep to those of fp32.
-
-    In bf16 those of networks with memory stray by several code values along a dozen frames; PyTorch's do not.
-    """
-    return precision == "fp32" or not signature.states
 
 
 def _module(net: nn.Module | OnnxFile) -> nn.Module:

@@ -65,16 +65,19 @@ class RecurrentNet(nn.Module):
     def forward(
         self, planes: Tensor, previous: Tensor, following: Tensor, state: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        luma = planes[:, :1]
-        seen = [planes, previous - luma, following - luma] if self.uses_next else [planes, previous - luma]
+        luma, chroma = torch.split(planes, [1, 2], 1)
+        changes = [previous - luma, following - luma] if self.uses_next else [previous - luma]
         dtype = self.state.weight.dtype
-        features = self.activation(self.state(state.to(dtype)) + self.pixels(torch.cat(seen, 1), dtype))
+        seen = self.pixels(torch.cat((luma, chroma, *changes), 1), dtype)
+        features = self.activation(self.state(state.to(dtype)) + seen)
         features = self.body(features)
         coded = self.tail(features)
         detail = coded.to(planes.dtype)
-        sharp = F.pixel_shuffle(detail[:, : self.num_luma_details] + luma, self.scale)
-        chroma = F.pixel_shuffle(detail[:, self.num_luma_details :] * _CHROMA_GAIN, self.scale // 2)
-        return sharp, chroma, torch.cat((features, coded), 1).to(state.dtype)
+        num_luma = self.num_luma_details
+        luma_detail, chroma_detail = torch.split(detail, [num_luma, detail.shape[1] - num_luma], 1)
+        sharp = F.pixel_shuffle(luma_detail + luma, self.scale)
+        correction = F.pixel_shuffle(chroma_detail * _CHROMA_GAIN, self.scale // 2)
+        return sharp, correction, torch.cat((features, coded), 1).to(state.dtype)
 
 
 class _Pixels(nn.Conv2d):
@@ -85,9 +88,11 @@ class _Pixels(nn.Conv2d):
 
     def forward(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """dtype: in which to multiply."""
-        luma, weight = x[:, :1], self.weight[:, :1]
+        # Split, as OpenVINO replaces slices by an operation that it does not keep in float32.
+        luma, others = torch.split(x, [1, x.shape[1] - 1], 1)
+        weight = self.weight[:, :1]
         coarse, coarse_weight = (luma * 256).floor() / 256, (weight * 64).round() / 64
-        split = torch.cat((luma - coarse, coarse, coarse, x[:, 1:]), 1)
+        split = torch.cat((luma - coarse, coarse, coarse, others), 1)
         weights = torch.cat((weight, coarse_weight, weight - coarse_weight, self.weight[:, 1:]), 1)
         bias = None if self.bias is None else self.bias.to(dtype)
         return F.conv2d(split.to(dtype), weights.to(dtype), bias, padding=1)
