@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-__all__ = ["Canceller", "Note", "NoteCode", "OnNote", "Progress", "Waking"]
+__all__ = ["Canceller", "Note", "NoteCode", "OnNote", "Progress", "Waking", "counted"]
+
+
+def counted(number: int, thing: str) -> str:
+    """Return "1 frame" or "2 frames", for a thing that takes an s."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 class NoteCode(StrEnum):

@@ -55,12 +55,26 @@ def test_a_variable_rate_keeps_its_times_by_such_an_encoder(
     assert read_back(enhance(source, "out.mkv", codec="mpeg4")).times == read_back(source).times
 
 
-def test_avi_refuses_a_variable_rate_before_the_work(
-    data_file: DataFile, enhance: Callable[..., Path], clean_folder: Callable[..., None]
+@pytest.mark.parametrize(
+    ("source", "name", "reason"),
+    [
+        ("vfr.mp4", "out.avi", r"avi shows frames at a constant rate.*0\.000 and 0\.001 s"),
+        ("vfr.mp4", "out.mxf", r"mxf shows 23\.976 frames a second, and frame 1 of the source comes 0\.001 s after"),
+        ("vfr.mp4", "out.vob", r"svcd shows 23\.976 frames a second"),
+        ("ns.nut", "out.mpg", r"mpeg shows 23\.976 frames a second, and frame 1 of the source comes 6\.000 s after"),
+    ],
+)
+def test_a_constant_rate_refuses_a_variable_one_before_the_work(
+    source: str,
+    name: str,
+    reason: str,
+    data_file: DataFile,
+    enhance: Callable[..., Path],
+    clean_folder: Callable[..., None],
 ) -> None:
     begun: list[Any] = []
-    with pytest.raises(OutputError, match=r"avi shows frames at a constant rate.*0\.000 and 0\.001 s"):
-        enhance(data_file("faults/vfr.mp4"), "out.avi", on_progress=begun.append)
+    with pytest.raises(OutputError, match=reason):
+        enhance(data_file(f"faults/{source}"), name, on_progress=begun.append)
     assert not begun
     clean_folder()
 

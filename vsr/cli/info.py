@@ -18,6 +18,7 @@ from vsr.backends.installed import describe_auto, describe_backends
 from vsr.backends.onnx_model import ONNX_SUFFIX
 from vsr.backends.tuning import list_tunings
 from vsr.errors import install_hint
+from vsr.events import counted
 from vsr.jobs.plan import Footage, choose_model
 from vsr.media.formats import ENCODERS
 from vsr.media.image_sequence import is_one_picture
@@ -125,7 +126,7 @@ def describe_file(path: Path) -> str:
             language = f", {stream.language}" if stream.language else ""
             lines.append(f"  stream {stream.index}: {stream.type}, {codec}{language}")
         if chapters := reader.container.chapters():
-            lines.append(f"  {len(chapters)} chapters")
+            lines.append(f"  {counted(len(chapters), 'chapter')}")
         for key, value in reader.container.metadata.items():
             lines.append(f"  {key}: {value}")
     return "\n".join(lines + [f"  note: {line}" for line in warnings])

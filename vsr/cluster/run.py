@@ -19,7 +19,7 @@ from vsr.cluster.patience import Patience
 from vsr.cluster.pool import Pool
 from vsr.cluster.scheduler import Scheduler
 from vsr.errors import JobCancelledError, OptionError, VsrError
-from vsr.events import Note, NoteCode, OnNote, Progress
+from vsr.events import Note, NoteCode, OnNote, Progress, counted
 from vsr.jobs.job import Job
 from vsr.jobs.journal import Journal, work_folder
 from vsr.jobs.model_cache import ModelCache, ModelSource
@@ -138,7 +138,7 @@ class DividedRun:
         journal, upscaler = self._journal, opened.upscaler
         if journal.num_frames or journal.ahead:
             num_frames = journal.num_frames + sum(done.segment.num_frames for done in journal.ahead.values())
-            self._note(Note(NoteCode.RESUME, f"{num_frames} frames are done by an earlier run"))
+            self._note(Note(NoteCode.RESUME, f"{counted(num_frames, 'frame')} done by an earlier run"))
         if journal.done:
             upscaler.network.use_precision(journal.done[-1].precision, journal.done[-1].backend)
         self._job = _pinned(opened.job, upscaler, _checked_precision(opened))

@@ -11,7 +11,7 @@ from av.stream import Stream
 
 from vsr.color.pixel_formats import PixelFormat
 from vsr.errors import StrictError
-from vsr.events import Note, NoteCode, OnNote
+from vsr.events import Note, NoteCode, OnNote, counted
 from vsr.frames import Range
 from vsr.media.formats import find_container, find_encoder
 from vsr.media.read.color_tags import is_standard_definition
@@ -79,7 +79,7 @@ def file_omissions(reader: VideoReader, holder: str) -> list[str]:
     """Name what is left out of the input as a whole where an output has images alone; holder: as in "y4m holds"."""
     omissions, num_chapters = [], len(reader.container.chapters())
     if num_chapters:
-        omissions.append(f"{num_chapters} chapters: {holder} none")
+        omissions.append(f"{counted(num_chapters, 'chapter')}: {holder} none")
     tags = carried_tags(reader.container.metadata)
     if tags:
         omissions.append(f"metadata ({', '.join(tags)}): {holder} none")

@@ -195,8 +195,8 @@ def choose_batch(asked: int | None, width: int, height: int, device: torch.devic
 def plan_video(reader: VideoReader, target: Target, options: JobOptions, scale: int) -> VideoPlan:
     """Decide on codec, samples, size and the fate of every other stream. scale: of the network."""
     info = reader.info
-    check_constant_rate(reader, target, options.encoding)
     encoding = choose_encoding(info, target, options.encoding, min(info.width, info.height) * scale)
+    check_constant_rate(reader, target, options.encoding, encoding.codec)
     shift = encoding.pixel_format.chroma_shift
     width = _shown_width(info) if options.model.square else info.width
     size = choose_size(options.model, scale, width, info.height, (shift[0] > 0, shift[1] > 0))

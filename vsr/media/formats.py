@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import cv2
 
@@ -70,6 +71,8 @@ class Container:
         needs_seeking: Whether its muxer goes back to the start of the file to complete it, which a pipe cannot.
         takes_timescale: Whether its muxer takes the clock of the source, as ISO files do.
         counts_frames: Whether it has a constant frame rate and counts frames instead of storing times.
+        rate_of_encoder: Which frames get the times that the rate in the bitstream gives, none of their own: "all",
+            "many" (all but the first of each packet of the file) or "none".
         starts_at_first_frame: Whether time begins with the first frame.
         holds_negative_times: Whether packets may lie before time zero.
         holds_reordered_frames: Whether frames may be stored in another order than they are shown, from time zero on.
@@ -119,6 +122,7 @@ class Container:
     needs_seeking: bool = False
     takes_timescale: bool = False
     counts_frames: bool = False
+    rate_of_encoder: Literal["all", "many", "none"] = "none"
     starts_at_first_frame: bool = False
     holds_negative_times: bool = True
     holds_reordered_frames: bool = True
@@ -268,11 +272,11 @@ CONTAINERS: dict[str, Container] = {
         ),
         Container(
             "mpeg", suffixes=(".mpeg", ".mpg"), holds_metadata=False, rewrites_packets=True, guesses_times=True,
-            lists_streams=False,
+            lists_streams=False, rate_of_encoder="many",
         ),
-        Container("svcd", suffixes=(".vob",), holds_metadata=False),
-        Container("vob", holds_metadata=False),
-        Container("dvd", holds_metadata=False),
+        Container("svcd", suffixes=(".vob",), holds_metadata=False, rate_of_encoder="many"),
+        Container("vob", holds_metadata=False, rate_of_encoder="many"),
+        Container("dvd", holds_metadata=False, rate_of_encoder="many"),
         # others
         Container(
             "avi", suffixes=(".avi", ".divx"), encoder="libx264", needs_seeking=True, counts_frames=True,
@@ -295,7 +299,10 @@ CONTAINERS: dict[str, Container] = {
         ),
         Container("ogg", suffixes=(".ogm",), holds_chapters=True, rewrites_packets=True, remedy=_OGG),
         Container("ogv", suffixes=(".ogv",), holds_chapters=True, remedy=_OGG),
-        Container("mxf", suffixes=(".mxf",), audio_encoder="pcm_s16le", audio_rate=48_000),
+        Container(
+            "mxf", suffixes=(".mxf",), audio_encoder="pcm_s16le", audio_rate=48_000, rate_of_encoder="all",
+            starts_at_first_frame=True,
+        ),
         Container("dv", suffixes=(".dv",)),
         Container("rm", suffixes=(".rm", ".rmvb"), remedy="RealMedia cannot be written with its timestamps"),
         Container("ivf", suffixes=(".ivf",), holds_metadata=False, holds_languages=False),

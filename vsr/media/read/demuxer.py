@@ -16,7 +16,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from vsr.errors import InputError, reason
-from vsr.events import Note, NoteCode, OnNote
+from vsr.events import Note, NoteCode, OnNote, counted
 from vsr.media.endpoints import Images, Pipe, RemoteFile, Source
 from vsr.media.formats import find_containers_of_demuxer
 from vsr.media.packet_times import JUMP_SECONDS, RESTART_SECONDS, PacketClock
@@ -97,7 +97,9 @@ class Demuxer:
             return container
         if self.images is not None:
             if self._format.framerate is None:
-                self._say_once(f"{self.path}: {len(self.images.files)} pictures, read as {DEFAULT_FRAMERATE} a second")
+                self._say_once(
+                    f"{self.path}: {counted(len(self.images.files), 'picture')}, read as {DEFAULT_FRAMERATE} a second"
+                )
             return open_images(self.images, self._format)
         return open_input(self.path, format_=self._format, opened=self._opened)
 
@@ -240,7 +242,7 @@ class Demuxer:
             self._warn(
                 Note(
                     NoteCode.DAMAGE,
-                    f"{self.path}: {num_late} streams that begin later are left out; "
+                    f"{self.path}: {counted(num_late, 'late stream')} left out, as the start does not list all; "
                     "ffmpeg -analyzeduration 1G -probesize 1G -c copy to .mkv first finds them",
                 )
             )

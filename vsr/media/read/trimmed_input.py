@@ -11,7 +11,7 @@ import av
 from av.packet import Packet
 
 from vsr.errors import InputError
-from vsr.events import Note, NoteCode, OnNote, Waking
+from vsr.events import Note, NoteCode, OnNote, Waking, counted
 from vsr.media.av_frames import pts_of
 from vsr.media.endpoints import Source
 from vsr.media.pipe import run_in_thread
@@ -106,17 +106,18 @@ class TrimmedInput:
             text = f"{path}: its clock jumps ahead by {float(jump):g} s; what follows goes on from there"
             self._warn(Note(NoteCode.TIMESTAMPS, text))
         if num_moved := self.decoder.num_moved_pts + self.others.num_moved:
-            self._warn(Note(NoteCode.TIMESTAMPS, f"{path}: {num_moved} timestamps did not increase and were moved on"))
+            self._warn(
+                Note(NoteCode.TIMESTAMPS, f"{path}: {counted(num_moved, 'timestamp')} did not increase: moved on")
+            )
         if num_reordered := self.decoder.num_reordered:
-            text = f"{path}: {num_reordered} frames came after one that is shown later; they are put in order"
+            text = f"{path}: {counted(num_reordered, 'frame')} came after one that is shown later: put in order"
             self._warn(Note(NoteCode.TIMESTAMPS, text))
         if num_damaged := self.num_damaged:
             self._warn(
                 Note(
                     NoteCode.DAMAGE,
-                    f"{path}: {num_damaged} damaged packet{'s' if num_damaged > 1 else ''}: "
-                    f"{self.decoder.num_repeated} frames repeat the one before, "
-                    f"{self._num_concealed} are shown as far as they could be decoded",
+                    f"{path}: {counted(num_damaged, 'damaged packet')}; frames that repeat the one before: "
+                    f"{self.decoder.num_repeated}; shown as far as they could be decoded: {self._num_concealed}",
                 )
             )
         if self.trim.end is None:

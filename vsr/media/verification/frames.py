@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vsr.events import counted
 from vsr.media.verification.contents import FileContents, Times
 from vsr.media.verification.difference import Difference, DifferenceCode
 
@@ -31,7 +32,7 @@ class FrameMatch:
 def frame_differences(source: FileContents, output: FileContents, match: FrameMatch | None) -> Iterator[Difference]:
     """Compare numbers and times of frames. match: None where the output's container has no timestamps."""
     num_source, num_output = len(source.times.pts), len(output.times.pts)
-    counts = f"the source has {num_source} frames and the output {num_output}"
+    counts = f"the source has {counted(num_source, 'frame')} and the output {num_output}"
     if match is None:
         if num_source != num_output:
             yield Difference(DifferenceCode.FRAMES, counts)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from fractions import Fraction
 
+from vsr.events import counted
 from vsr.frames import Matrix, Transfer
 from vsr.media.read.color_tags import MasteringDisplay
 from vsr.media.read.video_info import VideoInfo
@@ -131,7 +132,9 @@ def chapter_differences(source: FileContents, output: FileContents, offset_secon
     """Compare starts and titles of chapters; where one ends, few containers say."""
     want, got = source.chapters, output.chapters
     if len(want) != len(got):
-        yield Difference(DifferenceCode.CHAPTERS, f"the source has {len(want)} chapters and the output {len(got)}")
+        yield Difference(
+            DifferenceCode.CHAPTERS, f"the source has {counted(len(want), 'chapter')} and the output {len(got)}"
+        )
         return
     pairs: Iterator[tuple[ChapterMark, ChapterMark]] = zip(want, got, strict=True)
     for number, (a, b) in enumerate(pairs, 1):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vsr.errors import InputError, OptionError, VerificationError
+from vsr.events import counted
 from vsr.media.read.options import InputOptions
 from vsr.media.verification.contents import FileContents, read_contents
 from vsr.media.verification.difference import Difference, DifferenceCode
@@ -50,11 +51,11 @@ class Verification:
         """Write the report for people."""
         if self.is_same:
             parts = (
-                f"{_number(self.num_frames, 'frame')} and the timestamps", _number(self.num_streams, "other stream"),
-                _number(self.num_chapters, "chapter"), "colour and metadata",
+                f"{counted(self.num_frames, 'frame')} and the timestamps", counted(self.num_streams, "other stream"),
+                counted(self.num_chapters, "chapter"), "colour and metadata",
             )  # fmt: skip
             return f"{self.output}: as in {self.source}: {', '.join(parts)}"
-        number = _number(len(self.differences), "difference")
+        number = counted(len(self.differences), "difference")
         return "\n".join([f"{self.output}: {number} from {self.source}", *(f"  {d}" for d in self.differences)])
 
     def to_json(self) -> str:
@@ -70,10 +71,6 @@ class Verification:
             "notes": list(self.notes),
         }
         return json.dumps(report, ensure_ascii=False, indent=2)
-
-
-def _number(count: int, thing: str) -> str:
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def verify_files(

@@ -16,6 +16,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from vsr.errors import OutputError, reason
+from vsr.events import counted
 from vsr.files import claim, naming_output, partial_path, put_in_place
 from vsr.media.formats import find_container, find_container_of_file
 from vsr.media.packet_checksum import StreamChecksum
@@ -168,9 +169,9 @@ class OutputFile(ABC):
         container, num_damaged = self.container.format.name, self._remuxer.num_damaged_audio
         num_cut = self._remuxer.num_cut_texts
         counts = {
-            f"{num_damaged} damaged audio or subtitle packets left out": num_damaged,
-            f"{self._num_lost_chapters} chapters: {container} holds none": self._num_lost_chapters,
-            f"{num_cut} subtitles end where the next begins: {container} shows one at a time": num_cut,
+            f"{counted(num_damaged, 'damaged audio or subtitle packet')} left out": num_damaged,
+            f"{counted(self._num_lost_chapters, 'chapter')}: {container} holds none": self._num_lost_chapters,
+            f"{counted(num_cut, 'subtitle')} cut off where the next begins: {container} shows one at a time": num_cut,
         }
         return [line for line, count in counts.items() if count]
 

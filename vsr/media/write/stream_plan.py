@@ -41,6 +41,7 @@ AudioMode = Literal["copy", "aac", "opus", "none"]
 # and ends it at once where its own ticks are the longer ones. No other track has ticks shorter than this one.
 TEXT_TIME_BASE = Fraction(1, 1_000_000)
 
+LONGEST_LEAD_SECONDS = 0.1  # of what prepares a decoder of audio: 80 ms of Opus, 48 ms of AAC
 MOST_AUDIO_OFFSET_SECONDS = 0.02  # beside the video, that nobody notices
 
 
@@ -127,7 +128,7 @@ def _without_past(plan: StreamPlan, stream: Stream) -> StreamPlan:
         return plan
     if (stream.start_time or 0) < 0:
         return replace(plan, note="what lies before time zero is left out: its container has none", is_omission=True)
-    if plan.kind == "subtitle":
+    if plan.kind == "subtitle" or (stream.start_time or 0) * (stream.time_base or 0) >= LONGEST_LEAD_SECONDS:
         return plan
     note = "copied, but for what lies before time zero to prepare the decoder: the container has no such times"
     return replace(plan, note=note)
