@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from vsr.cluster.run import enhance_file_on
+from vsr.cluster.start import WorkerOptions, start_pool
+from vsr.errors import OptionError
 from vsr.events import Note, NoteCode, Progress
 from vsr.jobs.arguments import image_array, like_image, plain_options
 from vsr.jobs.model_cache import GivenModel, ModelCache, ModelSource
@@ -80,6 +83,9 @@ def enhance(
     verify: bool = True,
     report: str | PathLike[str] | None = None,
     reference: str | PathLike[str] | None = None,
+    workers: int | None = None,
+    cluster: str | None = None,
+    storage: str | PathLike[str] | None = None,
     note: Callable[[Note], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> JobReport:
@@ -123,6 +129,10 @@ def enhance(
         verify: Read the output back and compare its frames, timestamps and streams with the source's.
         report: File for the figures of the job, as JSON.
         reference: The sharp original, to which the report gives every frame's PSNR.
+        workers: Make segments of the video side by side in so many processes, on all GPUs or on shares of the cores.
+        cluster: Make them on a Ray cluster: "auto" for the one of this machine, "ray://HOST:PORT" or "HOST:PORT"; with
+            `workers`, on so many. docs/cluster.md has more.
+        storage: Folder that all machines of the cluster see by this name.
         note: Called with each note: a string with a `code`.
         on_progress: Called after each batch.
 
@@ -133,6 +143,7 @@ def enhance(
     """
     options = dict(locals())  # the first statement: the arguments alone, under the names that the parts have
     del options["source"], options["output"], options["note"], options["on_progress"]
+    asked = WorkerOptions(options.pop("workers"), options.pop("cluster"), _path(options.pop("storage")))
     upscaler = model if isinstance(model, Upscaler) else None
     if upscaler is not None:
         options["model"] = upscaler.card.name
@@ -146,11 +157,21 @@ def enhance(
     for key in ("start_seconds", "duration_seconds", "framerate"):
         options[key] = exact(options[key])
     for key in ("reference", "report"):
-        options[key] = None if options[key] is None else Path(options[key])
+        options[key] = _path(options[key])
     options |= {"maps": tuple(maps), "encoder_options": dict(encoder_options or {})}
     listeners: dict[str, Any] = {"note": note, "on_progress": on_progress}
     given = {name: listener for name, listener in listeners.items() if listener is not None}
-    return enhance_file(Path(source), Path(output), JobOptions.of(**options), upscaler=upscaler, **given)
+    job_options = JobOptions.of(**options)
+    if not asked.are_wanted:
+        return enhance_file(Path(source), Path(output), job_options, upscaler=upscaler, **given)
+    if upscaler is not None:
+        raise OptionError("`workers`: load a model of their own; give its name, or the path of its file")
+    with start_pool(asked, job_options.model.device, job_options.model.backend) as pool:
+        return enhance_file_on(pool, Path(source), Path(output), job_options, **given)
+
+
+def _path(name: str | PathLike[str] | None) -> Path | None:
+    return None if name is None else Path(name)
 
 
 def upscale(

@@ -48,7 +48,7 @@ def write_large_clip(path: Path, num_frames: int) -> Path:
     """Write frames of 64×48, two and a half a second, beside sound of 5 MB a frame."""
     rate, step = 192_000, Fraction(2, 5)
     with av.open(str(path), "w") as container:
-        video: Any = container.add_stream("mpeg4", rate=1 / step)
+        video: Any = container.add_stream("mpeg4", rate=1 / step, options={"g": "1"})
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         sound: Any = container.add_stream("pcm_f64le", rate=rate, layout="7.1")
         silence = np.zeros((1, 8 * int(rate * step)), np.float64)

@@ -21,7 +21,8 @@ class PieceSender:
     """Answers the questions of actors in a thread of its own.
 
     An actor asks for one piece at a time, and no piece is put into the object store while `IN_FLIGHT_BYTES` of others
-    are on their way: the store holds no more of them however long the videos are and however many workers read.
+    are on their way: the store has to keep no more of them however long the videos are and however many workers read.
+    Ray frees those that have arrived about once a second, or when it needs their room.
 
     num_bytes: that were sent.  most_in_flight: of them, at one time.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self
 
 from vsr.cluster.patience import Patience
 from vsr.cluster.segment_task import Failure, FramesDone, SegmentResult, SegmentTask
@@ -41,6 +41,8 @@ class Pool(Protocol):
     patience: how long its workers are waited for.
     """
 
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exception: object) -> None: ...
     @property
     def patience(self) -> Patience: ...
 

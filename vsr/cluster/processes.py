@@ -11,19 +11,17 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from typing import IO, Any, Self
+from typing import IO, Any
 
+from vsr.cluster.member_pool import MemberPool
 from vsr.cluster.patience import Patience
 from vsr.cluster.pool import Answer, Worker
-from vsr.cluster.segment_task import Failure, FramesDone, Hello, SegmentResult, SegmentTask, check_version
-from vsr.errors import EngineError
+from vsr.cluster.segment_task import Failure, FramesDone, Hello, SegmentResult, SegmentTask
 
 __all__ = ["ProcessPool"]
 
-_FRUITLESS_STARTS = 3  # of a worker that ends before it is ready
 
-
-class ProcessPool:
+class ProcessPool(MemberPool["_Process"]):
     """See `Pool`: processes that end with this one."""
 
     def __init__(self, num_workers: int, num_gpus: int = 0, patience: Patience | None = None) -> None:
@@ -31,11 +29,9 @@ class ProcessPool:
 
         num_gpus: of this machine, on which they are spread; 0 where they compute on the CPU, whose cores they share.
         """
-        self.patience = patience or Patience()
+        super().__init__(patience)
         self._num_gpus, self._num_workers = num_gpus, num_workers
         self._events: queue.SimpleQueue[tuple[_Process, Any]] = queue.SimpleQueue()
-        self._processes: list[_Process] = []
-        self._num_fruitless = 0
         try:
             for place in range(num_workers):
                 self._add(place)
@@ -43,23 +39,9 @@ class ProcessPool:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def ready(self) -> Sequence[Worker]:
-        """See `Pool`."""
-        return [each.worker for each in self._processes if each.worker is not None]
-
-    def idle(self) -> Sequence[Worker]:
-        """See `Pool`."""
-        return [each.worker for each in self._processes if each.worker is not None and each.task is None]
-
     def start(self, worker: Worker, task: SegmentTask) -> None:
         """See `Pool`."""
-        process = self._process_of(worker)
+        process = self._member_of(worker)
         process.task = task
         process.send(task)
 
@@ -74,52 +56,39 @@ class ProcessPool:
 
     def discard(self, worker: Worker) -> None:
         """See `Pool`."""
-        self._replace(self._process_of(worker))
+        self._replace(self._member_of(worker))
 
     def close(self) -> None:
         """See `Pool`."""
-        for process in self._processes:
+        for process in self._members:
             process.kill()
-        for process in self._processes:
+        for process in self._members:
             process.join()
-        self._processes.clear()
+        self._members.clear()
 
     def _take(self, process: _Process, message: Any, answers: list[Answer]) -> None:
         """Act on a message of a process; None where it has ended."""
-        if process not in self._processes:
+        if process not in self._members:
             return
         if isinstance(message, Hello):
-            check_version(message)
-            process.worker = Worker(message.name, message.host)
-            self._num_fruitless = 0
-            return
-        worker = process.worker
-        if isinstance(message, (SegmentResult, Failure, FramesDone)):
-            assert worker is not None
-            if not isinstance(message, FramesDone):
-                process.task, worker.num_answers = None, worker.num_answers + 1
-            answers.append(Answer(worker, message))
-            return
-        why = process.describe_end()
-        if worker is None:
-            self._num_fruitless += 1
-            if self._num_fruitless >= _FRUITLESS_STARTS:
-                raise EngineError(f"worker processes end before they are ready: {why}")
-        elif process.task is not None:
-            answers.append(Answer(worker, Failure("EngineError", why, is_gone=True)))
-        self._replace(process)
+            self._greet(process, message)
+        elif isinstance(message, FramesDone):
+            assert process.worker is not None
+            answers.append(Answer(process.worker, message))
+        elif isinstance(message, (SegmentResult, Failure)):
+            answers.append(self._answered(process, message))
+        else:
+            answers.extend(self._ended(process, process.describe_end()))
+            self._replace(process)
 
     def _replace(self, process: _Process) -> None:
-        self._processes.remove(process)
+        self._members.remove(process)
         process.kill()
         process.join()
         self._add(process.place)
 
     def _add(self, place: int) -> None:
-        self._processes.append(_Process(place, self._environment(place), self._events))
-
-    def _process_of(self, worker: Worker) -> _Process:
-        return next(process for process in self._processes if process.worker is worker)
+        self._members.append(_Process(place, self._environment(place), self._events))
 
     def _environment(self, place: int) -> Mapping[str, str]:
         """Share out GPUs, and threads, which many libraries take from here."""

@@ -10,22 +10,23 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlsplit
 
 from vsr.cluster.file_transfer import FileTransfer
+from vsr.cluster.member_pool import MemberPool
 from vsr.cluster.patience import Patience
 from vsr.cluster.pool import Answer, Worker
 from vsr.cluster.ray_worker import RayWorker
-from vsr.cluster.segment_task import Failure, FramesDone, Hello, SegmentResult, SegmentTask, check_version
+from vsr.cluster.segment_task import Failure, FramesDone, Hello, SegmentResult, SegmentTask
 from vsr.errors import EngineError, MissingExtraError, VsrError, reason
 
 __all__ = ["RayPool", "connect", "disconnect"]
 
 CONNECT_SECONDS = 30.0
-_FRUITLESS_STARTS = 3  # of workers, one after the other
 _MOST_CPUS_A_WORKER = 4
 _CALLS_AT_ONCE = 8  # of a worker: its task, a question for a piece, and what is answered at once
 _SECONDS_BETWEEN_LOOKS = 2.0  # at the nodes of the cluster, and for progress
@@ -100,8 +101,10 @@ class _Actor:
     models: dict[str, str] = field(default_factory=dict)
 
 
-class RayPool:
+class RayPool(MemberPool[_Actor]):
     """See `Pool`: actors, one for each GPU, or for a share of the CPUs of a node."""
+
+    start_hint = "; is vsr-enhance[cluster] installed on all nodes?"
 
     def __init__(
         self,
@@ -121,35 +124,24 @@ class RayPool:
             uses_gpus: Give each worker a GPU.
             storage: A folder that all nodes see under this name; None to send files through the object store.
         """
-        self._ray = connect(address)
-        self.patience = patience or Patience()
+        super().__init__(patience)
         self._num_wanted, self._uses_gpus = num_workers, uses_gpus
-        self._transfer = FileTransfer(self._ray, storage)
         self._threads = ThreadPoolExecutor(TRANSFERS_AT_ONCE, "vsr-transfer")
         self._events: queue.SimpleQueue[tuple[_Actor, Any]] = queue.SimpleQueue()
-        self._actors: list[_Actor] = []
-        self._num_fruitless, self._last_look = 0, 0.0
-        self._look_around()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+        self._last_look = 0.0
+        with ExitStack() as stack:
+            self._ray = connect(address)
+            stack.callback(disconnect)
+            self._transfer = FileTransfer(self._ray, storage)
+            stack.callback(self._transfer.close)
+            self._look_around()
+            stack.pop_all()
 
     # -- see `Pool` --------------------------------------------------------------------------------
 
-    def ready(self) -> Sequence[Worker]:
-        """See `Pool`."""
-        return [each.worker for each in self._actors if each.worker is not None]
-
-    def idle(self) -> Sequence[Worker]:
-        """See `Pool`."""
-        return [each.worker for each in self._actors if each.worker is not None and each.task is None]
-
     def start(self, worker: Worker, task: SegmentTask) -> None:
         """See `Pool`."""
-        actor = self._actor_of(worker)
+        actor = self._member_of(worker)
         actor.task = task
 
         def send() -> Any:
@@ -164,7 +156,7 @@ class RayPool:
         while not answers and time.monotonic() < end:
             if time.monotonic() - self._last_look >= _SECONDS_BETWEEN_LOOKS:
                 self._look_around()
-            asked = {ref: (actor, name) for actor in self._actors for name, ref in _refs(actor)}
+            asked = {ref: (actor, name) for actor in self._members for name, ref in _refs(actor)}
             done = self._ray.wait(list(asked), num_returns=1, timeout=0.2)[0] if asked else []
             if not asked:
                 time.sleep(0.1)
@@ -180,15 +172,15 @@ class RayPool:
 
     def discard(self, worker: Worker) -> None:
         """See `Pool`."""
-        self._end(self._actor_of(worker))
+        self._end(self._member_of(worker))
 
     def close(self) -> None:
         """See `Pool`."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         with contextlib.suppress(Exception):  # they clear up, as far as they can be reached
-            leaving = [actor.handle.leave.remote() for actor in self._actors if actor.worker is not None]
+            leaving = [actor.handle.leave.remote() for actor in self._members if actor.worker is not None]
             self._ray.wait(leaving, num_returns=len(leaving), timeout=_SECONDS_TO_LEAVE)
-        for actor in list(self._actors):
+        for actor in list(self._members):
             self._end(actor)
         self._transfer.close()
         disconnect()
@@ -203,13 +195,13 @@ class RayPool:
             raise EngineError(f"the cluster has no node with a {'GPU' if self._uses_gpus else 'CPU'} to spare")
         wanted = room if self._num_wanted is None else self._num_wanted
         remote = self._ray.remote(RayWorker)
-        for _ in range(wanted - len(self._actors)):
+        for _ in range(wanted - len(self._members)):
             needs = {"num_gpus": 1} if self._uses_gpus else {"num_cpus": cpus}
             handle = remote.options(**needs, max_concurrency=_CALLS_AT_ONCE, max_restarts=0).remote()
-            self._actors.append(_Actor(handle, handle.hello.remote()))
+            self._members.append(_Actor(handle, handle.hello.remote()))
             if self._transfer.pieces is not None:
                 self._transfer.pieces.serve(handle)
-        for actor in self._actors:
+        for actor in self._members:
             if actor.made is not None and actor.frames is None:
                 actor.frames = actor.handle.frames.remote()
 
@@ -222,8 +214,7 @@ class RayPool:
             self._lose(actor, error, answers)
             return
         if isinstance(value, Hello):
-            check_version(value)
-            actor.worker, self._num_fruitless = Worker(value.name, value.host), 0
+            self._greet(actor, value)
         elif name == "frames":
             if actor.worker is not None and actor.task is not None:
                 answers.append(Answer(actor.worker, FramesDone(value)))
@@ -232,7 +223,7 @@ class RayPool:
             assert task is not None
             self._in_thread(actor, lambda: self._transfer.fetched(actor.handle, task, value))
         else:
-            self._answer(actor, value, answers)
+            answers.append(self._answered(actor, value))
 
     def _in_thread(self, actor: _Actor, act: Callable[[], Any]) -> None:
         """Do something with files, and take what comes of it later."""
@@ -246,41 +237,28 @@ class RayPool:
         self._threads.submit(run)
 
     def _take_transferred(self, actor: _Actor, value: Any, answers: list[Answer]) -> None:
-        if actor not in self._actors:
+        if actor not in self._members:
             return
         if isinstance(value, (SegmentResult, Failure)):
-            self._answer(actor, value, answers)
+            answers.append(self._answered(actor, value))
         elif isinstance(value, VsrError):
-            self._answer(actor, Failure.of(value), answers)
+            answers.append(self._answered(actor, Failure.of(value)))
         elif isinstance(value, Exception):
             self._lose(actor, value, answers)
         else:
             actor.made = value
 
-    def _answer(self, actor: _Actor, event: SegmentResult | Failure, answers: list[Answer]) -> None:
-        assert actor.worker is not None
-        actor.task, actor.worker.num_answers = None, actor.worker.num_answers + 1
-        answers.append(Answer(actor.worker, event))
-
     def _lose(self, actor: _Actor, error: Exception, answers: list[Answer]) -> None:
-        """Count an actor as gone; its task has failed. Raises EngineError where none ever gets ready."""
+        """Count an actor as gone. Raises EngineError where none ever gets ready."""
         text = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        if actor.worker is None:
-            self._num_fruitless += 1
-            if self._num_fruitless >= _FRUITLESS_STARTS:
-                raise EngineError(f"workers do not start ({text}); is vsr-enhance[cluster] installed on all nodes?")
-        elif actor.task is not None:
-            answers.append(Answer(actor.worker, Failure("EngineError", f"has gone ({text})", is_gone=True)))
+        answers.extend(self._ended(actor, f"has gone: {text}"))
         self._end(actor)
 
     def _end(self, actor: _Actor) -> None:
-        if actor in self._actors:
-            self._actors.remove(actor)
+        if actor in self._members:
+            self._members.remove(actor)
         with contextlib.suppress(Exception):
             self._ray.kill(actor.handle, no_restart=True)
-
-    def _actor_of(self, worker: Worker) -> _Actor:
-        return next(actor for actor in self._actors if actor.worker is worker)
 
 
 def _refs(actor: _Actor) -> list[tuple[str, Any]]:
