@@ -3,8 +3,8 @@
     python benchmarks/serve_still.py [--model edsr] [--rounds 3]
 
 Starts `vsr serve` with the model on OpenVINO. The first image has a line of its own: it is checked against fp32 too.
-Takes Set14's barbara from VSR_DATA. Writes benchmarks/serve_still.json. Exit code 1 where the median exceeds 15 seconds,
-as the page promises.
+Takes Set14's barbara from VSR_DATA. Writes benchmarks/serve_still.json. Exit code 1 where the median exceeds the 15
+seconds that were promised.
 """
 
 from __future__ import annotations
