@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import av
 import pytest
@@ -12,7 +12,15 @@ from vsr.backends.select import Place
 from vsr.color.pixel_formats import FORMATS
 from vsr.errors import OptionError
 from vsr.frames import Range
-from vsr.jobs.encoding import _choose_pixel_format, _encoder_options, _loss, beside_network, check_encoder_size
+from vsr.jobs.encoding import (
+    Encoding,
+    _choose_pixel_format,
+    _encoder_options,
+    _loss,
+    beside_network,
+    check_encoder_size,
+    suited_to_size,
+)
 from vsr.jobs.source import open_source
 from vsr.media.endpoints import File
 from vsr.media.formats import find_container, find_encoder
@@ -133,3 +141,26 @@ def test_a_gpu_of_the_network_decodes_too() -> None:
         patch.setattr("vsr.jobs.source.VideoReader", lambda source, options, **rest: given.update(rest))
         open_source(File(Path("in.mp4")), InputOptions(hwaccel="auto"), place)
     assert given["gpu"] == 1
+
+
+@pytest.mark.parametrize(
+    ("codec", "asked", "size", "is_faster"),
+    [
+        ("libx264", {}, (2560, 1440), True),
+        ("libx264", {"encoder_options": {"tune": "film"}}, (2560, 1440), True),
+        ("libx264", {}, (1920, 1080), False),
+        ("libx264", {"preset": "medium"}, (2560, 1440), False),
+        ("libx264", {"crf": 18.0}, (2560, 1440), False),
+        ("libx264", {"encoder_options": {"b": "4M"}}, (2560, 1440), False),
+        ("libx265", {}, (2560, 1440), False),
+    ],
+)
+def test_large_frames_get_x264s_faster_preset_unless_one_is_asked_for(
+    codec: str, asked: dict[str, Any], size: tuple[int, int], is_faster: bool
+) -> None:
+    options, color = EncodingOptions(**asked), cast(Any, None)
+    usual = Encoding("mp4", codec, _encoder_options(find_encoder(codec), options), FORMATS["yuv420p"], color)
+    chosen = suited_to_size(usual, options, *size).options
+    assert (chosen != usual.options) is is_faster
+    if is_faster:
+        assert chosen == usual.options | {"preset": "veryfast", "crf": "17"}

@@ -22,7 +22,9 @@ from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.options import EncodingOptions
 from vsr.media.write.stored_format import coarseness, native_format
 
-__all__ = ["Encoding", "beside_network", "check_encoder_size", "choose_encoding"]
+__all__ = ["Encoding", "beside_network", "check_encoder_size", "choose_encoding", "suited_to_size"]
+
+_LARGE_FRAME = 1920 * 1080  # pixels; encoders may have a faster way for larger ones
 
 
 _TRIAL_SIZE = (352, 288)  # which encoders of few sizes take, too
@@ -62,6 +64,21 @@ def choose_encoding(info: VideoInfo, target: Target, options: EncodingOptions, s
     assert format_ is not None
     color, stored_as = _output_color(info, format_), None if stored in FORMATS else stored
     return Encoding(container.name, codec, _encoder_options(encoder, options), format_, color, stored_as)
+
+
+def suited_to_size(encoding: Encoding, options: EncodingOptions, width: int, height: int) -> Encoding:
+    """Take the encoder's faster way for large frames, unless a preset or a quality was asked for.
+
+    Args:
+        encoding: as `choose_encoding` gives it.
+        options: the wishes that it follows.
+        width, height: of the output's frames, in pixels.
+    """
+    encoder, asked = find_encoder(encoding.codec), options.encoder_options.keys()
+    is_asked = options.crf is not None or options.preset is not None or (encoder.quality_options | {"preset"}) & asked
+    if is_asked or not encoder.large_quality or width * height <= _LARGE_FRAME:
+        return encoding
+    return replace(encoding, options={**encoding.options, **encoder.large_quality})
 
 
 def check_encoder_size(codec: str, width: int, height: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -13,7 +13,7 @@ from vsr.errors import OptionError
 from vsr.events import Note, NoteCode
 from vsr.jobs.compression import Compression
 from vsr.jobs.constant_rate import check_constant_rate
-from vsr.jobs.encoding import Encoding, check_encoder_size, choose_encoding
+from vsr.jobs.encoding import Encoding, check_encoder_size, choose_encoding, suited_to_size
 from vsr.jobs.omissions import (
     container_omissions,
     file_omissions,
@@ -201,14 +201,23 @@ def plan_video(reader: VideoReader, target: Target, options: JobOptions, scale: 
     width = _shown_width(info) if options.model.square else info.width
     size = choose_size(options.model, scale, width, info.height, (shift[0] > 0, shift[1] > 0))
     check_encoder_size(encoding.codec, *size)
-    plan = plan_streams_beside(reader, encoding, size, options.encoding.audio)
+    suited = suited_to_size(encoding, options.encoding, *size)
+    plan = plan_streams_beside(reader, suited, size, options.encoding.audio)
     plan = replace(plan, audio_bitrate=options.encoding.audio_bitrate)
+    if suited.options != encoding.options:
+        text = f"{size[0]}x{size[1]}: {encoding.codec} with {_as_text(suited.options)}, as faithful as its usual "
+        text += "settings, and faster; `preset` or `crf` choose others"
+        plan = replace(plan, notes=(Note(NoteCode.OUTPUT, text), *plan.notes))
     if options.model.square and plan.settings.sample_aspect_ratio not in (None, 1):  # what rounding to pixels leaves
         plan = replace(plan, settings=replace(plan.settings, sample_aspect_ratio=Fraction(1)))
     if options.model.size is None and options.model.scale is None and size[0] * size[1] > LARGEST_USUAL:
         text = f'the output is {size[0]}x{size[1]}, larger than 4K; `size="2160p"` makes it smaller'
         plan = replace(plan, notes=(Note(NoteCode.OUTPUT, text), *plan.notes))
     return plan
+
+
+def _as_text(options: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {options[name]}" for name in ("preset", "crf") if name in options)
 
 
 def _shown_width(info: VideoInfo) -> int:

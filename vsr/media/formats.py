@@ -386,6 +386,7 @@ class Encoder:
         name: FFmpeg's name.
         quality: Its options for the default quality, which is close to visually lossless: detail is the point, and
             FFmpeg's own defaults are coarser. Empty for the encoder's own default.
+        large_quality: Its options for frames of more than 1920x1080 in place of those: as faithful, and faster.
         quality_options: The options of which any one, when given, replaces `quality`.
         presets: The words that its option `preset` takes; empty for those that FFmpeg lists.
         parameters: Options that are always given, in the encoder's own words; what is asked for is added to them.
@@ -406,6 +407,7 @@ class Encoder:
 
     name: str
     quality: Mapping[str, str] = field(default_factory=dict)
+    large_quality: Mapping[str, str] = field(default_factory=dict)
     quality_options: frozenset[str] = frozenset()
     presets: tuple[str, ...] = ()
     parameters: Mapping[str, str] = field(default_factory=dict)
@@ -479,9 +481,11 @@ ENCODERS: dict[str, Encoder] = {
     for row in (
         # x264's code for AVX-512 gives other files in other runs, and this its cure costs no time. Its own choice of
         # 1.5 threads a core leaves two cores idle for a tenth of the time, as frame threads wait for one another
-        # (benchmarks/overlap.py).
+        # (benchmarks/overlap.py). On large frames it would take as long as a light network: "veryfast" has the fidelity
+        # of "medium" at CRF 18 for 11 % more bits, in 0.4 of its time (benchmarks/x264.py).
         Encoder(
-            "libx264", quality={"crf": "18"}, quality_options=_CRF_OPTIONS, presets=_X26X_PRESETS,
+            "libx264", quality={"crf": "18"}, large_quality={"crf": "17", "preset": "veryfast"},
+            quality_options=_CRF_OPTIONS, presets=_X26X_PRESETS,
             parameters={"x264-params": "cpu-independent=1"}, threads_per_core=2, holds_aspect=True,
             hdr=HdrParameters("x264-params", "mastering-display", "cll"),
         ),
