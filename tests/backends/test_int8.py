@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tensorrt_double import VERSIONS, Device
@@ -112,6 +113,27 @@ def test_inner_weights_are_int8_and_all_others_float32() -> None:
             assert [makers[name] for name in node.input[:2]] == ["DequantizeLinear", "DequantizeLinear"]
     zeros = [onnx.numpy_helper.to_array(t) for t in graph.initializer if t.name.endswith(".zero")]
     assert len(zeros) == 2 and not any(zeros)  # symmetric, as TensorRT takes it
+
+
+def test_for_tensorrt_all_beside_the_integers_is_fp16_without_casts_between_layers() -> None:
+    model = export_onnx(_integers(), image_signature(1), precision="int8", beside_integers="fp16")
+    graph = onnx.load_from_string(model).graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    scales = [kind for name, kind in types.items() if name.endswith("scale")]
+    assert len(scales) == 4 and set(scales) == {onnx.TensorProto.FLOAT16}
+    assert types["body.2.weight"] == onnx.TensorProto.INT8
+    assert types["body.0.weight"] == types["tail.weight"] == onnx.TensorProto.FLOAT16
+    assert [node.op_type for node in graph.node].count("Cast") <= 2, "of the image, and of the result"
+    difference = (_run(model, _picture()) - _integers()(_picture())).abs()
+    assert difference.max() < 2 * STEP and difference.mean() < STEP / 20
+
+
+def test_a_scale_that_fp16_cannot_hold_becomes_its_least() -> None:
+    net = copy.deepcopy(_integers())
+    net.get_submodule("body.2").weight.data[0] = 0  # a channel that gives its bias alone
+    model = onnx.load_from_string(export_onnx(net, image_signature(1), precision="int8", beside_integers="fp16"))
+    (scales,) = (t for t in model.graph.initializer if t.name == "body.2.weight_scale")
+    assert onnx.numpy_helper.to_array(scales).min() == np.finfo(np.float16).tiny
 
 
 def test_the_bytes_are_the_same_each_time() -> None:

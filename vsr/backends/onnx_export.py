@@ -36,7 +36,12 @@ _LABELS = {"metadata_props", "doc_string", "producer_name", "producer_version", 
 
 
 def export_onnx(
-    net: nn.Module, signature: Signature, *, shape: tuple[int, int, int] | None = None, precision: Precision = "fp32"
+    net: nn.Module,
+    signature: Signature,
+    *,
+    shape: tuple[int, int, int] | None = None,
+    precision: Precision = "fp32",
+    beside_integers: Precision = "fp32",
 ) -> bytes:
     """Export a network as one ONNX file.
 
@@ -50,18 +55,15 @@ def export_onnx(
             the graph, with casts where they change. Layers of `QuantizedConv2d` compute in int8, by
             QuantizeLinear and DequantizeLinear before them, under "int8", which takes such a network, and
             "fp32", and with all others in float32; without their rounding under "bf16" and "fp16".
+        beside_integers: the type that all else computes in under "int8", "fp32" or "fp16".
     """
     if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript")):
         raise MissingExtraError("the export to ONNX", "onnx")
     batch, height, width = shape or _EXAMPLE
     examples = tuple(torch.zeros(batch, channels, height, width) for _, channels in signature.inputs)
     dynamic = None if shape else (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),) * len(examples)
-    integers: dict[str, QuantizedConv2d] = {}
-    if precision in ("int8", "fp32"):
-        integers = {name: layer for name, layer in net.named_modules() if isinstance(layer, QuantizedConv2d)}
-    if precision == "int8" and not integers:
-        raise EngineError(f"{type(net).__name__} cannot be exported in int8: it is not quantized")
-    dtype = torch.float32 if precision == "int8" else PRECISIONS[precision]
+    integers = _integer_layers(net, precision)
+    dtype = PRECISIONS[beside_integers if precision == "int8" else precision]
     module = _with_plain_slopes(converted(without_quantization(net), torch.device("cpu"), dtype))
     try:
         with _silence(), torch.inference_mode(False):
@@ -82,6 +84,16 @@ def export_onnx(
     if program is None:
         raise EngineError(f"{type(net).__name__} cannot be exported to ONNX by this version of PyTorch")
     return bytes(_clean(program.model_proto, integers).SerializeToString(deterministic=True))
+
+
+def _integer_layers(net: nn.Module, precision: Precision) -> dict[str, QuantizedConv2d]:
+    """Return the layers that compute in int8 under a precision, by name. Raises EngineError for int8 without any."""
+    if precision not in ("int8", "fp32"):
+        return {}
+    integers = {name: layer for name, layer in net.named_modules() if isinstance(layer, QuantizedConv2d)}
+    if precision == "int8" and not integers:
+        raise EngineError(f"{type(net).__name__} cannot be exported in int8: it is not quantized")
+    return integers
 
 
 def _with_plain_slopes(module: nn.Module) -> nn.Module:

@@ -109,7 +109,9 @@ class EngineBuilder:
         batch, _, height, width = shape
         net, signature, precision = self.source.net, self.source.signature, self.source.precision
         with torch.inference_mode(False):  # the exporter traces, which inference tensors refuse
-            onnx = export_onnx(net, signature, shape=(batch, height, width), precision=precision)
+            onnx = export_onnx(
+                net, signature, shape=(batch, height, width), precision=precision, beside_integers="fp16"
+            )
         try:
             self._store.remember_export(source, hashlib.sha256(onnx).hexdigest())
         except OSError as error:
