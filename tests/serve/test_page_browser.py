@@ -163,12 +163,15 @@ def test_the_line_moves_by_pointer_and_keys_and_the_image_zooms(page: Page, tmp_
     expect(viewer.locator(".content")).to_have_attribute("style", re.compile(r"scale\(1\)"))
 
 
-def test_an_unreadable_image_gives_a_message_and_not_a_path(page: Page, tmp_path: Path) -> None:
+def test_what_is_no_image_or_no_video_gives_a_message_and_not_a_path(page: Page, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image at all" * 10)
-    _choose(page, "image-file", tmp_path / "broken.png")
-    alert = page.locator("#image-status [role=alert]")
-    expect(alert).to_contain_text("valid image", timeout=_PATIENCE_MS)
-    assert "/" not in alert.inner_text()
+    cv2.imwrite(str(tmp_path / "x.jpg"), np.zeros((8, 8, 3), np.uint8))
+    for tab, name, words in (("Image", "broken.png", "valid image"), ("Video", "x.jpg", "not a video")):
+        page.get_by_role("tab", name=tab).click()
+        _choose(page, f"{tab.lower()}-file", tmp_path / name)
+        alert = page.locator(f"#{tab.lower()}-status [role=alert]")
+        expect(alert).to_contain_text(words, timeout=_PATIENCE_MS)
+        assert os.sep not in alert.inner_text()
 
 
 def test_models_are_compared_side_by_side(page: Page, tmp_path: Path) -> None:
@@ -264,11 +267,3 @@ def test_a_job_is_found_again_after_the_page_is_loaded_anew(page: Page, video: P
     page.reload(wait_until="commit")
     page.get_by_role("tab", name="Video").click()
     _says(page, "video-status", "100 frames at 256×192")
-
-
-def test_what_is_no_video_gives_a_message(page: Page, tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "x.jpg"), np.zeros((8, 8, 3), np.uint8))
-    page.get_by_role("tab", name="Video").click()
-    _choose(page, "video-file", tmp_path / "x.jpg")
-    expect(page.locator("#video-status [role=alert]")).to_contain_text("not a video", timeout=_PATIENCE_MS)
-    assert os.sep not in page.locator("#video-status").inner_text()

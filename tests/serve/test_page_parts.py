@@ -19,6 +19,7 @@ from videos import frames_of, write_video
 import vsr
 from vsr.errors import InputError, OptionError
 from vsr.media.images import write_image
+from vsr.models.cards import shipped_cards
 from vsr.serve.app import make_app
 from vsr.serve.errors import TooLargeError
 from vsr.serve.page.choices import choose_for_image, image_models, video_model, video_models
@@ -112,7 +113,7 @@ def test_automatic_takes_a_light_network_for_a_large_image() -> None:
 
 def test_every_model_on_offer_can_be_chosen() -> None:
     for _, name in image_models():
-        assert not vsr.load_model(choose_for_image(name, 4, 64, 64).name, backend="pytorch").card.recurrent
+        assert not shipped_cards()[choose_for_image(name, 4, 64, 64).name].recurrent
     for _, name in video_models():
         assert video_model(name, 4)
 

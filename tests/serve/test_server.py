@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -26,11 +25,11 @@ START_SECONDS = 120
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def service(tmp_path: Path, warm_python: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "vsr.cli", "serve", "--port", str(port), "--state", str(tmp_path / "state")]
+    command = [warm_python, "-m", "vsr.cli", "serve", "--port", str(port), "--state", str(tmp_path / "state")]
     command += ["--model", "nano", "--device", "cpu", "--backend", "pytorch"]
     environment = {key: value for key, value in os.environ.items() if key != "VSR_TOKEN"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
@@ -72,9 +71,9 @@ def test_the_earlier_curl_line_works_and_the_service_ends_cleanly(
     assert [path for path in (state / "tmp").rglob("*") if path.is_file()] == []
 
 
-def test_a_public_address_without_a_token_is_refused() -> None:
+def test_a_public_address_without_a_token_is_refused(warm_python: str) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "VSR_TOKEN"}
-    command = [sys.executable, "-m", "vsr.cli", "serve", "--host", "0.0.0.0"]
+    command = [warm_python, "-m", "vsr.cli", "serve", "--host", "0.0.0.0"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 4
     assert "--host 0.0.0.0" in done.stderr

@@ -26,9 +26,9 @@ _PATIENCE_SECONDS = 300
 
 
 @contextmanager
-def _app(state: Path, window: str, display: str = "") -> Iterator[tuple[subprocess.Popen[str], str]]:
+def _app(python: str, state: Path, window: str, display: str = "") -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Start `vsr app`; give its process and address."""
-    command = [sys.executable, "-m", "vsr.cli", "app", "--window", window, "--state", str(state), "--device", "cpu"]
+    command = [python, "-m", "vsr.cli", "app", "--window", window, "--state", str(state), "--device", "cpu"]
     environment = os.environ | {"DISPLAY": display}
     process = subprocess.Popen([*command, "--backend", "pytorch"], stderr=subprocess.PIPE, text=True, env=environment)
     try:
@@ -56,8 +56,8 @@ def _status(address: str) -> int:
 
 
 @pytest.mark.slow
-def test_only_its_own_window_may_use_it_and_it_ends_cleanly(tmp_path: Path) -> None:
-    with _app(tmp_path, "none") as (process, address):
+def test_only_its_own_window_may_use_it_and_it_ends_cleanly(tmp_path: Path, warm_python: str) -> None:
+    with _app(warm_python, tmp_path, "none") as (process, address):
         bare = address.partition("/page/")[0]
         assert _status(bare) == 401
         browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
@@ -72,7 +72,7 @@ def test_only_its_own_window_may_use_it_and_it_ends_cleanly(tmp_path: Path) -> N
 @pytest.mark.skipif(shutil.which("Xvfb") is None, reason="no Xvfb, the virtual display, is installed")
 @pytest.mark.skipif(not has_chromium(), reason="no Chromium or Chrome is installed")
 def test_closing_its_window_ends_it(tmp_path: Path) -> None:
-    with _virtual_display() as display, _app(tmp_path, "chromium", display) as (process, _):
+    with _virtual_display() as display, _app(sys.executable, tmp_path, "chromium", display) as (process, _):
         window = _child_with(process.pid, "--app=")
         assert process.poll() is None  # it waits for the window
         os.kill(window, signal.SIGTERM)
