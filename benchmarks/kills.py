@@ -1,10 +1,13 @@
 """Kill a job at random moments and resume it: does it end as an unbroken one does?
 
     python benchmarks/kills.py [--kills 100] [--seed 0] [--model nano]
+    python benchmarks/kills.py --model video-fast --width 96 --out benchmarks/kills-video-fast.json
 
 Upscales the sample with a model, with `--resume`, in a process that gets SIGKILL after a random part of the time that
 an unbroken job takes; one to three times, and then it is let run to its end. The output must decode to the same frames
 as that of the unbroken job, with the same PTS and the same packets of sound, and nothing else may lie beside it.
+`--width` takes the sample twice, at that width: for slow networks, and with frames on both sides of a restart of their
+memory.
 Segments are cut shorter than they are by default, so that there are many moments to be killed at. The processes are
 forked with everything imported, so that kills fall into the job and not into Python's start. Writes kills.json.
 """
@@ -22,6 +25,9 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -38,14 +44,34 @@ SAMPLE = HERE.parent / "samples" / "sample.mp4"
 FRAMES_PER_SEGMENT = 12
 
 
-def start(output: Path, model: str) -> int:
+def reduced_twice(target: Path, width: int) -> Path:
+    """Write the sample's frames twice, one after the other, at a width; its sound once."""
+    with av.open(str(SAMPLE)) as source, av.open(str(target), "w") as container:
+        video, sound = source.streams.video[0], source.streams.audio[0]
+        stream, copied = container.add_stream("libx264", 30), container.add_stream_from_template(sound)
+        stream.width, stream.height, stream.pix_fmt = width, width * video.height // video.width // 2 * 2, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 30)
+        frames = [frame.reformat(stream.width, stream.height) for frame in source.decode(video)]
+        for number, frame in enumerate([*frames, *frames]):
+            frame.pts, frame.time_base, frame.pict_type = number, Fraction(1, 30), 0
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        source.seek(0)
+        for packet in source.demux(sound):
+            if packet.size:
+                packet.stream = copied
+                container.mux(packet)
+    return target
+
+
+def start(source: Path, output: Path, model: str) -> int:
     """Start the job in a process of its own; return its number."""
     process = os.fork()
     if process:
         return process
     code = 1
     try:
-        enhance(SAMPLE, output, model=model, resume=True, preset="veryfast", batch=4)
+        enhance(source, output, model=model, resume=True, preset="veryfast", batch=4)
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -79,21 +105,24 @@ def stage(output: Path) -> str:
 
 
 def killed_and_finished(
-    output: Path, model: str, longest_seconds: float, num_kills: int, moments: random.Random
+    begin: Callable[[], int], output: Path, longest_seconds: float, num_kills: int, moments: random.Random
 ) -> list[str]:
-    """Kill a job, let it finish, and list its progress at each kill."""
+    """Kill a job, let it finish, and list its progress at each kill.
+
+    begin: starts the job that makes `output`, and returns the number of its process.
+    """
     stages = []
     for _ in range(num_kills):
         if output.exists() and not work_folder(output).exists():
             break
-        process = start(output, model)
+        process = begin()
         time.sleep(moments.uniform(0, longest_seconds))
         os.kill(process, signal.SIGKILL)
         _, status = os.waitpid(process, 0)
         if os.WIFSIGNALED(status):
             stages.append(stage(output))
     if not output.exists() or work_folder(output).exists():
-        _, status = os.waitpid(start(output, model), 0)
+        _, status = os.waitpid(begin(), 0)
         if status:
             raise click.ClickException("the job that was to go on failed")
     return stages
@@ -103,31 +132,36 @@ def killed_and_finished(
 @click.option("--kills", type=click.IntRange(1), default=100)
 @click.option("--seed", default=0)
 @click.option("--model", default="nano")
+@click.option("--width", type=click.IntRange(32), help="Of the frames to upscale; the sample as it is unless given.")
 @click.option("--out", type=click.Path(path_type=Path), default=HERE / "kills.json")
-def main(kills: int, seed: int, model: str, out: Path) -> None:
+def main(kills: int, seed: int, model: str, width: int | None, out: Path) -> None:
     torch.set_num_threads(1)
     resume._FEWEST_FRAMES = resume._MOST_FRAMES = FRAMES_PER_SEGMENT  # type: ignore[misc]
     moments, stages, different, num_jobs = random.Random(seed), Counter[str](), 0, 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        source = reduced_twice(folder / "small.mp4", width) if width else SAMPLE
         begun = time.monotonic()
-        os.waitpid(start(folder / "whole.mp4", model), 0)
+        os.waitpid(start(source, folder / "whole.mp4", model), 0)
         seconds = time.monotonic() - begun
         expected = contents(folder / "whole.mp4")
         while stages.total() < kills:
             output = folder / "job" / "out.mp4"
             output.parent.mkdir()
             wanted = min(moments.randint(1, 3), kills - stages.total())
-            stages.update(killed_and_finished(output, model, seconds, wanted, moments))
+            stages.update(killed_and_finished(partial(start, source, output, model), output, seconds, wanted, moments))
             num_jobs += 1
-            if contents(output) != expected or [path.name for path in output.parent.iterdir()] != ["out.mp4"]:
+            found, left = contents(output), [path.name for path in output.parent.iterdir() if path != output]
+            if found != expected or left:
                 different += 1
-                click.echo(f"job {num_jobs}: differs, or left something behind", err=True)
+                num_lines = len({*found} ^ {*expected}) // 2
+                click.echo(f"job {num_jobs}: {num_lines} frames or packets differ; left behind: {left}", err=True)
             shutil.rmtree(output.parent)
             click.echo(f"\r{stages.total()} kills", nl=False, err=True)
+    clip = f"{SAMPLE.name} twice, {width} wide" if width else SAMPLE.name
     result = {
         **describe_run(),
-        "job": f"{SAMPLE.name}, {model}, {FRAMES_PER_SEGMENT} frames a segment, {seconds:.1f} s unbroken",
+        "job": f"{clip}, {model}, {FRAMES_PER_SEGMENT} frames a segment, {seconds:.1f} s unbroken",
         "frames": sum(not line.startswith("sound") for line in expected),
         "kills": stages.total(),
         "jobs": num_jobs,
