@@ -402,6 +402,21 @@ class _LornatangEspcn(nn.Module):
         return out
 
 
+class _EgvsrEspcn(nn.Module):
+    """With the weights of two other ways to enlarge, which go unused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.conv3 = _conv(1, 64, 5), _conv(64, 32), _conv(32, 32)
+        self.pwconv, self.reconv = _conv(32, 16, 1), _conv(32, 1, 1)
+        self.deconv = nn.ConvTranspose2d(32, 1, 5, 4, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv in (self.conv1, self.conv2, self.conv3):
+            x = conv(x).tanh()
+        return F.pixel_shuffle(self.pwconv(x), 4).sigmoid()
+
+
 class _FourConvolutions(nn.Module):
     """ESPCN of leftthomas, with tanh and a sigmoid, and of PyTorch's examples, with ReLU."""
 
@@ -614,6 +629,7 @@ LAYOUTS: dict[str, tuple[Callable[[], nn.Module], Callable[[State], State], str,
     "srcnn-915": (_LornatangSrcnn, _as_is, "srcnn", 4),
     "espcn-x3": (_Yjn870Espcn, _as_is, "espcn", 3),
     "lornatang-espcn-x4": (_LornatangEspcn, _as_is, "espcn", 4),
+    "egvsr-espcn-x4": (_EgvsrEspcn, _as_is, "espcn", 4),
     "imdn-x2": (lambda: _Zheng222Imdn(2), _as_is, "imdn", 2),
     "imdn-x4": (lambda: _Zheng222Imdn(4), _as_is, "imdn", 4),
     "rfdn-x3": (lambda: _NjuljRfdn(3), _as_is, "rfdn", 3),
@@ -1195,15 +1211,8 @@ def test_the_pickled_vdsr_is_refused_and_not_executed(data_file: Callable[[str],
 
 
 @pytest.mark.usefixtures("no_spandrel")
-@pytest.mark.parametrize(
-    ("name", "found"),
-    [
-        ("espcn_egvsr_x4.pth", "with 12 tensors: conv1.weight 64×1×5×5"),
-        ("squeezenet1_1_lpips.safetensors", "with 57 tensors: "),
-    ],
-)
-def test_peers_of_unknown_layouts_are_listed(data_file: Callable[[str], Path], name: str, found: str) -> None:
-    assert found in _refusal(data_file(f"peers/{name}"))
+def test_a_peer_of_an_unknown_layout_is_listed(data_file: Callable[[str], Path]) -> None:
+    assert "with 57 tensors: " in _refusal(data_file("peers/squeezenet1_1_lpips.safetensors"))
 
 
 @pytest.mark.parametrize("name", ["FSRCNN_x4.pb", "LapSRN_x4.pb"])

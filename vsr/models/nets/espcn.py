@@ -26,6 +26,7 @@ class ESPCN(nn.Module):
         channels: 1 for luma, as in the paper, or 3 for RGB.
         activation: between the convolutions.
         sigmoid: True where the output goes through a sigmoid, as in some public code.
+        last_kernel: side of the last convolution's kernel, 3 in the paper; 1 in some public code.
 
     Input (N, C, H, W) float32, nominally in [0, 1]; output (N, C, H·scale, W·scale) float32, unclamped. First and last
     convolution stay in float32, as they take and give the image itself.
@@ -38,18 +39,20 @@ class ESPCN(nn.Module):
         channels: int = 1,
         activation: Literal["tanh", "relu"] = "tanh",
         sigmoid: bool = False,
+        last_kernel: Literal[1, 3] = 3,
     ) -> None:
         super().__init__()
         self.scale = scale
         widths = [channels, *features, channels * scale * scale]
+        kernels = [5, *[3] * (len(features) - 1), last_kernel]
         self.body = nn.ModuleList(
-            nn.Conv2d(before, after, 3 if number else 5, padding=1 if number else 2)
-            for number, (before, after) in enumerate(itertools.pairwise(widths))
+            nn.Conv2d(before, after, kernel, padding=kernel // 2)
+            for (before, after), kernel in zip(itertools.pairwise(widths), kernels, strict=True)
         )
         self.act = _ACTIVATIONS[activation]()
         self.last_act: nn.Module = nn.Sigmoid() if sigmoid else nn.Identity()
         self.keep_float32 = ("body.0", f"body.{len(features)}")
-        self.halo = 2 + len(features)
+        self.halo = sum(kernel // 2 for kernel in kernels)
 
     def forward(self, x: Tensor) -> Tensor:
         *convolutions, last = self.body
@@ -69,7 +72,19 @@ def _options(state: State) -> dict[str, Any]:
     return {"features": features, "scale": math.isqrt(last.shape[0] // channels), "channels": channels}
 
 
+def _shuffled_form(state: State) -> State:
+    """Keep the pixel shuffle of three ways to enlarge whose weights lie side by side; it is that code's default."""
+    return {key: value for key, value in state.items() if not key.startswith("other.")}
+
+
 LAYOUTS = (
+    Layout(
+        "Thmen/EGVSR",
+        "espcn",
+        ((r"conv(\d+)", numbered("body.{}", offset=-1)), ("pwconv", "body.3"), (r"(reconv|deconv)", r"other.\1")),
+        lambda state: _options(state) | {"sigmoid": True, "last_kernel": 1},
+        prepare=_shuffled_form,
+    ),
     Layout(
         "yjn870/ESPCN-pytorch",
         "espcn",
