@@ -138,6 +138,15 @@ def test_any_number_of_requests_keeps_the_order(num_threads: int, monkeypatch: p
         assert len(requests) <= max(1, num_threads // 8) + 1
 
 
+def test_kernels_of_few_sizes_are_kept() -> None:
+    """A folder of images has hundreds of sizes, and each takes memory."""
+    engine = make_openvino_engine(_net(), image_signature(1), precision="fp32")
+    for side in (16, 21, 34, 16):
+        torch.testing.assert_close(engine(_frames(1, width=side))[0], _net()(_frames(1, width=side)))
+    ((request, *_),) = engine._requests.values()
+    assert request.get_compiled_model().get_property("CPU_RUNTIME_CACHE_CAPACITY") <= 200
+
+
 def test_many_cores_leave_some_to_decoder_and_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = {}
     for number in (1, 2, 4, 8, 64):
