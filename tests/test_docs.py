@@ -12,7 +12,8 @@ import click
 import pytest
 
 from vsr.cli.main import cli
-from vsr.models.cards import shipped_cards
+from vsr.jobs.purposes import PURPOSES
+from vsr.models.cards import find_card, shipped_cards
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -67,6 +68,20 @@ def test_command_line_lists_every_option_of_enhance_once() -> None:
     options = [p for p in cli.commands["enhance"].params if isinstance(p, click.Option)]
     names = [name for option in options for name in (*option.opts, *option.secondary_opts) if name.startswith("--")]
     assert sorted(listed) == sorted(names)
+
+
+@pytest.mark.parametrize("word", PURPOSES)
+def test_command_line_says_what_a_word_stands_for(word: str) -> None:
+    (row,) = (line.split(" | ") for line in COMMAND_LINE.splitlines() if line.startswith(f"| `{word}` |"))
+    options = PURPOSES[word]
+    scale = options.get("scale", find_card(options["model"]).scale)
+    size = options.get("size", f"×{scale:g}")
+    assert row[2:] == [
+        f"`{options['model']}`",
+        f"{options['restore']:g}" if "restore" in options else "–",
+        f"`{options['deinterlace']}`",
+        f"{size} |",
+    ]
 
 
 def test_exit_codes_are_those_of_the_help() -> None:
