@@ -1,6 +1,6 @@
 """Cost of jobs on many workers: measured on processes of this machine, then replayed for 1 to 10,000 workers.
 
-    python benchmarks/scale.py --frames 1500 --workers 1 2     measure, simulate, and write benchmarks/scale.json
+    python benchmarks/scale.py --frames 1500 --workers 1 2 4   measure, simulate, and write benchmarks/scale.json
     python benchmarks/scale.py --simulate                      simulate again, by the figures that were measured
 
 Every figure stands under "measured" or under "simulated". The measurement runs one job on each number of workers of one
@@ -13,11 +13,12 @@ import argparse
 import heapq
 import itertools
 import json
+import math
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -66,14 +67,20 @@ class Costs:
     frame_bytes: float
 
 
-def film_seconds(costs: Costs, num_workers: int, num_frames: int, per_segment: int) -> dict[str, float]:
-    """Replay one long job: workers take the next segment when they are free; the driver hands out and joins in turn."""
+def film_seconds(
+    costs: Costs, num_workers: int, num_frames: int, per_segment: int, num_cores: float = math.inf
+) -> dict[str, float]:
+    """Replay one long job: workers take the next segment when they are free; the driver hands out and joins in turn.
+
+    num_cores: on which all workers run, one thread each; more workers than cores share them.
+    """
+    sharing = max(1.0, num_workers / num_cores)
     lengths = [min(per_segment, num_frames - first) for first in range(0, num_frames, per_segment)]
     free = [costs.plan + costs.start] * min(num_workers, len(lengths))
     driver, joined, busy = costs.plan, costs.plan, 0.0
     for length in lengths:  # of one length, they end in the order in which they begin
         driver = max(driver, free[0]) + costs.task
-        seconds = costs.segment + length * costs.frame
+        seconds = sharing * (costs.segment + length * costs.frame)
         end = driver + seconds
         heapq.heapreplace(free, end)
         busy += seconds
@@ -122,7 +129,7 @@ def simulate(costs: Costs) -> dict[str, Any]:
 
 
 class _TimedPool(ProcessPool):
-    """Notes when workers got ready, and what they were given and answered."""
+    """Has workers of one thread, each on one core; notes when they got ready, and what they were given and answered."""
 
     def __init__(self, num_workers: int) -> None:
         self.begun, self.ready_at, self.first_task_at = time.perf_counter(), 0.0, 0.0
@@ -132,6 +139,14 @@ class _TimedPool(ProcessPool):
         while len(self.ready()) < num_workers:
             self.wait(1)
         self.ready_at = time.perf_counter()
+
+    def _environment(self, place: int) -> Mapping[str, str]:
+        return {**super()._environment(place), "OMP_NUM_THREADS": "1"}
+
+    def _add(self, place: int) -> None:
+        super()._add(place)
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(self._members[-1].process_id, {cores[place % len(cores)]})
 
     def start(self, worker: Worker, task: SegmentTask) -> None:
         self.first_task_at = self.first_task_at or time.perf_counter()
@@ -146,14 +161,16 @@ class _TimedPool(ProcessPool):
         return answers
 
 
-def make_clip(path: Path, num_frames: int) -> None:
-    """Write the sample over and over, up to so many frames."""
+def make_clip(path: Path, num_frames: int, width: int) -> None:
+    """Write the sample over and over, up to so many frames, at a width in pixels."""
     frames: list[av.VideoFrame] = []
     with av.open(str(ROOT / "samples" / "sample.mp4")) as source:
         frames = list(source.decode(video=0))
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=25, options={"preset": "veryfast", "crf": "20", "g": "50"})
-        stream.width, stream.height, stream.pix_fmt = frames[0].width, frames[0].height, "yuv420p"
+        height = round(width * frames[0].height / frames[0].width / 2) * 2
+        frames = [frame.reformat(width, height) for frame in frames]
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for index, frame in zip(range(num_frames), itertools.cycle(frames), strict=False):
             frame.pts, frame.time_base = index, Fraction(1, 25)
             frame.pict_type = 0
@@ -161,12 +178,12 @@ def make_clip(path: Path, num_frames: int) -> None:
         container.mux(stream.encode(None))
 
 
-def measure(numbers: Sequence[int], num_frames: int, rounds: int, model: str) -> dict[str, Any]:
+def measure(numbers: Sequence[int], num_frames: int, width: int, rounds: int, model: str) -> dict[str, Any]:
     """Run one job on each number of workers, in turn and back."""
     rows: dict[int, list[dict[str, Any]]] = {number: [] for number in numbers}
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder) / "in.mp4", Path(folder) / "out.mp4"
-        make_clip(source, num_frames)
+        make_clip(source, num_frames, width)
         options = JobOptions.of(model=model, backend="pytorch", precision="fp32", reuse=False, overwrite=True)
         for number in [*numbers, *reversed(numbers)] * rounds:
             with _TimedPool(number) as pool:
@@ -187,6 +204,7 @@ def measure(numbers: Sequence[int], num_frames: int, rounds: int, model: str) ->
     return {
         "frames": num_frames,
         "clip_seconds": num_frames / 25,
+        "width": width,
         "model": model,
         "load_average_at_the_end": os.getloadavg()[0],
         "runs": {str(number): rows[number] for number in numbers},
@@ -220,6 +238,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--frames", type=int, default=1500)
+    parser.add_argument("--width", type=int, default=320)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--segment-frames", type=int, help="cut so often, instead of by the cost of the network")
@@ -231,12 +250,12 @@ def main() -> None:
     measured = (
         before["measured"]
         if arguments.simulate
-        else measure(arguments.workers, arguments.frames, arguments.rounds, arguments.model)
+        else measure(arguments.workers, arguments.frames, arguments.width, arguments.rounds, arguments.model)
     )
     costs = costs_of(measured)
     lengths = [length for length, _ in measured["runs"]["1"][0]["segment_seconds"]]
     check = {
-        number: film_seconds(costs, int(number), measured["frames"], max(lengths))["speed"]
+        number: film_seconds(costs, int(number), measured["frames"], max(lengths), before["cores"])["speed"]
         for number in measured["speed_by_workers"]
     }
     result = {

@@ -130,6 +130,10 @@ class _Process:
         self._reading = threading.Thread(target=self._read, args=(self._process.stdout, events), daemon=True)
         self._reading.start()
 
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
     def _read(self, source: IO[bytes], events: queue.SimpleQueue[tuple[_Process, Any]]) -> None:
         with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError, ValueError):
             while True:
