@@ -32,11 +32,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vsr.backends.compiled import compile_step
 from vsr.backends.engine import Engine, Precision
 from vsr.backends.engine_store import EngineStore
 from vsr.backends.installed import describe_backends, is_installed
 from vsr.backends.select import EngineMaker, Place
 from vsr.backends.tuning import processor_name
+from vsr.color.encoding import Coding, encode_bands, encode_step, encode_whole
 from vsr.color.pixel_formats import FORMATS, allocate_planes
 from vsr.errors import VsrError
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
@@ -224,6 +226,7 @@ def planes(setting: Setting) -> Checks:
     for format_ in ("yuv420p", "yuv420p10le", "yuv420p12le", "yuv444p10le", "gbrp"):
         for color in ("y", "rgb"):
             yield f"{format_}, network of {color}", functools.partial(_planes, setting, format_, color)
+    yield "RGB to planes, compiled against in bands", functools.partial(_compiled_planes, setting)
     yield "the sample by NVDEC", functools.partial(_nvdec, setting)
 
 
@@ -240,6 +243,21 @@ def _planes(setting: Setting, format_: str, color: str) -> str:
     share = sum(int((a != b).sum()) for a, b in pairs) / sum(a.numel() for a, _ in pairs)
     assert worst <= 1 and share < 1e-3, f"off by up to {worst} codes, {share:.2%} of all samples"
     return f"{share:.4%} of samples off by one"
+
+
+def _compiled_planes(setting: Setting) -> str:
+    setting.need_gpu()
+    color = Color(Matrix.BT709, Primaries.BT709, Transfer.BT709, Range.LIMITED, ChromaLocation.LEFT, bit_depth=10)
+    rgb, coding = torch.rand(1, 3, 1440, 2560, device=setting.device), Coding.of(color, (1, 1), setting.device)
+    step = compile_step(encode_step)
+    pairs = list(zip(encode_whole(rgb, coding, step), encode_bands(rgb, coding), strict=True))
+    differing = sum(int((a.to(torch.int32) != b.to(torch.int32)).sum()) for a, b in pairs)
+    assert differing == 0, f"{differing} samples differ"
+    wait = functools.partial(torch.cuda.synchronize, setting.device)
+    whole, bands = (
+        _seconds(run, wait) for run in (lambda: encode_whole(rgb, coding, step), lambda: encode_bands(rgb, coding))
+    )
+    return f"the same samples; {whole * 1e3:.2f} ms for 1440p, {bands * 1e3:.2f} ms in bands"
 
 
 def _noise(name: str, height: int = 90, width: int = 160, num_frames: int = 2) -> FrameBatch:
