@@ -22,7 +22,7 @@ from vsr.compare.labels import labelled
 
 ROOT = Path(__file__).parent.parent
 CROPS = ((690, 80, 480, 230), (200, 10, 480, 230), (560, 400, 480, 230))  # x, y, width, height at x4
-MODELS = ("fast", "srresnet")
+MODELS = ("fast", "video-fast")
 ROW_HEIGHT = 200
 GAP = 8
 

@@ -1,6 +1,6 @@
 """The README's moving picture: the sample before and after, on both sides of a moving line.
 
-    python scripts/make_moving_figure.py [--model fast] [--quality 60]
+    python scripts/make_moving_figure.py [--model video-fast] [--quality 60]
 
 Enhances samples/sample.mp4 and writes samples/before_after.webp, an animated WebP of a part of every second frame:
 upscaled bicubically by swscale on the left of the line, and by vsr on its right.
@@ -27,7 +27,7 @@ SIZE = (1280, 720)  # width and height of the output
 CROP = (300, 40, 860, 360)  # x, y, width and height of the part that is shown, in pixels of the output
 STEP = 2  # every second of 30 frames a second
 LINE_WIDTH = 2
-LABEL_WIDTH = 96  # of the right-hand label
+LABEL_WIDTH = 140  # of the right-hand label
 
 
 def cropped(path: Path) -> Iterator[np.ndarray]:
@@ -50,7 +50,7 @@ def parted(before: np.ndarray, after: np.ndarray, share: float) -> np.ndarray:
 
 
 @click.command()
-@click.option("--model", default="fast", show_default=True)
+@click.option("--model", default="video-fast", show_default=True)
 @click.option("--quality", default=60, show_default=True, help="Of the WebP, 1 to 100.")
 @click.option("--out", type=click.Path(path_type=Path), default=ROOT / "samples" / "before_after.webp")
 def main(model: str, quality: int, out: Path) -> None:
