@@ -48,8 +48,8 @@ _CAPABILITIES: dict[str, str] = {"int8": "INT8", "fp32": "FP32", "fp16": "FP16",
 _BESIDE_INT8: dict[str, tuple[Precision, ...]] = {"CPU": ("bf16",), "GPU": ("fp16",)}  # of the other layers
 _WEIGHTED = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"}
 _MAX_SIZES = 8  # of images that a GPU keeps compiled networks for
-# That a CPU keeps: those of some eight sizes of a network of twenty layers. The plugin's own limit is 5,000, and every
-# image of a folder may have a size of its own.
+# That a CPU keeps: those of some eight sizes of a network of twenty layers; every image of a folder may
+# have a size of its own.
 _MOST_KERNELS = 160
 _CORES_PER_FRAME = 8
 _FRAMES_ON_GPU = 2  # at a time: one computes while the other is copied
