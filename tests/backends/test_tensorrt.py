@@ -52,8 +52,15 @@ CPU = torch.device("cpu")
 def quick_export(export_once: Callable[..., bytes]) -> Callable[..., bytes]:
     """An export takes seconds: one with open sizes for each network, which are then filled in."""
 
-    def export(net: nn.Module, signature: Signature, *, shape: tuple[int, int, int], precision: Any) -> bytes:
-        model = onnx.load_from_string(export_once(net, signature, precision=precision))
+    def export(
+        net: nn.Module,
+        signature: Signature,
+        *,
+        shape: tuple[int, int, int],
+        precision: Any,
+        beside_integers: Any = "fp32",
+    ) -> bytes:
+        model = onnx.load_from_string(export_once(net, signature, precision=precision, beside_integers=beside_integers))
         scales = list(getattr(net, "scales", ())) or [int(net.scale)]
         tensors = (*model.graph.input, *model.graph.output)
         for tensor, scale in zip(tensors, [1] * len(signature.inputs) + scales, strict=True):

@@ -531,7 +531,7 @@ def test_damaged_sound_that_is_transcoded_is_named(tmp_path: Path, long_clip: Pa
     notes: list[str] = []
     options = JobOptions.of(audio="opus", batch=2, preset="ultrafast")
     enhance_file(source, tmp_path / "out.mkv", options, upscaler=_upscaler(), note=notes.append)
-    assert len([line for line in notes if "damaged audio or subtitle packets" in line]) == 1
+    assert len([line for line in notes if "1 damaged audio or subtitle packet" in line]) == 1
 
 
 def test_damaged_packet_is_an_error_when_strict(

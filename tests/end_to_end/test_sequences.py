@@ -131,7 +131,7 @@ def test_a_video_to_pictures(
         assert abs(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[0, 63] - gray) < 4
     text = "\n".join(notes)
     assert "audio stream 1 (aac): left out: pictures hold none" in text
-    assert "1 chapters: pictures hold none" in text
+    assert "1 chapter: pictures hold none" in text
     assert "pictures hold no times" in text
     with pytest.raises(StrictError, match="audio stream 1"):
         enhance("clip.mkv", "strict/%03d.png", strict=True)

@@ -60,10 +60,10 @@ class _GpuContainer:
 
 
 def _on_a_gpu(monkeypatch: pytest.MonkeyPatch, **behaviour: Any) -> None:
-    def opened(path: Path, hwaccel: Any = None, format_: Any = None) -> Any:
+    def opened_once(path: Path, hwaccel: Any = None, format_: Any = None, opened: Any = None) -> Any:
         return open_input(path) if hwaccel is None else _GpuContainer(open_input(path), **behaviour)
 
-    monkeypatch.setattr(demuxer, "open_input", opened)
+    monkeypatch.setattr(demuxer, "open_input", opened_once)
 
 
 def _batch(path: Path = SAMPLE, gpu: int | None = None) -> tuple[FrameBatch, str, list[str]]:
