@@ -118,7 +118,7 @@ def enhanced(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """Hold the video jobs of this process."""
     from vsr.events import Progress
     from vsr.serve.job_run import JobRun
@@ -130,4 +130,5 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
         gate.arrive(progress.num_frames)
 
     monkeypatch.setattr(JobRun, "_on_progress", held)
-    return gate
+    yield gate
+    gate.open()  # for what a failed test has left waiting

@@ -11,6 +11,8 @@ from typing import Any
 import av
 import numpy as np
 
+_PATIENCE_SECONDS = 240  # of machines with more to do
+
 
 def write_video(
     path: Path,
@@ -89,11 +91,11 @@ class Gate:
         """Called by the job after each batch."""
         if num_frames >= self.num_frames:
             self._reached.set()
-            assert self._opened.wait(60)
+            assert self._opened.wait(_PATIENCE_SECONDS)
 
     def wait(self) -> None:
         """Wait until a job is held."""
-        assert self._reached.wait(60)
+        assert self._reached.wait(_PATIENCE_SECONDS)
 
     def open(self) -> None:
         """Let all jobs go on."""
