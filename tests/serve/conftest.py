@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from videos import Gate, write_video
+from waiting import PATIENCE_SECONDS
 
 ADDRESS = "http://127.0.0.1:5000"
 
@@ -75,7 +76,7 @@ def _listening(state: Path, settings: dict[str, Any]) -> Iterator[tuple[Any, int
             yield app, listener.getsockname()[1]
         finally:
             server.should_exit = True
-            thread.join(60)
+            thread.join(PATIENCE_SECONDS)
 
 
 # -- video jobs ----------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("httpx")
 
 import httpx
+from waiting import PATIENCE_SECONDS, until
 
 from vsr.serve.bodies import BodyLimit
 from vsr.serve.settings import Limits, Settings
@@ -28,23 +28,25 @@ PIXEL = json.dumps({"instances": [[[[0.5, 0.5, 0.5]]]]})
 def _begin(port: int, length: int, body: bytes = b"") -> socket.socket:
     """Send the head of a request, and the first bytes of its body."""
     head = f"POST /v1/models/nano:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
-    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
     connection.sendall(head.encode() + body)
     return connection
 
 
 def _predict(port: int) -> httpx.Response:
-    return httpx.post(f"http://127.0.0.1:{port}/v1/models/nano:predict", content=PIXEL, timeout=60)
+    return httpx.post(f"http://127.0.0.1:{port}/v1/models/nano:predict", content=PIXEL, timeout=PATIENCE_SECONDS)
 
 
 def _predict_until(port: int, status: int) -> httpx.Response:
     """Ask again and again, until the answer has a status."""
-    for _ in range(600):
-        answer = _predict(port)
-        if answer.status_code == status:
-            return answer
-        time.sleep(0.05)
-    raise AssertionError(answer.text)
+    answers: list[httpx.Response] = []
+
+    def has_come() -> bool:
+        answers.append(_predict(port))
+        return answers[-1].status_code == status
+
+    until(has_come, f"no answer is {status}")
+    return answers[-1]
 
 
 def test_bodies_have_so_much_memory_together(listen: Listen) -> None:
@@ -59,7 +61,7 @@ def test_bodies_have_so_much_memory_together(listen: Listen) -> None:
 def test_a_body_that_grows_beyond_the_memory_for_all_is_refused(listen: Listen) -> None:
     port = listen(limits=Limits(queued_bytes=1000))[1]
     url = f"http://127.0.0.1:{port}/v1/models/nano:predict"
-    assert httpx.post(url, content=(b" " * 100 for _ in range(20)), timeout=60).status_code == 503
+    assert httpx.post(url, content=(b" " * 100 for _ in range(20)), timeout=PATIENCE_SECONDS).status_code == 503
     assert _predict(port).status_code == 200
 
 
@@ -76,11 +78,7 @@ def test_an_image_is_under_way_until_its_answer_is_read(listen: Listen) -> None:
     with _begin(port, len(body), body) as connection:
         assert connection.recv(12) == b"HTTP/1.1 200"
         assert app.state.services.images.num_under_way == 1
-    for _ in range(600):
-        if not app.state.services.images.num_under_way:
-            return
-        time.sleep(0.05)
-    raise AssertionError("the image still counts")
+    until(lambda: not app.state.services.images.num_under_way, "the image still counts")
 
 
 def test_an_answer_that_nobody_reads_is_ended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

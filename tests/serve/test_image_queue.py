@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waiting import PATIENCE_SECONDS, until
 
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
@@ -53,8 +54,7 @@ def _image(seed: int, height: int = 14, width: int = 18) -> np.ndarray:
 
 
 def _until_waiting(metrics: Metrics, count: int) -> None:
-    while (metrics.registry.get_sample_value("vsr_waiting_images") or 0) < count:
-        threading.Event().wait(0.002)
+    until(lambda: (metrics.registry.get_sample_value("vsr_waiting_images") or 0) >= count)
 
 
 @pytest.mark.parametrize("backend", ["pytorch", "openvino"])
@@ -68,7 +68,7 @@ def test_images_of_one_size_are_batched_with_the_bits_they_have_alone(start: Sta
         with turns.turn("video"):  # they arrive while the device is busy with the first of them
             results = [pool.submit(service.upscale, image) for image in images]
             _until_waiting(metrics, 3)
-        upscaled = [result.result(60) for result in results]
+        upscaled = [result.result(PATIENCE_SECONDS) for result in results]
     alone = load_model("nano", device="cpu", backend=backend)
     for image, result in zip(images, upscaled, strict=True):
         assert np.array_equal(result, alone.upscale_image(image))
@@ -90,13 +90,12 @@ def test_beyond_the_bound_callers_are_told_to_come_again(start: Start) -> None:
     service, turns, _ = start(queued_images=2, batch_images=1)
     with ThreadPoolExecutor(2) as pool, turns.turn("video"):
         results = [pool.submit(service.upscale, _image(seed)) for seed in range(2)]
-        while service.num_under_way < 2:
-            threading.Event().wait(0.002)
+        until(lambda: service.num_under_way == 2)
         with pytest.raises(BusyError) as caught:
             service.upscale(_image(3))
     assert int(caught.value.headers["Retry-After"]) >= 1
     assert caught.value.status == 503
-    assert all(result.result(60).shape == (56, 72, 3) for result in results)
+    assert all(result.result(PATIENCE_SECONDS).shape == (56, 72, 3) for result in results)
     assert service.upscale(_image(4)).shape == (56, 72, 3)  # there is room again
 
 
@@ -104,11 +103,10 @@ def test_pixels_are_bounded_together(start: Start) -> None:
     service, turns, _ = start(queued_pixels=400, batch_images=1)
     with ThreadPoolExecutor(1) as pool, turns.turn("video"):
         first = pool.submit(service.upscale, _image(1))
-        while not service.num_under_way:
-            threading.Event().wait(0.002)
+        until(lambda: service.num_under_way)
         with pytest.raises(BusyError):
             service.upscale(_image(2))
-    assert first.result(60).shape == (56, 72, 3)
+    assert first.result(PATIENCE_SECONDS).shape == (56, 72, 3)
 
 
 def test_an_image_that_takes_too_long_is_refused(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,12 +141,13 @@ def test_closing_answers_those_who_wait(start: Start) -> None:
     with ThreadPoolExecutor(3) as pool:
         with turns.turn("video"):
             results = [pool.submit(service.upscale, _image(seed)) for seed in range(3)]
-            while service.num_under_way < 3 or metrics.registry.get_sample_value("vsr_waiting_images") != 2:
-                threading.Event().wait(0.002)
+            until(lambda: service.num_under_way == 3)
+            until(lambda: metrics.registry.get_sample_value("vsr_waiting_images") == 2)
             closing = threading.Thread(target=service.close)
             closing.start()
-        closing.join(60)
-        outcomes = [result.exception(60) for result in results]
+            until(lambda: service._queue._together._is_closed)  # before the device is free
+        closing.join(PATIENCE_SECONDS)
+        outcomes = [result.exception(PATIENCE_SECONDS) for result in results]
     assert sum(outcome is None for outcome in outcomes) == 1  # the one that was computed
     assert sum(isinstance(outcome, BusyError) for outcome in outcomes) == 2
 

@@ -7,7 +7,6 @@ import errno
 import hashlib
 import json
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 pytest.importorskip("fastapi")
 
 from videos import Gate, frames_of, sound_of, write_video
+from waiting import until
 
 from vsr.serve.settings import Limits
 
@@ -116,8 +116,7 @@ def test_finished_segments_can_be_watched(client: Any, video: Path, tmp_path: Pa
     gate.num_frames = 18
     job_id = _send(client, video, options=json.dumps(OPTIONS | {"preset": "veryfast"}))["id"]  # with B-frames
     gate.wait()
-    while client.get(f"/v1/jobs/{job_id}/stream.m3u8").text.count("#EXTINF") < 2:
-        time.sleep(0.01)
+    until(lambda: client.get(f"/v1/jobs/{job_id}/stream.m3u8").text.count("#EXTINF") == 2)
     text = _watch(client, job_id, tmp_path / "meanwhile")
     assert "#EXT-X-PLAYLIST-TYPE:EVENT" in text and "#EXT-X-ENDLIST" not in text
     gate.open()

@@ -21,6 +21,7 @@ pytest.importorskip("playwright", reason="could not import 'playwright', which d
 import uvicorn
 from playwright.sync_api import BrowserContext, Error, Page, expect, sync_playwright
 from videos import Gate, frames_of, write_video
+from waiting import PATIENCE_SECONDS, until
 
 import vsr
 from vsr.media.images import read_image, write_image
@@ -35,8 +36,8 @@ pytestmark = [
 ]
 _OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 _OPTIONS += ["--disable-component-update", "--disable-sync"]
-_PATIENCE_MS = 240_000  # of machines with more to do
-expect.set_options()
+_PATIENCE_MS = PATIENCE_SECONDS * 1000
+expect.set_options(timeout=_PATIENCE_MS)
 
 
 @pytest.fixture(scope="module")
@@ -274,8 +275,11 @@ def test_a_video_is_cancelled(page: Page, video: Path, gate: Gate) -> None:
 def test_a_job_is_found_again_after_the_page_is_loaded_anew(page: Page, video: Path, gate: Gate) -> None:
     gate.num_frames = 4
     _open_video(page, video)
+    kept = "localStorage.getItem('vsr-job')"
+    before = page.evaluate(kept)
     page.click("#video-run")
     gate.wait()
+    until(lambda: page.evaluate(kept) != before)  # the job runs before the browser has heard of it
     page.reload(wait_until="commit")
     page.get_by_role("tab", name="Video").click()
     expect(page.locator("#video-cancel")).to_be_visible()

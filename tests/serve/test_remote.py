@@ -6,7 +6,6 @@ import json
 import random
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +20,7 @@ pytest.importorskip("httpx")
 import httpx
 from click.testing import CliRunner
 from videos import Gate, frames_of, write_video
+from waiting import PATIENCE_SECONDS, until
 
 from vsr.cli.main import cli
 from vsr.errors import InputError, ModelError, OptionError, OutputError, VsrError
@@ -53,9 +53,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., str]]:
                 thread.join()
 
             stack.callback(stop)
-            while not server.started:
-                assert thread.is_alive()
-                time.sleep(0.01)
+            until(lambda: server.started or not thread.is_alive())
+            assert thread.is_alive()
             return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
         yield start
@@ -69,6 +68,7 @@ def url(serve: Callable[..., str]) -> str:
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "_LONGEST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(client_module, "_PAUSE_SECONDS", PATIENCE_SECONDS)
 
 
 def test_a_remote_job_is_that_of_this_machine(
@@ -96,11 +96,16 @@ def test_interrupted_and_gone_on_with(
     output, gate.num_frames = tmp_path / "out.mp4", 4
 
     def interrupt(progress: Progress) -> None:
-        threading.Timer(0.2, gate.open).start()
         raise KeyboardInterrupt
 
     notes: list[str] = []
-    with RemoteService(url, note=notes.append) as service:
+
+    def note(text: str) -> None:
+        notes.append(text)
+        if "the same command goes on" in text:  # the service knows that the job is to pause
+            gate.open()
+
+    with RemoteService(url, note=note) as service:
         with pytest.raises(KeyboardInterrupt):
             service.enhance(video, output, OPTIONS, on_progress=interrupt)
         assert "the same command goes on" in notes[-1]
@@ -125,15 +130,9 @@ def test_an_upload_that_breaks_off_goes_on(url: str, tmp_path: Path) -> None:
             f"Content-Type: application/offset+octet-stream\r\nContent-Length: {len(data)}\r\n\r\n".encode()
             + data[:50_000]
         )
-    offset = 0
-    for _ in range(500):  # until the service has noticed
-        offset = int(httpx.head(url + path, headers=tus).headers["Upload-Offset"])
-        if offset:
-            break
-        time.sleep(0.01)
-    assert offset == 50_000
-    headers = tus | {"Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
-    assert httpx.patch(url + path, content=data[offset:], headers=headers).status_code == 204
+    until(lambda: httpx.head(url + path, headers=tus).headers["Upload-Offset"] == "50000")
+    headers = tus | {"Upload-Offset": "50000", "Content-Type": "application/offset+octet-stream"}
+    assert httpx.patch(url + path, content=data[50_000:], headers=headers).status_code == 204
     assert (tmp_path / "state" / "uploads" / path.rsplit("/", 1)[1] / "data").read_bytes() == data
 
 

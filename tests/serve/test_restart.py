@@ -20,6 +20,7 @@ pytest.importorskip("httpx")
 
 import httpx
 from videos import frames_of, write_video
+from waiting import PATIENCE_SECONDS
 
 OPTIONS = {"model": "nano", "batch": 2, "preset": "ultrafast"}
 _SCRIPT = """
@@ -61,7 +62,7 @@ class Service:
 
     def follow(self, job_id: str, until: str) -> None:
         """Read a job's events until a line with some text comes, or they end."""
-        with httpx.stream("GET", f"{self.url}/v1/jobs/{job_id}/events", timeout=60) as answer:
+        with httpx.stream("GET", f"{self.url}/v1/jobs/{job_id}/events", timeout=PATIENCE_SECONDS) as answer:
             for line in answer.iter_lines():
                 if until in line:
                     return

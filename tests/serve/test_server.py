@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,9 +18,9 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
-from vsr.media.images import read_image, write_image
+from waiting import PATIENCE_SECONDS, until
 
-START_SECONDS = 120
+from vsr.media.images import read_image, write_image
 
 
 @pytest.fixture
@@ -42,14 +41,15 @@ def service(tmp_path: Path, warm_python: str) -> Iterator[tuple[str, subprocess.
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[str]) -> None:
-    for _ in range(START_SECONDS * 10):
+    def is_ready() -> bool:
         assert process.poll() is None, process.stderr and process.stderr.read()
         try:
             with urllib.request.urlopen(f"{url}/health/ready"):
-                return
+                return True
         except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.1)
-    raise AssertionError("not ready")
+            return False
+
+    until(is_ready, "the service is not ready")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
@@ -64,7 +64,7 @@ def test_the_earlier_curl_line_works_and_the_service_ends_cleanly(
     state = tmp_path / "state"
     assert state.stat().st_mode & 0o077 == 0  # of this user alone
     process.send_signal(signal.SIGTERM)
-    _, log = process.communicate(timeout=60)
+    _, log = process.communicate(timeout=PATIENCE_SECONDS)
     assert '"path": "/model/predict", "status": 200' in log
     assert "Traceback" not in log
     assert process.returncode in (0, 143, -signal.SIGTERM)
@@ -74,7 +74,7 @@ def test_the_earlier_curl_line_works_and_the_service_ends_cleanly(
 def test_a_public_address_without_a_token_is_refused(warm_python: str) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "VSR_TOKEN"}
     command = [warm_python, "-m", "vsr.cli", "serve", "--host", "0.0.0.0"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE_SECONDS)
     assert done.returncode == 4
     assert "--host 0.0.0.0" in done.stderr
     assert "--allow-public" in done.stderr

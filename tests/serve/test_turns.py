@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 
 import pytest
+from waiting import PATIENCE_SECONDS, until
 
 from vsr.serve.turns import DeviceTurns, TurnKind
 
@@ -23,10 +23,9 @@ def _in_order(turns: DeviceTurns, kinds: list[TurnKind]) -> list[TurnKind]:
     with turns.turn("image"):
         for asked, thread in enumerate(threads, 1):
             thread.start()
-            while turns.num_waiting("image") + turns.num_waiting("video") < asked:
-                time.sleep(0.001)
+            until(lambda asked=asked: turns.num_waiting("image") + turns.num_waiting("video") == asked)
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
     return order
 
 
@@ -57,7 +56,7 @@ def test_one_computes_at_a_time() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
     assert most == 1
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 pytest.importorskip("gradio")
 
 from videos import frames_of, write_video
+from waiting import until
 
 from vsr.errors import InputError, OutputError
 from vsr.media.images import read_image, write_image
@@ -57,12 +57,9 @@ def _image(path: Path) -> Path:
 
 
 def _until_done(queue: FileQueue) -> list[Entry]:
-    for _ in range(1200):
-        entries = queue.entries()
-        if all(e.state not in (EntryState.WAITING, EntryState.RUNNING) for e in entries):
-            return entries
-        time.sleep(0.05)
-    raise AssertionError(f"the queue does not end: {queue.entries()}")
+    unfinished = (EntryState.WAITING, EntryState.RUNNING)
+    until(lambda: all(entry.state not in unfinished for entry in queue.entries()), "the queue does not end")
+    return queue.entries()
 
 
 def test_images_and_videos_of_a_folder_get_results_beside_them(
@@ -78,10 +75,7 @@ def test_images_and_videos_of_a_folder_get_results_beside_them(
     assert read_image(folder / "a_x2.png").shape == (40, 60, 3)
     assert len(frames_of(folder / "b_x2.mp4")) == 6
     assert sorted(path.name for path in folder.iterdir()) == ["a.png", "a_x2.png", "b.mp4", "b_x2.mp4", "notes.txt"]
-    for _ in range(100):
-        if ended:
-            break
-        time.sleep(0.02)
+    until(lambda: ended)
     assert ended == ["2 files finished"]
 
 

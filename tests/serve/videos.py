@@ -10,8 +10,7 @@ from typing import Any
 
 import av
 import numpy as np
-
-_PATIENCE_SECONDS = 240  # of machines with more to do
+from waiting import PATIENCE_SECONDS
 
 
 def write_video(
@@ -91,11 +90,11 @@ class Gate:
         """Called by the job after each batch."""
         if num_frames >= self.num_frames:
             self._reached.set()
-            assert self._opened.wait(_PATIENCE_SECONDS)
+            assert self._opened.wait(PATIENCE_SECONDS)
 
     def wait(self) -> None:
         """Wait until a job is held."""
-        assert self._reached.wait(_PATIENCE_SECONDS)
+        assert self._reached.wait(PATIENCE_SECONDS)
 
     def open(self) -> None:
         """Let all jobs go on."""

@@ -44,6 +44,7 @@ _TUS = {"Tus-Resumable": "1.0.0"}
 _PART_BYTES = 4 * 2**20  # of an upload; each is checked by itself
 _MOST_FAILURES = 8  # in a row, with waits that double: about three minutes
 _LONGEST_WAIT_SECONDS = 60.0
+_PAUSE_SECONDS = 5.0  # for which somebody who has pressed Ctrl-C waits for the service
 _CONTAINERS = ("mp4", "mkv", "mov", "webm")
 _SECONDS = 60.0  # for an answer; events come every 15 s at least
 _KINDS: Mapping[str, type[VsrError]] = {
@@ -263,7 +264,7 @@ class RemoteService:
 
     def _pause(self, job_id: str) -> None:
         try:
-            self._http.post(f"/v1/jobs/{job_id}/pause", timeout=5)
+            self._http.post(f"/v1/jobs/{job_id}/pause", timeout=_PAUSE_SECONDS)
         except httpx.TransportError:
             return
         self._note(Note(NoteCode.RESUME, f"the job waits at {self.url}; the same command goes on with it"))
