@@ -25,6 +25,8 @@ EXCEPTIONS: Mapping[Kind, Mapping[str, str]] = {
     "parameters": {
         "vsr/api.py:enhance": "the options of 'vsr enhance', by their names, each with its line",
         "vsr/api.py:save_video": "the options of an encoding, by their names",
+        "vsr/api.py:verify": "the options of 'vsr verify', by their names",
+        "vsr/cli/verify.py:verify": "its options, which click gives by their names",
         "vsr/api.py:upscale": "the options of a model, by their names",
         "vsr/pipeline/loading.py:load_model": "the options of a model, by their names",
         "vsr/video.py:open_video": "the options of an input, by their names",

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -305,6 +305,7 @@ def verify(
     start_seconds: Number | None = None,
     duration_seconds: Number | None = None,
     maps: Sequence[str] = (),
+    deinterlace: Literal["auto", "off", "double"] = "auto",
     ignore: Sequence[str] = (),
     note: Callable[[str], None] = _ignored,
 ) -> Verification:
@@ -316,6 +317,8 @@ def verify(
     Args:
         source, output: The two videos.
         start_seconds, duration_seconds, maps: The part of the source that the output was made of, as for `enhance`.
+        deinterlace: "double" where the output has a frame for each field, "off" where it has one for each frame;
+            "auto" tells by its number of frames, if the source is interlaced.
         ignore: Codes of differences to pass over, such as "metadata"; see `DifferenceCode`.
         note: Called with one line for anything out of the ordinary in either file, such as damage.
 
@@ -329,6 +332,6 @@ def verify(
         maps=tuple(maps),
         start_seconds=exact(start_seconds),
         duration_seconds=exact(duration_seconds),
-        deinterlace="off",
+        deinterlace=deinterlace,
     )
     return verify_files(Path(source), Path(output), options, ignore=ignore, note=note)

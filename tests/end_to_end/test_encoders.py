@@ -46,6 +46,15 @@ def test_an_encoder_that_wants_a_constant_rate_gets_it(
     with av.open(str(output)) as container:
         assert len(container.streams.audio) == 1
         assert sum(1 for _ in container.decode(video=0)) == 20  # their times are checked by the job
+    # MPEG-1, JPEG and H.263 have chroma between the pixels, and JPEG full range.
+    found = vsr.verify(small_clip, output).differences
+    assert not [d for d in found if d.code == "color" and ("chroma" in d.text or "range" in d.text)]
+
+
+def test_mpeg_is_written_of_mpeg_which_names_few_times(small_clip: Path, enhance: Callable[..., Path]) -> None:
+    between = enhance(small_clip, "between.mpg")
+    with av.open(str(enhance(between, "out.mpg"))) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 20
 
 
 def test_a_variable_rate_keeps_its_times_by_such_an_encoder(

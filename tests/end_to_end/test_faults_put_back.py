@@ -6,13 +6,16 @@ import json
 import lzma
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 from av.packet import Packet
 from av.stream import Disposition
 from click.testing import CliRunner
+from faulty_copies import NUM_FRAMES, SIZE, copy, frame_of
 
 import vsr
 from vsr.cli.verify import verify
@@ -104,6 +107,31 @@ def test_a_fault_that_is_put_back_is_found(
     if put_back is not _coarse_texts:  # MP4 shows one text at a time, and has a form of its own for them
         assert not right
     assert any(code in each for each, text in found.items() if right.get(each) != text), found
+
+
+@pytest.mark.parametrize("part", [(), ("-ss", "0.1")])  # the latter between the fields of a frame
+def test_a_frame_for_each_field(part: tuple[str, ...], tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "interlaced.mkv"
+    with av.open(str(path), "w") as container:
+        encoder = container.add_stream("libx264", rate=25)
+        encoder.width, encoder.height, encoder.pix_fmt = *SIZE, "yuv420p"
+        encoder.codec_context.options = {"x264-params": "interlaced=1", "preset": "ultrafast"}
+        for index in range(NUM_FRAMES):
+            container.mux(encoder.encode(frame_of(index)))
+        container.mux(encoder.encode(None))
+    output = tmp_path / "doubled.mkv"
+    start = {"start_seconds": float(part[1])} if part else {}
+    values = {"model": str(tiny_model), "backend": "pytorch", "device": "cpu", "preset": "ultrafast", "crf": 4}
+    vsr.enhance(path, output, deinterlace="double", **start, **values)
+    number = 2 * NUM_FRAMES - (5 if part else 0)
+    with av.open(str(output)) as container:
+        assert sum(packet.size > 0 for packet in container.demux(video=0)) == number
+    assert _differences(path, output, *part) == _differences(path, output, *part, "--deinterlace", "double") == {}
+    assert "frames" in _differences(path, output, *part, "--deinterlace", "off")
+    seen = count()
+    wrong = copy(output, tmp_path / "wrong.mkv", change=lambda p: None if next(seen) == number - 1 else p)
+    found = _differences(path, wrong, *part)
+    assert f"the source has {number} frames and the output {number - 1}" in found["frames"]
 
 
 def _differences(source: Path, output: Path, *options: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -21,6 +22,13 @@ __all__ = ["verify"]
 @click.option("-ss", "--start", "start_seconds", type=Seconds(), help="Start of the part that OUTPUT was made of.")
 @click.option("-t", "--duration", "duration_seconds", type=Seconds(), help="Duration of that part.")
 @click.option("-map", "--map", "maps", multiple=True, help="Streams that OUTPUT was made of, as ffmpeg names them.")
+@click.option(
+    "--deinterlace",
+    type=click.Choice(["auto", "off", "double"]),
+    default="auto",
+    show_default=True,
+    help="double: OUTPUT has a frame for each field; off: for each frame; auto: as its number of frames says.",
+)
 @click.option("--ignore", multiple=True, metavar="CODE", help="Pass over differences with this code; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def verify(
@@ -29,6 +37,7 @@ def verify(
     start_seconds: Fraction | None,
     duration_seconds: Fraction | None,
     maps: tuple[str, ...],
+    deinterlace: Literal["auto", "off", "double"],
     ignore: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -47,6 +56,7 @@ def verify(
         start_seconds=start_seconds,
         duration_seconds=duration_seconds,
         maps=maps,
+        deinterlace=deinterlace,
         ignore=ignore,
         note=lambda line: click.echo(f"vsr: {line}", err=True),
     )

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from vsr.errors import OutputError
 from vsr.media.endpoints import File, Target
 from vsr.media.formats import Container, container_named, find_container, find_container_of_file, find_encoder
+from vsr.media.pyav_fixes import fill_in_timestamps
 from vsr.media.read.opening import DEFAULT_FRAMERATE, open_input
 from vsr.media.read.reader import VideoReader
 from vsr.media.write.options import EncodingOptions
@@ -46,14 +47,24 @@ def check_constant_rate(reader: VideoReader, target: Target, options: EncodingOp
 def _frame_times(reader: VideoReader) -> Seconds:
     """Return the times of the frames that a job takes, in ascending order."""
     start, end = reader.shift_seconds, reader.duration_limit_seconds
-    with open_input(reader.path) as container:
-        stream = container.streams[reader.stream.index]
-        ticks: list[int] = []
-        with suppress(av.FFmpegError):  # where a damaged file ends; the job names that
-            ticks += (packet.pts for packet in container.demux(stream) if packet.size and packet.pts is not None)
-        seconds = np.sort(np.asarray(ticks, np.float64)) * float(stream.time_base or 1)
+    ticks = _packet_ticks(reader, fill_in=False)
+    if None in ticks:  # MPEG-PS names a time for the first frame of a piece alone
+        ticks = _packet_ticks(reader, fill_in=True)
+    tick = float(reader.stream.time_base or 1)
+    seconds = np.sort(np.asarray([t for t in ticks if t is not None], np.float64)) * tick
     part: Seconds = seconds[(seconds >= float(start)) & (seconds < float(start + end if end is not None else np.inf))]
     return part
+
+
+def _packet_ticks(reader: VideoReader, *, fill_in: bool) -> list[int | None]:
+    """Read the PTS of the video's packets. fill_in: let FFmpeg reckon those that the file lacks."""
+    ticks: list[int | None] = []
+    with open_input(reader.path) as container:
+        if fill_in:
+            fill_in_timestamps(container)
+        with suppress(av.FFmpegError):  # where a damaged file ends; the job names that
+            ticks += (p.pts for p in container.demux(container.streams[reader.stream.index]) if p.size)
+    return ticks
 
 
 def _refuse_clashes(seconds: Seconds, rate: Fraction, target: File, row: Container) -> None:

@@ -17,7 +17,7 @@ from vsr.frames import ChromaLocation, Color, Matrix, Range, Transfer
 from vsr.media.endpoints import Pipe, Target
 from vsr.media.formats import ENCODERS, Y4M, Container, Encoder, container_named, find_container, find_encoder
 from vsr.media.pyav_fixes import open_encoder
-from vsr.media.read.color_tags import color_of_rgb_as_video
+from vsr.media.read.color_tags import CENTERED_CHROMA, color_of_rgb_as_video
 from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.options import EncodingOptions
 from vsr.media.write.stored_format import coarseness, native_format
@@ -62,7 +62,7 @@ def choose_encoding(info: VideoInfo, target: Target, options: EncodingOptions, s
     stored = _choose_pixel_format(encoder, container, info, options.pix_fmt)
     format_ = native_format(stored)
     assert format_ is not None
-    color, stored_as = _output_color(info, format_), None if stored in FORMATS else stored
+    color, stored_as = _output_color(info, format_, codec), None if stored in FORMATS else stored
     return Encoding(container.name, codec, _encoder_options(encoder, options), format_, color, stored_as)
 
 
@@ -260,8 +260,8 @@ def _loss(source: PixelFormat, target: PixelFormat, color_range: Range, coarse: 
     )
 
 
-def _output_color(info: VideoInfo, format_: PixelFormat) -> Color:
-    """Return the colour tags of an output: those of the source, but for what the pixel format decides."""
+def _output_color(info: VideoInfo, format_: PixelFormat, codec: str) -> Color:
+    """Return the colour tags of an output: those of the source, but for what pixel format and encoder decide."""
     source, depth = info.color, format_.bit_depth
     if format_.kind == "rgb":
         location = ChromaLocation.LEFT
@@ -269,4 +269,14 @@ def _output_color(info: VideoInfo, format_: PixelFormat) -> Color:
     if source.is_rgb:
         source = color_of_rgb_as_video(source, info.width, info.height)
     color_range = Range.FULL if format_.name.startswith("yuvj") else source.range
-    return Color(source.matrix, source.primaries, source.transfer, color_range, source.chroma_location, depth)
+    # Not every container says where chroma lies, and players then take it to lie where the codec has it.
+    location = ChromaLocation.CENTER if _centers_chroma(codec) else source.chroma_location
+    return Color(source.matrix, source.primaries, source.transfer, color_range, location, depth)
+
+
+def _centers_chroma(codec: str) -> bool:
+    """Tell whether chroma lies between the pixels by a codec's own standard. codec: FFmpeg's name of the encoder."""
+    try:
+        return av.Codec(codec, "w").canonical_name in CENTERED_CHROMA
+    except ValueError:  # raised for an encoder that this FFmpeg lacks, which is named elsewhere
+        return False

@@ -31,6 +31,7 @@ __all__ = [
     "count_streams",
     "demux_packets",
     "described_codec",
+    "fill_in_timestamps",
     "flush_decoder",
     "has_chroma",
     "keep_timestamps",
@@ -49,6 +50,11 @@ def keep_timestamps(container: InputContainer) -> None:
     PyAV 18.1 sets AVFMT_FLAG_GENPTS in every input, as the ffmpeg program does not; it shifts H.264 in AVI.
     """
     container.flags &= ~_GEN_PTS
+
+
+def fill_in_timestamps(container: InputContainer) -> None:
+    """Let FFmpeg reckon the timestamps that a file lacks from those around, as PyAV does of itself."""
+    container.flags |= _GEN_PTS
 
 
 def demux_packets(container: InputContainer) -> Iterator[Packet[Any]]:

@@ -10,10 +10,11 @@ import torch
 from av.filter import Graph
 
 from vsr.color.pixel_formats import FORMATS, allocate_planes
+from vsr.errors import InputError
 from vsr.media.av_frames import load_planes
 from vsr.media.read.deinterlace import DeinterlaceMode, Deinterlacer
 from vsr.media.read.options import InputOptions
-from vsr.media.read.reader import VideoReader
+from vsr.media.read.reader import FramePosition, VideoReader
 
 WIDTH, HEIGHT, NUM_FRAMES = 96, 64, 12
 
@@ -38,15 +39,13 @@ def top_first(frame: av.VideoFrame) -> av.VideoFrame:
     return flagged
 
 
-@pytest.fixture
-def interlaced_clip(tmp_path: Path) -> Path:
-    path = tmp_path / "interlaced.mkv"
+def make_interlaced(path: Path, num_frames: int = NUM_FRAMES) -> Path:
     with av.open(str(path), "w") as container:
-        options = {"x264-params": "tff=1", "crf": "4", "preset": "ultrafast"}
+        options = {"x264-params": "tff=1", "crf": "4", "preset": "ultrafast", "g": "20"}
         stream = container.add_stream("libx264", rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv444p"
         stream.codec_context.flags |= av.codec.context.Flags.interlaced_dct
-        for index in range(NUM_FRAMES):
+        for index in range(num_frames):
             frame = av.VideoFrame.from_ndarray(frame_of_two_moments(index), "rgb24").reformat(
                 threads=1, format="yuv444p"
             )
@@ -56,6 +55,11 @@ def interlaced_clip(tmp_path: Path) -> Path:
     with av.open(str(path)) as container:
         assert next(container.decode(video=0)).interlaced_frame, "the clip is not what the test needs"
     return path
+
+
+@pytest.fixture
+def interlaced_clip(tmp_path: Path) -> Path:
+    return make_interlaced(tmp_path / "interlaced.mkv")
 
 
 def read(path: Path, mode: DeinterlaceMode) -> tuple[np.ndarray, list[int]]:
@@ -96,14 +100,47 @@ def test_at_the_double_rate_each_field_shows_its_own_moment(interlaced_clip: Pat
         assert abs(bright.min() - (8 + 3 * index)) <= 2
 
 
-def test_a_part_at_the_double_rate_has_the_frames_of_the_whole(interlaced_clip: Path) -> None:
-    whole, _ = read(interlaced_clip, "double")
-    options = InputOptions(start_seconds=Fraction(1, 5), duration_seconds=Fraction(1, 5), deinterlace="double")
+@pytest.mark.parametrize(
+    ("start", "duration", "fields"),
+    [
+        ("0.2", "0.2", range(10, 20)),
+        ("0.21", "0.2", range(11, 21)),  # between the fields of a frame, as all of these
+        ("0.22", "0.2", range(11, 21)),
+        ("0.21", "0.01", range(0)),
+        ("0.21", "0.02", range(11, 12)),
+        ("0.2", "0.02", range(10, 11)),
+        ("0", "0.1", range(5)),
+        ("0.46", "1", range(23, 24)),  # the last field of the file
+        ("0.4", "1", range(20, 24)),
+    ],
+)
+def test_a_part_at_the_double_rate_has_the_frames_of_the_whole(
+    start: str, duration: str, fields: range, interlaced_clip: Path
+) -> None:
+    whole, whole_pts = read(interlaced_clip, "double")
+    options = InputOptions(start_seconds=Fraction(start), duration_seconds=Fraction(duration), deinterlace="double")
+    if not fields:
+        with pytest.raises(InputError, match="no frame at or after"):
+            VideoReader(interlaced_clip, options)
+        return
     with VideoReader(interlaced_clip, options) as reader:
         batches = [chunk.batch for chunk in reader.chunks(3) if chunk.batch is not None]
-    assert [pts for batch in batches for pts in batch.pts] == [40 * index for index in range(10)]
+    shift = round(Fraction(start) * 2000)
+    assert [pts + shift for batch in batches for pts in batch.pts] == whole_pts[fields.start : fields.stop]
     luma = np.concatenate([batch.planes[0].numpy() for batch in batches])[:, 0].astype(int)
-    assert np.array_equal(luma[2:-2], whole[12:18])  # those at its ends lack a neighbour
+    assert np.array_equal(luma, whole[fields.start : fields.stop])
+
+
+def test_a_frame_made_of_a_field_is_found_again_by_a_search(tmp_path: Path) -> None:
+    path = make_interlaced(tmp_path / "long.mkv", 90)
+    options = InputOptions(start_seconds=Fraction("0.1"), deinterlace="double")
+    with VideoReader(path, options) as reader:
+        positions = [FramePosition.of_last(c.batch) for c in reader.chunks(1) if c.batch is not None]
+    for number, search in [(0, True), (140, True), (140, False)]:
+        with VideoReader(path, options) as reader:
+            assert reader.skip_through(positions[number], search=search)
+            rest = [FramePosition.of_last(c.batch) for c in reader.chunks(1) if c.batch is not None]
+        assert rest == positions[number + 1 :]
 
 
 def test_images_too_small_to_deinterlace_keep_their_times_at_the_double_rate() -> None:

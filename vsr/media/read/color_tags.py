@@ -37,7 +37,7 @@ _SD_MOST_LINES = 576
 _HD_FEWEST_COLUMNS = 1280
 
 # Codecs whose 4:2:0 chroma lies in the middle of its four luma samples, as in JPEG and MPEG-1.
-_CENTERED_CHROMA = {"mjpeg", "mpeg1video", "h261", "h263", "h263p", "flv", "vp6", "vp8"}
+CENTERED_CHROMA = {"mjpeg", "mpeg1video", "h261", "h263", "h263p", "flv", "flv1", "vp6", "vp8"}
 
 
 accept_unknown_side_data()
@@ -115,7 +115,7 @@ def color_of_frame(
         full = full or format_.kind == "rgb" or (format_.kind == "gray" and codec not in _LIMITED_GRAY)
     primaries = _member(Primaries, frame.color_primaries) or _usual_primaries(matrix, frame.height)
     transfer = _member(Transfer, frame.color_trc) or _usual_transfer(matrix, format_.bit_depth)
-    location = chroma_location or (ChromaLocation.CENTER if codec in _CENTERED_CHROMA else ChromaLocation.LEFT)
+    location = chroma_location or (ChromaLocation.CENTER if codec in CENTERED_CHROMA else ChromaLocation.LEFT)
     color_range = Range.FULL if full else Range.LIMITED
     return Color(matrix, primaries, transfer, color_range, location, format_.bit_depth), untagged
 

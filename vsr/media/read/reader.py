@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -193,7 +194,8 @@ class VideoReader:
         """
         shift = self._input.trim.shift_ticks(self.info.time_base)
         if search:
-            if not self._input.seek(pts + shift - round(SEARCH_SECONDS / self.info.time_base)):
+            seconds = (pts + shift) * self.info.time_base - SEARCH_SECONDS
+            if not self._input.seek(math.floor(seconds / (self.stream.time_base or self.info.time_base))):
                 return None
             self._shown.close()
             self._shown = self._show()
@@ -237,8 +239,13 @@ class VideoReader:
             if frame is None:
                 yield None
             else:
-                yield from deinterlacer.push(self._fitter.fit(frame))
-        yield from deinterlacer.flush()
+                yield from self._in_part(deinterlacer.push(self._fitter.fit(frame)))
+        yield from self._in_part(deinterlacer.flush())
+
+    def _in_part(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """Leave out the frames made of fields before and after the part; both may be of one decoded frame."""
+        trim = self._input.trim
+        return (f for f in frames if not (self.is_doubled and (trim.begins_after(f) or trim.ends_before(f))))
 
     def _warn_of_fields(self, frame: av.VideoFrame) -> None:
         """Say where deinterlacing begins, if the first frame did not tell that it would."""

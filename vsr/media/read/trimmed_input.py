@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Generator, Iterator
 from fractions import Fraction
 from typing import Any
@@ -33,7 +34,8 @@ Frames = Generator[av.VideoFrame | None, None, None]  # None: no frame yet, but 
 class TrimmedInput:
     """Decode the frames of the wanted part of an input, and gather the packets of its other streams.
 
-    frames: those of the part, from the first on, as the decoder gives them.
+    frames: those of the part, from the first on, as the decoder gives them. Where a frame is to be made of each field,
+        also the two before it and the one after it, which have a field in the part or stand beside one that has.
     first: the first of them.  others: packets of the other streams that were met on the way.
     covers: attached images, each a whole file of its kind, by the index of their stream.
     demuxer, decoder, trim, chroma_location: of the opened input.
@@ -53,6 +55,7 @@ class TrimmedInput:
         self._warn, self._gpu, self._options = warn, gpu, options
         self.demuxer = Demuxer(source, options.format, options.maps, warn)
         self._num_concealed = 0  # frames of the part that the decoder guessed in part
+        self._before: deque[av.VideoFrame] = deque(maxlen=2 if options.deinterlace == "double" else 0)
         try:
             if self.demuxer.pipe is None:
                 self._begin()
@@ -128,12 +131,12 @@ class TrimmedInput:
     def _begin(self) -> None:
         """Open the input and decode its first frame."""
         for seconds_before in self._search_steps():
-            first = self._first_frame(seconds_before)
-            if seconds_before is None or (first is not None and self._is_exact(seconds_before)):
+            first = self._first_frames(seconds_before)
+            if seconds_before is None or (first and self._is_exact(seconds_before)):
                 break
-        if first is None:
+        if not first:
             raise InputError(f"{self.demuxer.path}: {self._nothing_found()}")
-        self.first, self.covers = first, self.others.covers
+        self.first, self.covers = first[-1], self.others.covers
         if self._is_overfull:
             self._open(seconds_before)
         else:
@@ -166,21 +169,25 @@ class TrimmedInput:
         late = [s for s in self.others.first_audio_seconds.values() if s > start + LATE_AUDIO_SECONDS]
         return is_whole and (not late or seconds_before >= INTERLEAVE_SECONDS)
 
-    def _first_frame(self, seconds_before: int | None) -> av.VideoFrame | None:
-        """Open the input and decode up to the first frame of the part; None where there is none.
+    def _first_frames(self, seconds_before: int | None) -> list[av.VideoFrame]:
+        """Open the input and decode up to the first frame of the part; return it last, after those its fields need.
 
         Packets of other streams wait meanwhile, as nobody can take them before the video is known. Where a file has
         more of them than are to be held, they are dropped, and the file is to be read again; of a pipe all are held.
         """
         self._open(seconds_before)
         self._is_overfull = False
+        frames: list[av.VideoFrame] = []
         for frame in self.frames:
-            if frame is not None:
-                return frame
-            if self.demuxer.pipe is None:
-                self.others.take()
-                self._is_overfull = True
-        return None
+            if frame is None:
+                if self.demuxer.pipe is None:
+                    self.others.take()
+                    self._is_overfull = True
+                continue
+            frames.append(frame)
+            if not self.trim.begins_after(frame):
+                break
+        return frames
 
     def _open(self, seconds_before: int | None) -> None:
         """Open the input some seconds before the start of the part; None for the input's own beginning."""
@@ -214,6 +221,8 @@ class TrimmedInput:
     def _decode(self) -> Frames:
         """Decode the frames of the part, from the current place on."""
         self._is_over = False  # the part's last frame is out; sound that lies later in the file may follow
+        self._has_begun = False
+        self._before.clear()
         for packet in self.demuxer.packets():
             if self._is_over and self.trim.ends_long_before(packet):
                 return
@@ -230,16 +239,44 @@ class TrimmedInput:
                 self._warn(Note(NoteCode.DAMAGE, text))
         if not self._is_over:
             yield from self._in_part(self.decoder.flush())
+            yield from self._after_last()
 
     def _in_part(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-        """Leave out the frames before and after the part."""
+        """Leave out the frames before and after the part, but for those that its fields need."""
         for frame in frames:
             self._note_place(frame)
-            if self._is_over or self.trim.ends_before(frame):
-                self._is_over = True
-            elif not self.trim.begins_after(frame):
-                self._num_concealed += frame.is_corrupt
-                yield frame
+            if self._is_over:
+                continue
+            if self.trim.begins_after(frame):
+                self._before.append(frame)
+                continue
+            self._is_over = self.trim.ends_before(frame)
+            if not self._is_over or self._has_field_before(pts_of(frame)):
+                yield from self._taken([*self._before, frame])
+            elif self._options.deinterlace == "double" and self._has_begun:
+                yield from self._taken([frame])
+
+    def _after_last(self) -> Iterator[av.VideoFrame]:
+        """Hand out the last frame of the file, and the one before it, where only a field of it lies in the part."""
+        if self._before and not self._is_over:
+            last, first = self._before[-1], self._before[0]
+            if self._has_field_before(pts_of(last) + (last.duration or pts_of(last) - pts_of(first))):
+                yield from self._taken([*self._before])
+
+    def _has_field_before(self, pts: int) -> bool:
+        """Tell whether the part begins between the fields of the last frame before it; the next has the given PTS."""
+        if not self._before:
+            return False
+        last, start, end = self._before[-1], self.trim.start, self.trim.end
+        seconds = Fraction(pts_of(last) + pts, 2) * (last.time_base or 0)
+        return (start is None or seconds >= start) and (end is None or seconds < end)
+
+    def _taken(self, frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
+        """Count frames as handed out."""
+        self._before.clear()
+        self._has_begun = True
+        self._num_concealed += sum(frame.is_corrupt for frame in frames)
+        return frames
 
     def _note_place(self, frame: av.VideoFrame) -> None:
         """Note what the first frames after a search tell of its end."""
@@ -250,7 +287,7 @@ class TrimmedInput:
         self._has_passed_key = frame.key_frame and seconds <= self.trim.start
 
 
-def _prepended(first: av.VideoFrame, frames: Frames) -> Frames:
-    """Put a frame back before the others."""
-    yield first
+def _prepended(first: list[av.VideoFrame], frames: Frames) -> Frames:
+    """Put frames back before the others."""
+    yield from first
     yield from frames

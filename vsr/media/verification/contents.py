@@ -165,7 +165,7 @@ def _mean_rgb(batch: FrameBatch, format_: PixelFormat) -> tuple[float, ...]:
     NaN where its matrix cannot be converted.
     """
     try:
-        rgb = rgb_of_batch(batch, format_)[0].float()
+        rgb = rgb_of_batch(batch, format_)[0].float().clamp(0, 1)  # as it is shown
     except InputError:
         return (math.nan,) * 3
     if not format_.alpha:

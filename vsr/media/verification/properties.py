@@ -7,8 +7,8 @@ from enum import IntEnum
 from fractions import Fraction
 
 from vsr.events import counted
-from vsr.frames import Matrix, Transfer
-from vsr.media.read.color_tags import MasteringDisplay
+from vsr.frames import ChromaLocation, Matrix, Range, Transfer
+from vsr.media.read.color_tags import CENTERED_CHROMA, MasteringDisplay
 from vsr.media.read.video_info import VideoInfo
 from vsr.media.verification.contents import ChapterMark, FileContents
 from vsr.media.verification.difference import Difference, DifferenceCode
@@ -79,11 +79,26 @@ def _color_differences(source: VideoInfo, output: VideoInfo) -> Iterator[Differe
         names.append("chroma_location")
     for name in names:
         a, b = getattr(want, name), getattr(got, name)
+        if _is_of_codec(name, source, output):
+            continue
         same = _SAME_FORMULA.get(name, {})
         if same.get(a, a) is not same.get(b, b):
             tagged = " (untagged)" if output.untagged else ""
             text = f"the {name.replace('_', ' ')} of the colour is {b.name}{tagged}, and the source's {a.name}"
             yield Difference(DifferenceCode.COLOR, text)
+
+
+def _is_of_codec(name: str, source: VideoInfo, output: VideoInfo) -> bool:
+    """Tell whether a property of the colour says only how the output's codec has samples, not how they are shown.
+
+    Chroma lies between the pixels in some codecs, JPEG has full range, and nothing but the size tells the primaries of
+    video without tags.
+    """
+    if name == "chroma_location":
+        return output.codec in CENTERED_CHROMA and output.color.chroma_location is ChromaLocation.CENTER
+    if name == "range":
+        return output.codec == "mjpeg" and output.color.range is Range.FULL
+    return name == "primaries" and source.untagged and output.untagged
 
 
 def _sample_differences(source: VideoInfo, output: VideoInfo) -> Iterator[Difference]:

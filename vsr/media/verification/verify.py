@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vsr.errors import InputError, OptionError, VerificationError
@@ -85,7 +85,8 @@ def verify_files(
 
     Args:
         source, output: videos, or the patterns or folders of images.
-        options: the part of the source that the output was made of.
+        options: the part of the source that the output was made of; `deinterlace` is "double" where the output has a
+            frame for each field, "auto" where it may have if the source is interlaced, else "off".
         ignore: codes of differences that do not matter here.
         note: called with one line for anything out of the ordinary in either file.
 
@@ -100,7 +101,8 @@ def verify_files(
         notes.append(line)
         note(line)
 
-    want = read_contents(source, options, keep)
+    is_doubled = options.deinterlace == "double"
+    want = read_contents(source, options if is_doubled else replace(options, deinterlace="off"), keep)
     differences: Iterator[Difference]
     try:
         got = read_contents(output, InputOptions(deinterlace="off"), keep)
@@ -109,9 +111,16 @@ def verify_files(
             raise
         differences = iter([Difference(DifferenceCode.UNREADABLE, str(error))])
     else:
+        if options.deinterlace == "auto" and _has_frame_for_each_field(want, got):
+            want = read_contents(source, replace(options, deinterlace="double"), lambda line: None)
         differences = _differences(want, got)
     kept = tuple(difference for difference in differences if difference.code not in set(ignore))
     return Verification(source, output, len(want.times.pts), len(want.streams), len(want.chapters), kept, tuple(notes))
+
+
+def _has_frame_for_each_field(source: FileContents, output: FileContents) -> bool:
+    """Tell whether an output seems to show the fields of an interlaced source one by one, missing ones aside."""
+    return source.info.interlaced and len(output.times.pts) > 1.5 * len(source.times.pts)
 
 
 def _differences(source: FileContents, output: FileContents) -> Iterator[Difference]:
