@@ -195,6 +195,7 @@ def test_models_are_compared_side_by_side(page: Page, tmp_path: Path) -> None:
 
 
 def test_tabs_go_by_keys_and_nothing_is_wider_than_a_phone(page: Page) -> None:
+    assert len({tab.bounding_box()["height"] for tab in page.get_by_role("tab").all()}) == 1
     page.get_by_role("tab", name="Image").focus()
     for name, button in (("Video", "#video-preview"), ("Compare", "#compare-run"), ("Image", "#image-run")):
         page.keyboard.press("ArrowRight")

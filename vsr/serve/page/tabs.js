@@ -11,7 +11,7 @@
   style.textContent = `
     html:not([data-vsr-tab]) .vsr-panel { display: none !important; }
     .vsr-tabs { display: flex; gap: 4px; overflow-x: auto; border-bottom: 1px solid var(--border-color-primary); }
-    .vsr-tabs button { margin: 0; padding: 10px 14px; border: 0; border-bottom: 3px solid transparent; background: none; font: inherit;
+    .vsr-tabs button { margin: 0 !important; padding: 10px 14px; border: 0; border-bottom: 3px solid transparent; background: none; font: inherit;
       color: var(--vsr-quiet); cursor: pointer; }
     .vsr-tabs button:hover { color: var(--body-text-color); }
     .vsr-tabs button[aria-selected=true] { color: var(--color-accent); border-bottom-color: var(--color-accent);
