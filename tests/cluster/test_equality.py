@@ -20,6 +20,7 @@ from torch import nn
 from vsr.backends.torch_engine import TorchEngine
 from vsr.cluster.run import enhance_file_on
 from vsr.errors import InputError, StrictError
+from vsr.jobs import resume
 from vsr.jobs.model_cache import GivenModel
 from vsr.jobs.options import JobOptions
 from vsr.jobs.run import enhance_file
@@ -131,6 +132,18 @@ def test_a_network_with_memory(part: dict[str, Fraction], tmp_path: Path) -> Non
     pattern = hard_clips.pattern("noise=alls=8:allf=t", frames=46)
     source = hard_clips.make(tmp_path / "in.mkv", *pattern, *hard_clips.X264, "-bf", "2", "-g", "14")
     assert _compare(source, TEMPORAL, codec="ffv1", preset=None, **part) >= 4
+
+
+@needs_ffprobe
+def test_vsr_s_own_choice_of_segments_is_that_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short video is cut finer than a minute of work would ask for, so that all workers have segments."""
+    monkeypatch.setattr(resume, "_FEWEST_FRAMES", 2)
+    monkeypatch.setattr(resume, "_MOST_FRAMES", 240)
+    monkeypatch.setattr(resume, "_FEWEST_SEGMENTS", 8)
+    pattern = hard_clips.pattern("noise=alls=8:allf=t", frames=46)
+    source = hard_clips.make(tmp_path / "in.mkv", *pattern, *hard_clips.X264, "-bf", "2", "-g", "14")
+    assert _compare(source, FRAME_WISE) == 8
+    assert _compare(source, TEMPORAL, codec="ffv1", preset=None, overwrite=True) == 5, "cut where the state starts anew"
 
 
 @needs_ffprobe

@@ -106,6 +106,25 @@ def clip(tmp_path_factory: pytest.TempPathFactory, make_clip: Callable[..., Path
     )
 
 
+@pytest.mark.parametrize(
+    ("network", "num_frames", "step", "length"),
+    [
+        (1e9, 1500, 4, 48),  # a minute of video: as short as encoders make no ado about
+        (1e9, 7500, 4, 116),  # five minutes: 64 segments and a part
+        (1e9, 180_000, 4, 240),
+        (1e9, None, 4, 240),
+        (1e12, 180_000, 4, 48),  # a network that takes a second a frame
+        (1e9, 1500, 30, 60),
+        (1e9, 180_000, 100, 200),
+    ],
+)
+def test_segments_are_as_long_as_the_video_and_the_network_ask_for(
+    network: float, num_frames: int | None, step: int, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the short ones of all other tests
+    assert resume.segment_length(network, num_frames, step) == length
+
+
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".mov", ".ts"])
 def test_a_stopped_job_ends_as_an_unbroken_one(
     suffix: str, clip: Path, tmp_path: Path, read_back: Callable[..., Any], clean_folder: Callable[..., None]

@@ -39,6 +39,7 @@ __all__ = [
     "open_journal",
     "resumed",
     "seconds_per_frame",
+    "segment_length",
     "segments_obstacle",
     "target_of",
 ]
@@ -46,6 +47,7 @@ __all__ = [
 LONG_JOB_SECONDS = 600
 _MACS_PER_SEGMENT = 6e12  # about a minute on two cores: what a kill may cost
 _FEWEST_FRAMES, _MOST_FRAMES = 48, 240  # of a segment; encoders by themselves set a key frame every 250
+_FEWEST_SEGMENTS = 64  # where they do not get shorter by it than the fewest frames: eight for each of eight workers
 _MACS_NEVER_LONG = 1e12  # whole jobs, by weights and input pixels; no machine takes ten minutes for less
 
 
@@ -129,11 +131,26 @@ def _num_frames_per_segment(opened: OpenVideo) -> int:
     """Choose whole batches, and the same number in every run, or segments would be cut elsewhere."""
     info, batch = opened.reader.info, opened.job.batch
     card = opened.upscaler.card
-    macs = max(1.0, card.num_parameters * info.width * info.height)
-    frames = min(max(_MACS_PER_SEGMENT / macs, _FEWEST_FRAMES), _MOST_FRAMES)
     # A segment that begins where the network does anew needs the fewest frames before it.
     step = math.lcm(batch, card.restart_interval or 1) if card.recurrent else batch
     step = step if step <= _MOST_FRAMES else batch
+    return segment_length(card.num_parameters * info.width * info.height, opened.plan.num_frames, step)
+
+
+def segment_length(macs_per_frame: float, num_frames: int | None, step: int = 1) -> int:
+    """Choose the number of frames of a job's segments, by the job alone: any number of workers cuts it alike.
+
+    Segments take about a minute, and a video has enough of them that workers end at about the same time.
+
+    Args:
+        macs_per_frame: Multiply-accumulates of the network, about.
+        num_frames: Of the job; None where that is not known.
+        step: The length is a multiple of it.
+    """
+    frames = _MACS_PER_SEGMENT / max(1.0, macs_per_frame)
+    if num_frames is not None:
+        frames = min(frames, num_frames / _FEWEST_SEGMENTS)
+    frames = min(max(frames, _FEWEST_FRAMES), _MOST_FRAMES)
     return max(1, round(frames / step)) * step
 
 
