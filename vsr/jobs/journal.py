@@ -152,8 +152,8 @@ class Journal:
             "number": number,
             "segment": segment.path.name,
             "sha256": segment.sha256,
-            "pts": segment.pts,
-            "durations": segment.durations,
+            "pts": list(segment.pts),
+            "durations": list(segment.durations),
             "last_pts": done.last.pts,
             "last_sha256": done.last.sha256,
             "num_damaged": done.num_damaged,
@@ -234,7 +234,7 @@ class Journal:
 
     def _done(self, line: Mapping[str, Any]) -> Done:
         path = self.folder / line["segment"]
-        segment = Segment(path, line["sha256"], tuple(line["pts"]), tuple(line["durations"]))
+        segment = Segment(path, line["sha256"], line["pts"], line["durations"])
         last, before = FramePosition(line["last_pts"], line["last_sha256"]), line.get("before")
         position = None if before is None else FramePosition(*before)
         return Done(segment, last, line["num_damaged"], line["precision"], position, line.get("backend", ""))

@@ -171,7 +171,7 @@ class JobRun:
     def _on_segment(self, finished: FinishedSegment) -> None:
         """Record a segment; stop after it where the job is to pause, or where the disk is full."""
         segment = finished.segment
-        stored = StoredSegment(finished.number, segment.pts, segment.durations, finished.time_base)
+        stored = StoredSegment(finished.number, tuple(segment.pts), tuple(segment.durations), finished.time_base)
         if not self.store.add_segment(self.record.id, stored):
             return
         self.watch.notify(self.record.id)

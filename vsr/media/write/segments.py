@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -52,8 +53,13 @@ class Segment:
 
     path: Path
     sha256: str
-    pts: tuple[int, ...]
-    durations: tuple[int, ...]
+    pts: Sequence[int]
+    durations: Sequence[int]
+
+    def __post_init__(self) -> None:
+        """Keep times in 8 bytes each: those of all segments stay in memory until they are joined."""
+        object.__setattr__(self, "pts", array("q", self.pts))
+        object.__setattr__(self, "durations", array("q", self.durations))
 
     @property
     def num_frames(self) -> int:
@@ -117,7 +123,7 @@ class SegmentWriter:
         with self._writing():
             self._mux(self._encoder.flush())
             self._container.close()
-        segment = Segment(self._partial, sha256_of(self._partial), tuple(self._pts), tuple(self._durations))
+        segment = Segment(self._partial, sha256_of(self._partial), self._pts, self._durations)
         check_segment(segment)
         put_in_place(self._partial, self._path)
         return Segment(self._path, segment.sha256, segment.pts, segment.durations)
