@@ -17,6 +17,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does;
 
 import click
 
+from vsr.errors import EngineError
+from vsr.events import Note, NoteCode
 from vsr.export.int8 import GATE_SET, calibrated, check_drop, gate_set, vid4_bi_db
 from vsr.models.cards import SHIPPED, ModelCard, find_card
 from vsr.models.quantization import QuantizedConv2d
@@ -66,12 +68,18 @@ def main(name: str, weights: Path | None, calibrate: Path | None) -> None:
 def score(card: ModelCard, path: Path) -> dict[str, float]:
     """Measure luma PSNR in dB, by OpenVINO, as users get it; by dataset, those that "auto" goes by."""
     options = ModelOptions(device="cpu", precision="int8", backend="openvino")
-    upscaler = upscaler_of_net(card, load_net(card, path), options)
+    upscaler = upscaler_of_net(card, load_net(card, path), options, note=_refuse_fallback)
     if card.recurrent:
         return {"Vid4 BI": round(vid4_bi_db(data_folder() / "test", upscaler), 3)}
     stills = StillsBenchmark(data_folder() / "test", card.scale, (GATE_SET, "BSD100"))
     click.echo(f"bicubic gate: {stills.bicubic_gate()}")
     return {dataset: round(figure, 3) for dataset, figure in stills.score(upscaler).items()}
+
+
+def _refuse_fallback(note: Note) -> None:
+    """Refuse to measure another precision than the one that the figure is for."""
+    if note.code is NoteCode.FALLBACK:
+        raise EngineError(str(note))
 
 
 if __name__ == "__main__":

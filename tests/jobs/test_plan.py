@@ -15,7 +15,8 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
     ("options", "device", "is_image", "size", "name"),
     [
         (ModelOptions(), CPU, False, (320, 180), "video-fast"),
-        (ModelOptions(precision="int8"), CPU, False, (320, 180), "fast"),
+        (ModelOptions(precision="int8"), CPU, False, (320, 180), "video-fast"),
+        (ModelOptions(precision="int8"), GPU, False, (320, 180), "fast"),  # whose network has weights for it
         (ModelOptions(scale=2), CPU, False, (320, 180), "fast-x2"),
         (ModelOptions(scale=1.5), GPU, False, (320, 180), "fast-x2"),
         (ModelOptions(scale=3), CPU, False, (320, 180), "video-fast"),

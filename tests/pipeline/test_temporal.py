@@ -234,6 +234,42 @@ def test_a_state_that_drifts_from_fp32_is_seen_and_done_again(net: RecurrentNet,
     assert all((a[3:].int() - b[3:].int()).abs().max() <= 4 for a, b in zip(found, wanted, strict=True))
 
 
+class _Rounded:
+    """An engine whose luma has a pixel in a hundred off by eight codes, and which may drift as well."""
+
+    def __init__(self, engine: TorchEngine, drift: float) -> None:
+        self._engine, self._drift = engine, drift
+        self.name, self.device, self.dtype = engine.name, engine.device, engine.dtype
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        luma, chroma, state = self._engine(*inputs)
+        spots = torch.rand(luma.shape, generator=torch.Generator().manual_seed(0)) < 0.01
+        return luma + spots * (8 / 255), chroma, state + self._drift
+
+
+@pytest.mark.parametrize(("drift", "expected"), [(0.0, "int8"), (1.0, "bf16")])
+def test_int8_is_judged_by_its_own_network_and_what_it_falls_back_to_by_fp32(
+    net: RecurrentNet, drift: float, expected: Precision
+) -> None:
+    torch.manual_seed(5)
+    integers = RecurrentNet(**OPTIONS).eval()  # the same network in integers, which says something else
+    torch.nn.init.normal_(integers.tail.weight, std=0.03)
+
+    def make(precision: Precision) -> Engine:
+        if precision == "int8":
+            return _Rounded(TorchEngine(integers, torch.device("cpu"), "fp32"), drift)
+        return TorchEngine(net, torch.device("cpu"), "fp32")
+
+    def make_reference() -> Engine:
+        return TorchEngine(integers if network.precision == "int8" else net, torch.device("cpu"), "fp32")
+
+    notes: list[str] = []
+    network = CheckedNetwork(CARD, make, "int8", note=notes.append, make_reference=make_reference)
+    _run(TemporalProcessor(network, _target()), _in_batches(_luma(9), 2))
+    assert network.precision == expected, notes
+    assert len(notes) == (expected != "int8")
+
+
 def test_a_precision_that_holds_is_checked_once_and_kept(net: RecurrentNet) -> None:
     made: list[Precision] = []
 

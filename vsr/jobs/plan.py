@@ -128,10 +128,10 @@ def choose_model(options: ModelOptions, footage: Footage, device: torch.device) 
         return "srresnet" if device.type != "cpu" or is_small else "fast", reason
     if device.type == "cpu" and width * height > LARGEST_VIDEO_ON_CPU:
         return "nano", reason
-    if options.precision == "int8":  # which networks with memory have no weights for
-        return "fast", f"{reason}, in int8"
     is_compressed = footage.compression is not None and footage.compression.is_strong
     name = _video_model(device, is_compressed)
+    if options.precision == "int8" and not shipped_cards()[name].int8_weights:
+        return "fast", f"{reason}, in int8"
     return name, f"{reason}, compressed: {footage.compression}" if is_compressed else reason
 
 

@@ -147,6 +147,10 @@ class CheckedNetwork:
         """Check the precision anew on the next call, which is of another job."""
         self._is_checked = self._is_trusted()
 
+    def leave_check(self) -> None:
+        """Check nothing on the next call, as the caller does so; see `fall_back_from`."""
+        self._is_checked = True
+
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Compute outputs, unclamped, at the first precision that gives neither NaN nor Inf; waits for the device."""
         while True:

@@ -8,11 +8,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vsr.pipeline.checked_network import Computed, SteppingNetwork, is_finite, state_dtype
+from vsr.pipeline.checked_network import CheckedNetwork, Computed, SteppingNetwork, is_finite, state_dtype
+from vsr.pipeline.precision_gate import GATE_TOLERANCE
 from vsr.pipeline.steps import State, Stepped
 from vsr.pipeline.tiles import TiledNetwork
 
 __all__ = ["SequenceGate"]
+
+_TOLERANCE = 2 * GATE_TOLERANCE  # the roundings of many steps add up
+# Of the root of the mean square, where values are rounded to int8: a few of the pixels of a right network stray by
+# several codes, as a value at the edge of two integers falls to the other side; those of a wrong one stray together.
+_INT8_TOLERANCE = 1 / 255
 
 
 class SequenceGate:
@@ -22,26 +28,48 @@ class SequenceGate:
     num_left: frames that are still to be compared.  state: the trusted one's, after those that were.
     """
 
-    def __init__(self, trusted: TiledNetwork, num_frames: int) -> None:
-        self._network, self.num_left = _Trusted(trusted), num_frames
+    def __init__(self, network: CheckedNetwork, num_frames: int) -> None:
+        """network: what is compared, with the network that it trusts; it checks nothing itself from now on."""
+        network.leave_check()
+        self._network, self.num_left = network, num_frames
         self.state: State = ()
-        self._reference: Stepped | None = None
+        self._trust()
 
-    def difference(self, run: Stepped, num_frames: int, along: Callable[[SteppingNetwork, State], Stepped]) -> float:
-        """Return the largest difference of the next frames' luma, in [0, 1]; NaN where there is NaN.
+    def passes(self, run: Stepped, num_frames: int, along: Callable[[SteppingNetwork, State], Stepped]) -> bool:
+        """Tell whether the next frames are right; where they are not, the network takes a safer precision.
+
+        They are then to be run again, from `state`.
 
         Args:
             run: what is compared, of at least num_frames frames; luma comes first, (N, 1, H, W).
             along: runs a network along num_frames frames, from a state.
         """
+        is_int8 = self._network.precision == "int8"
+        difference = self._difference(run, num_frames, along, is_int8)
+        if difference <= (_INT8_TOLERANCE if is_int8 else _TOLERANCE):  # false for NaN
+            self._go_on(num_frames)
+            return True
+        self._network.fall_back_from(difference)
+        self._trust()  # anew, as int8 has a reference of its own
+        return False
+
+    def _trust(self) -> None:
+        self._trusted = _Trusted(self._network.trusted())
+        self._reference: Stepped | None = None
+
+    def _difference(
+        self, run: Stepped, num_frames: int, along: Callable[[SteppingNetwork, State], Stepped], is_int8: bool
+    ) -> float:
+        """Return how far luma in [0, 1] strays: at most, or in int8 in the mean of squares; NaN where there is NaN."""
         if not run.is_finite:
             return math.nan
         if self._reference is None:
-            self._reference = along(self._network, self.state)
+            self._reference = along(self._trusted, self.state)
         found, wanted = run.planes[0][:num_frames], self._reference.planes[0]
-        return (found.clamp(0, 1) - wanted.clamp(0, 1)).abs().max().item()
+        strays = found.clamp(0, 1) - wanted.clamp(0, 1)
+        return (strays.square().mean(dim=(1, 2, 3)).max().sqrt() if is_int8 else strays.abs().max()).item()
 
-    def go_on(self, num_frames: int) -> None:
+    def _go_on(self, num_frames: int) -> None:
         """Go on to the frames after those that were compared last, as they pass."""
         assert self._reference is not None
         self.state, self._reference = self._reference.state, None

@@ -20,7 +20,6 @@ from vsr.models.nets.recurrent import state_channels
 from vsr.pipeline.checked_network import CheckedNetwork, SteppingNetwork
 from vsr.pipeline.color_path import Target, VideoInput, batch_to_video_network, luma_to_video_network
 from vsr.pipeline.motion import Motion, Taps, luma_8bit, sampling_of, submit_motion, warp, warp_plane
-from vsr.pipeline.precision_gate import GATE_TOLERANCE
 from vsr.pipeline.sequence_gate import SequenceGate
 from vsr.pipeline.steps import State, Stepped, StepQueue
 
@@ -28,7 +27,6 @@ __all__ = ["TemporalProcessor"]
 
 _FEWEST_CHECKED = 2  # frames at the start of a job that are compared with fp32
 _PIXELS_CHECKED = 2**21  # of all these frames, at most
-_STEPS_TOLERANCE = 2 * GATE_TOLERANCE  # the roundings of many steps add up
 
 Result = Callable[[], FrameBatch]
 
@@ -171,15 +169,20 @@ class TemporalProcessor:
         """Run the network along a passage, after its run-up if it has one, and make the target's planes."""
         if passage.run_up is not None:
             self._gate = None
-            state = self._along(passage.run_up, self._prepared(passage.run_up.batch).planes, ()).state
+            state = self._gated(passage.run_up, self._prepared(passage.run_up.batch).planes, ()).state
         prepared = self._prepared(passage.batch)
-        if state == () and passage.run_up is None and not self._network.is_checked:
-            self._gate = SequenceGate(self._network.trusted(), self._num_to_check(passage))
-        run = self._along(passage, prepared.planes, state)
-        while self._gate is not None and self._strays(self._gate, passage, prepared.planes, run):
-            run = self._along(passage, prepared.planes, self._gate.state)
+        run = self._gated(passage, prepared.planes, state)
         luma, chroma = run.planes
         return replace(run, planes=prepared.finish(luma, chroma))
+
+    def _gated(self, passage: _Passage, planes: Tensor, state: State) -> Stepped:
+        """Run the network along a passage; the first frames of a job until they are right."""
+        if state == () and not self._network.is_checked:
+            self._gate = SequenceGate(self._network, self._num_to_check(passage))
+        run = self._along(passage, planes, state)
+        while self._gate is not None and self._strays(self._gate, passage, planes, run):
+            run = self._along(passage, planes, self._gate.state)
+        return run
 
     def _num_to_check(self, passage: _Passage) -> int:
         """Choose the frames to compare with fp32: as long as a state takes to settle, fewer of large frames."""
@@ -194,13 +197,10 @@ class TemporalProcessor:
         def along(network: SteppingNetwork, state: State) -> Stepped:
             return self._along(part, planes[:num], state, network)
 
-        difference = gate.difference(run, num, along)
-        if difference <= _STEPS_TOLERANCE:  # false for NaN
-            gate.go_on(num)
-            self._gate = gate if gate.num_left else None
-            return False
-        self._network.fall_back_from(difference)
-        return True
+        if not gate.passes(run, num, along):
+            return True
+        self._gate = gate if gate.num_left else None
+        return False
 
     def _along(
         self, passage: _Passage, planes: Tensor, state: State, network: SteppingNetwork | None = None
