@@ -165,10 +165,10 @@ class Sampling:
         first = torch.arange(num, dtype=torch.int32, device=self.rows.device).view(-1, 1, 1) * height
         columns = [(self.columns + step).clamp_(0, width - 1) for step in range(-1, 3)]
         rows = [(self.rows + step).clamp_(0, height - 1).add_(first).mul_(width) for step in range(-1, 3)]
-        # A plane a tap, and then the turn: a loop over four or sixteen values at a time takes half as long again.
-        index = torch.stack(rows)[:, None] + torch.stack(columns)
-        weight = torch.stack(self.y_weights)[:, None] * torch.stack(self.x_weights)
-        return Taps(index.view(16, -1).t().contiguous(), weight.view(16, -1).t().contiguous())
+        # A plane a tap, as loops over four values at a time are slow.
+        index = _interleaved([row + column for row in rows for column in columns])
+        weight = _interleaved([y_weight * x_weight for y_weight in self.y_weights for x_weight in self.x_weights])
+        return Taps(index, weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +186,13 @@ class Taps:
         index, weight = (x.chunk(num_parts) for x in (self.index, self.weight))
         size = len(self.index) // num_parts
         return [Taps(i - size * part, w) for part, (i, w) in enumerate(zip(index, weight, strict=True))]
+
+
+def _interleaved(planes: list[Tensor]) -> Tensor:
+    """Put the values of K planes, (N, H, W) int32 or float32, side by side: (N·H·W, K)."""
+    if planes[0].device.type == "cpu":  # where OpenCV takes a quarter of PyTorch's time
+        return torch.from_numpy(cv2.merge([plane.flatten(0, 1).numpy() for plane in planes])).flatten(0, 1)
+    return torch.stack(planes, -1).flatten(0, 2)
 
 
 def sampling_of(flow: Tensor) -> Sampling:
