@@ -186,7 +186,8 @@ def test_paused_resumed_and_cancelled(client: Any, video: Path, gate: Gate) -> N
     assert client.post(f"/v1/jobs/{second}/resume").status_code == 409
     gate.open()
     _wait(client, first, "done")
-    assert client.post(f"/v1/jobs/{first}/cancel").json()["code"] == "state"
+    refused = client.post(f"/v1/jobs/{first}/cancel").json()
+    assert refused == {"code": "state", "message": "a job that is done cannot be cancelled"}
     assert client.post("/v1/jobs/unknown/cancel").status_code == 404
 
 
@@ -311,10 +312,13 @@ def test_frames_that_are_too_large(make_client: Callable[..., Any], video: Path)
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
 
 
-def test_a_result_that_would_be_too_large(client: Any, video: Path) -> None:
+def test_options_that_cannot_be_read_or_ask_for_too_much(client: Any, video: Path) -> None:
     with video.open("rb") as file:
         answer = client.post("/v1/jobs", files={"video": file}, data={"options": '{"size": "99999x99999"}'})
     assert (answer.status_code, answer.json()["code"]) == (400, "option")
+    with video.open("rb") as file:
+        answer = client.post("/v1/jobs", files={"video": file}, data={"options": "{"})
+    assert (answer.status_code, answer.json()["message"]) == (400, "the field 'options' is not JSON")
 
 
 def test_a_video_that_goes_on_beyond_its_header(make_client: Callable[..., Any], tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ class JobService:
 
     def pause(self, job_id: str) -> JobRecord:
         """Stop a job after the segment that it is at; one that waits stops at once."""
-        self._change(job_id, {JobState.QUEUED: JobState.PAUSED, JobState.RUNNING: JobState.PAUSING}, "pause")
+        self._change(job_id, {JobState.QUEUED: JobState.PAUSED, JobState.RUNNING: JobState.PAUSING}, "paused")
         return self.get(job_id)
 
     def resume(self, job_id: str) -> JobRecord:
@@ -187,7 +187,7 @@ class JobService:
             JobState.PAUSING: JobState.RUNNING,
             JobState.FAILED: JobState.QUEUED,
         }
-        self._change(job_id, steps, "resume", num_starts=0, error=None, error_code=None)
+        self._change(job_id, steps, "resumed", num_starts=0, error=None, error_code=None)
         self._worker.wake()
         return self.get(job_id)
 
@@ -199,7 +199,7 @@ class JobService:
             JobState.RUNNING: JobState.CANCELLING,
             JobState.PAUSING: JobState.CANCELLING,
         }
-        self._change(job_id, steps, "cancel")
+        self._change(job_id, steps, "cancelled")
         record = self.get(job_id)
         if record.state is JobState.CANCELLED:
             JobFiles(self.settings.state, job_id).remove_work()
@@ -225,7 +225,7 @@ class JobService:
         """Return the job's own copy of its source."""
         return JobFiles(self.settings.state, self.get(job_id).id).source
 
-    def _change(self, job_id: str, steps: Mapping[JobState, JobState], what: str, **values: object) -> None:
+    def _change(self, job_id: str, steps: Mapping[JobState, JobState], done: str, **values: object) -> None:
         """Take the step that a job's state allows; a job that is there already stays."""
         record = self.get(job_id)
         for before, after in steps.items():
@@ -234,7 +234,7 @@ class JobService:
                 return
         record = self.get(job_id)
         if record.state not in steps.values():
-            raise RefusedError(f"a job that is {record.state} cannot {what}", status=409, code="state")
+            raise RefusedError(f"a job that is {record.state} cannot be {done}", status=409, code="state")
 
 
 def _output_of(record: JobRecord, state: Path) -> Path:

@@ -85,7 +85,7 @@ async def _job_of_form(request: Request, jobs: JobService) -> str:
         await run_in_threadpool(form.finish)
         if not form.has_file:
             raise RefusedError(f"the form has no file in the field '{FILE_FIELD}'", code="form")
-        values: dict[str, Any] = {"options": _parsed(form.fields.get("options") or "{}")}
+        values: dict[str, Any] = {"options": _parsed(form.fields.get("options") or "{}", "the field 'options'")}
         if form.fields.get("preview_seconds"):
             values["preview_seconds"] = form.fields["preview_seconds"]
         given = _validated({**values, "name": form.name or None, "upload": "form"})
@@ -102,7 +102,7 @@ async def _short_body(request: Request) -> bytes:
 
 
 def _job_of_json(body: bytes, jobs: JobService) -> str:
-    given = _validated(_parsed(body))
+    given = _validated(_parsed(body, "the body"))
     if given.path is not None:
         with open_in_roots(given.path, jobs.settings.roots) as file:
             return _submit(jobs, file, given, PurePath(given.path).name)
@@ -116,11 +116,11 @@ def _submit(jobs: JobService, source: Any, given: JobRequest, name: str = "") ->
     return jobs.submit(source, given.options, name=given.name or name or "video", preview_seconds=given.preview_seconds)
 
 
-def _parsed(body: bytes | str) -> Any:
+def _parsed(text: bytes | str, what: str) -> Any:
     try:
-        return json.loads(body)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RefusedError("the body is not JSON", code="json") from error
+        raise RefusedError(f"{what} is not JSON", code="json") from error
 
 
 def _validated(values: Any) -> JobRequest:
