@@ -7,6 +7,7 @@ import inspect
 import subprocess
 import sys
 import typing
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -318,6 +319,16 @@ def test_sensible_values_of_other_types_are_taken(model: Path, options: dict[str
     shape = next(upscale(frames, model, **options)).data.shape
     wanted = {"scale": round(20 * float(options.get("scale", 2))), "size": 30}
     assert shape[1] == (30 if "size" in options else wanted["scale"])
+
+
+def test_a_model_is_loaded_by_a_path_and_a_device_of_pytorch(model: Path) -> None:
+    upscaler = vsr.load_model(model, device=torch.device("cpu"))
+    image = np.zeros((4, 4, 3), np.uint8)
+    image.flags.writeable = False
+    with warnings.catch_warnings(action="error"):
+        assert vsr.upscale_image(image, upscaler).shape == (8, 8, 3)
+    with pytest.raises(TypeError, match="`model`: is a name or a file, not of type Upscaler"):
+        vsr.load_model(upscaler)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -350,7 +350,10 @@ def test_bicubic_on_vid4_under_bi_and_bd(data_folder: Path) -> None:
 
 def test_a_damaged_image_of_ones_own_folder_is_left_out_and_named(stills: Path) -> None:
     (stills / "0.png").write_bytes(b"")
+    (stills / "folder.png").mkdir()
+    (stills / "gone.png").symlink_to(stills / "nowhere.png")
     notes: list[str] = []
     report = _measure(stills, note=notes.append)
-    assert [note for note in notes if note.startswith("left out") and "0.png" in note]
+    left_out = [note for note in notes if note.startswith("left out")]
+    assert len(left_out) == 3 and all(name in "".join(left_out) for name in ("0.png", "folder.png", "gone.png"))
     assert {row.frame for row in report.rows} == {"a.png", "b.png"}

@@ -73,15 +73,20 @@ def test_verbose_names_versions_and_the_input(image: Path, tmp_path: Path, level
     assert done.exit_code == 0 and "torch 2" in done.stderr and "10x8, 3 channels" in done.stderr
 
 
-def test_a_missing_file_is_said_without_loading_torch() -> None:
+def test_a_missing_file_and_a_wrong_number_are_said_without_loading_torch(image: Path) -> None:
     code = (
         "import sys\nfrom vsr.cli.main import cli\n"
         "try:\n    cli.main(sys.argv[1:], standalone_mode=False)\n"
         "except Exception as error:\n    print(error, 'torch' in sys.modules)\n"
     )
-    for command in (["enhance", "gone.mp4", "out.mp4"], ["info", "gone.mp4"]):
+    gone = "gone.mp4: no such file"
+    for command, text in (
+        (["enhance", "gone.mp4", "out.mp4"], gone),
+        (["info", "gone.mp4"], gone),
+        (["enhance", str(image), "out.png", "--restore", "2"], "--restore 2: must lie between 0 and 1"),
+    ):
         done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == "gone.mp4: no such file False"
+        assert done.stdout.strip() == f"{text} False"
 
 
 def test_models_and_files_as_json(image: Path) -> None:

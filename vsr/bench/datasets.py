@@ -138,10 +138,13 @@ def _folder_dataset(folder: Path) -> Dataset:
 
 
 def images_in(folder: Path) -> tuple[Path, ...]:
-    """List the images directly in a folder, sorted by name; none where there is no such folder."""
+    """List the images directly in a folder, sorted by name; none where there is no such folder.
+
+    Links to nothing and empty folders that are named as images are listed, too, for the reader to name them.
+    """
     if not folder.is_dir():
         return ()
-    return tuple(sorted(path for path in folder.iterdir() if path.is_file() and is_image(path)))
+    return tuple(sorted(p for p in folder.iterdir() if is_image(p) and not (p.is_dir() and any(p.iterdir()))))
 
 
 def truths(clip: Clip, note: OnNote, *, skips_damaged: bool = False) -> Iterator[tuple[str, Tensor]]:

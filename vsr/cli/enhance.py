@@ -30,6 +30,7 @@ from vsr.cli.spelling import as_typed
 from vsr.cli.workers import Workers
 from vsr.errors import OptionError
 from vsr.events import Note, NoteCode
+from vsr.jobs.ranges import check_ranges
 
 if TYPE_CHECKING:
     from vsr.jobs.model_cache import ModelCache
@@ -183,6 +184,7 @@ def enhance(
         try:
             if many is None:
                 check_exist(files[:1])
+            check_ranges(values)  # at once: importing PyTorch takes seconds
             if is_verbose:
                 _introduce(printer, files, output_dir)
             return _enhance_all(printer, workers, files, many, dry_run, values)

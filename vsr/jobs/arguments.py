@@ -82,7 +82,7 @@ def image_array(image: Any) -> np.ndarray:
     if isinstance(image, Tensor):
         image = image.detach().cpu().numpy()
     elif not isinstance(image, np.ndarray) and hasattr(image, "__array_interface__"):
-        image = np.asarray(image)  # an image of PIL, for one
+        image = np.array(image)  # an image of PIL, for one, whose own memory is not to be written
     if not isinstance(image, np.ndarray):
         raise TypeError(f"an image is an array, a tensor or an image of PIL, not {_described(image)}")
     if image.dtype.kind != "f":

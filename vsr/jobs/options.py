@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from vsr.errors import OptionError
+from vsr.jobs.ranges import check_ranges
 from vsr.media.read.options import InputOptions
 from vsr.media.write.options import EncodingOptions
 from vsr.models.fidelity import FAITHFUL, SHARP
 from vsr.models.restoration import REAL_FORMS, clean_form
-from vsr.pipeline.loading import LEAST_TILE, ModelOptions
+from vsr.pipeline.loading import ModelOptions
 
 __all__ = ["JobOptions", "OutputPolicy", "taken"]
-
-HIGHEST_CRF = {"libx264": 51, "libx265": 51}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +65,11 @@ class JobOptions:
 
     def __post_init__(self) -> None:
         _ = self.input.format
+        parts = (self.input, self.model, self.encoding)
+        check_ranges({f.name: getattr(part, f.name) for part in parts for f in fields(part)})
         _check_model(self.model)
         if self.policy.reference is not None and self.policy.report is None:
             raise OptionError("`reference`: needs `report`, the file for its figures")
-        crf = self.encoding.crf
-        if crf is not None and not -1 <= crf <= HIGHEST_CRF.get(self.encoding.codec or "", 63):
-            highest = HIGHEST_CRF.get(self.encoding.codec or "", 63)
-            raise OptionError(f"`crf={crf:g}`: must lie between 0 and {highest}; lower is better and larger")
-        start, duration = self.input.start_seconds, self.input.duration_seconds
-        if start is not None and start < 0:
-            raise OptionError("`start_seconds`: must not be negative")
-        if duration is not None and duration <= 0:
-            raise OptionError("`duration_seconds`: must be greater than zero")
 
 
 def taken(options: dict[str, Any], part: type[Any]) -> Mapping[str, Any]:
@@ -88,22 +80,14 @@ def taken(options: dict[str, Any], part: type[Any]) -> Mapping[str, Any]:
 def _check_model(model: ModelOptions) -> None:
     if model.scale is not None and model.size is not None:
         raise OptionError("`scale` and `size` exclude each other; give one")
-    if model.scale is not None and not 1 <= model.scale <= 16:
-        raise OptionError(f"`scale={model.scale:g}`: must lie between 1 and 16")
     if model.fidelity is not None and model.model not in ("auto", SHARP, FAITHFUL):
         raise OptionError(f"`fidelity`: lies between {SHARP} and {FAITHFUL}; it cannot change '{model.model}'")
-    for name, value, least in (("batch", model.batch, 1), ("tile", model.tile, LEAST_TILE)):
-        if value is not None and value < least:
-            raise OptionError(f"`{name}={value}`: must be at least {least}")
     _ = model.stated
-    _check_share(model)
+    _check_restore(model)
 
 
-def _check_share(model: ModelOptions) -> None:
-    """Raise OptionError where `fidelity` or `restore` is no share, or does not go with the model."""
-    for name, value in (("fidelity", model.fidelity), ("restore", model.restore)):
-        if value is not None and not 0 <= value <= 1:
-            raise OptionError(f"`{name}={value:g}`: must lie between 0 and 1")
+def _check_restore(model: ModelOptions) -> None:
+    """Raise OptionError where `restore` does not go with the model."""
     if model.restore is None:
         return
     if model.fidelity is not None:

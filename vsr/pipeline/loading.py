@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from vsr.backends.engine import Signature, image_signature
@@ -18,11 +20,10 @@ from vsr.models.conventions import Stated
 from vsr.models.nets.recurrent import state_channels
 from vsr.models.weights import load_int8_net, load_with_card
 from vsr.pipeline.checked_network import CheckedNetwork
+from vsr.pipeline.limits import LEAST_TILE
 from vsr.pipeline.upscaler import Upscaler
 
-__all__ = ["LEAST_TILE", "ModelOptions", "load_card_and_net", "load_model", "signature_of", "upscaler_of_net"]
-
-LEAST_TILE = 16  # input pixels that a user can ask for: below, nearly all work is done on overlaps
+__all__ = ["ModelOptions", "load_card_and_net", "load_model", "signature_of", "upscaler_of_net"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +68,9 @@ class ModelOptions:
 
 
 def load_model(
-    model: str,
+    model: str | os.PathLike[str],
     *,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     precision: str = "auto",
     backend: str = "auto",
     tile: int | None = None,
@@ -84,7 +85,8 @@ def load_model(
     there or cannot run the model.
 
     Args:
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps"; with the backend "openvino" also "gpu", an Intel GPU.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps", or a device of PyTorch; with the backend "openvino" also
+            "gpu", an Intel GPU.
         precision: "auto", "int8", "fp16", "bf16" or "fp32".
         backend: "auto", "tensorrt", "openvino" or "pytorch".
         tile: side of a tile in input pixels; None for whole frames.
@@ -92,6 +94,9 @@ def load_model(
             or "-0.5..0.5"; "rgb" or "bgr"; output pixels per input pixel. By default they are found out by a test.
         note: called with one line where the engine has to fall back, and with what an import took for granted.
     """
+    if not isinstance(model, (str, os.PathLike)):
+        raise TypeError(f"`model`: is a name or a file, not of type {type(model).__name__}")
+    model, device = os.fspath(model), str(device)
     if tile is not None and tile < LEAST_TILE:
         raise OptionError(f"`tile={tile}`: must be at least {LEAST_TILE}")
     options = ModelOptions(model, device=device, precision=precision, backend=backend, tile=tile)

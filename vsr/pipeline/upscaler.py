@@ -153,7 +153,7 @@ class _ImageOnItsWay:
     @classmethod
     def of(cls, image: np.ndarray, upscaler: Upscaler, size: tuple[int, int] | None) -> _ImageOnItsWay:
         peak = _image_peak(image)
-        pixels = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(image))).permute(2, 0, 1)[None]
+        pixels = torch.from_numpy(np.require(np.atleast_3d(image), requirements=["C", "W"])).permute(2, 0, 1)[None]
         if pixels.dtype == torch.uint16:
             pixels = pixels.to(torch.int32)  # of 16 bits, not every device has an unsigned type
         x = pixels.to(upscaler.device).to(torch.float32) / peak
