@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -274,6 +277,15 @@ def test_a_library_that_does_not_load_is_told_from_one_that_is_missing(monkeypat
     monkeypatch.setattr(openvino_engine.importlib, "import_module", fail(ImportError("libtbb.so.12: not found")))
     with pytest.raises(EngineError, match="libtbb"):
         openvino_engine.load_openvino()
+
+
+def test_the_use_of_the_library_is_told_nobody(tmp_path: Path) -> None:
+    script = "import sys; from vsr.backends.openvino_library import import_openvino as load; print(load().Core)"
+    script += "; print([name for name in sys.modules if name.startswith('openvino_telemetry')])"
+    environment = {key: value for key, value in os.environ.items() if key != "CI"} | {"HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.stdout.endswith("Core'>\n[]\n"), done.stderr
+    assert not (tmp_path / "intel").exists()
 
 
 # -- jobs --------------------------------------------------------------------------------------------------

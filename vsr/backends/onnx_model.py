@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vsr.backends.openvino_library import import_openvino
 from vsr.backends.windows import ANY_SIDES, Sides, WindowedEngine
 from vsr.errors import MissingExtraError, ModelError
 from vsr.models.cards import ModelCard
@@ -279,7 +280,7 @@ def _described(end: Any) -> str:
 
 def _openvino() -> Any:
     try:
-        return importlib.import_module("openvino")
+        return import_openvino()
     except ModuleNotFoundError as error:
         raise MissingExtraError("an ONNX model", "cpu") from error
 

@@ -27,6 +27,7 @@ from vsr.backends.engine import PRECISIONS, Engine, Precision, Signature
 from vsr.backends.engine_store import engines_folder
 from vsr.backends.onnx_export import export_onnx, fingerprint
 from vsr.backends.onnx_model import OnnxFile
+from vsr.backends.openvino_library import import_openvino
 from vsr.backends.tuning import Division
 from vsr.backends.windows import ANY_SIDES, Sides, WindowedEngine
 from vsr.errors import EngineError, MissingExtraError, OptionError
@@ -64,7 +65,7 @@ _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "CL_OUT_OF", "CL_MEM_OBJECT_ALL
 def load_openvino() -> Any:
     """Import the library. Raises MissingExtraError where it is not there, EngineError where it does not load."""
     try:
-        return importlib.import_module("openvino")
+        return import_openvino()
     except ModuleNotFoundError as error:
         raise MissingExtraError("OpenVINO", "cpu") from error
     except (ImportError, OSError, RuntimeError) as error:

@@ -42,7 +42,7 @@ _WORDS: Mapping[str, str] = {
     "vdsr": "vdsr: the classic of 20 layers",
     "srcnn": "srcnn: the first of its kind",
     "video": "video: uses neighbouring frames",
-    "video-fast": "video-fast: the same, lighter",
+    "video-fast": "video-fast: uses neighbouring frames, lighter",
 }
 _SUFFIX_X2 = "-x2"
 
