@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from vsr.cluster.run import enhance_file_on
-from vsr.cluster.start import WorkerOptions, start_pool
+from vsr.cluster.start import start_pool
+from vsr.cluster.worker_options import WorkerOptions
 from vsr.errors import OptionError
 from vsr.events import Note, NoteCode, Progress
 from vsr.jobs.arguments import image_array, like_image, plain_options

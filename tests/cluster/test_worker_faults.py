@@ -169,11 +169,13 @@ def test_a_driver_that_is_stopped_keeps_what_is_done_and_one_process_goes_on(
     clip: Path, whole: list[Any], make_pool: Callable[..., InlinePool], tmp_path: Path
 ) -> None:
     pool = make_pool(lambda worker, task: "hung" if task.range.number == 1 else None, seed=5)
+    notes: list[str] = []
     with pytest.raises(Stopped):
-        enhance_file_on(_Stopping(pool, 7), clip, tmp_path / "out.mkv", _options(), models=_model())
+        enhance_file_on(_Stopping(pool, 7), clip, tmp_path / "out.mkv", _options(), note=notes.append, models=_model())
     assert pool.is_closed
     kept = {path.name[:6] for path in work_folder(tmp_path / "out.mkv").glob("*.mkv")}
     assert len(kept) >= 4
+    assert f"{6 * len(kept)} frames are done and kept; the same command goes on from there" in notes
     assert "000001" not in kept
     enhance_file(clip, tmp_path / "out.mkv", _options(resume=True), models=_model())
     assert packets_of(tmp_path / "out.mkv") == whole

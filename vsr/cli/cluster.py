@@ -15,10 +15,10 @@ def cluster() -> None:
 
 
 @cluster.command(cls=Command)
-@click.option("--cluster", "address", default="auto", show_default=True, metavar="ADDRESS", help="As 'vsr enhance'.")
-def status(address: str) -> None:
+@click.option("--cluster", default="auto", show_default=True, metavar="ADDRESS", help="As 'vsr enhance'.")
+def status(cluster: str) -> None:
     """List the nodes of a cluster: CPUs and GPUs, those in use, and which vsr is installed."""
     from vsr.cluster.status import describe_cluster
 
-    for line in describe_cluster(address):
+    for line in describe_cluster(cluster):
         click.echo(line)

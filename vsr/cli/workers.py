@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from vsr.cluster.worker_options import WorkerOptions
+
 if TYPE_CHECKING:
     from vsr.cli.progress import ProgressPrinter
     from vsr.cluster.pool import Pool
-    from vsr.cluster.start import WorkerOptions
     from vsr.jobs.batch import Outcome
     from vsr.jobs.model_cache import ModelCache
     from vsr.jobs.options import JobOptions
@@ -25,14 +26,14 @@ class Workers:
         self, workers: int | None, cluster: str | None, storage: Path | None, device: str, backend: str
     ) -> None:
         """Take options as `WorkerOptions` has them. device, backend: those of the jobs."""
-        self.are_wanted = workers is not None or cluster is not None or storage is not None
-        self._options: WorkerOptions | None = None
-        if self.are_wanted:
-            from vsr.cluster.start import WorkerOptions
-
-            self._options = WorkerOptions(workers, cluster, storage)
+        self._options = WorkerOptions(workers, cluster, storage)
         self._device, self._backend = device, backend
         self._pool: Pool | None = None
+
+    @property
+    def are_wanted(self) -> bool:
+        """See `WorkerOptions`."""
+        return self._options.are_wanted
 
     def __enter__(self) -> Self:
         return self
@@ -63,6 +64,5 @@ class Workers:
     def _started(self) -> Pool:
         from vsr.cluster.start import start_pool
 
-        assert self._options is not None
         self._pool = self._pool or start_pool(self._options, self._device, self._backend)
         return self._pool

@@ -83,8 +83,7 @@ class DividedJob:
     @property
     def num_frames(self) -> int:
         """Frames that are done, those of segments that are being made among them."""
-        ahead = sum(done.segment.num_frames for done in self._journal.ahead.values())
-        return self._journal.num_frames + ahead + sum(each.num_frames for each in self.running.values())
+        return self._journal.num_frames_kept + sum(each.num_frames for each in self.running.values())
 
     @property
     def is_complete(self) -> bool:

@@ -28,7 +28,7 @@ from vsr.jobs.open_job import OpenVideo, decide
 from vsr.jobs.options import JobOptions
 from vsr.jobs.plan import VideoPlan
 from vsr.jobs.report import JobReport, reported
-from vsr.jobs.resume import frames_beside, make_journal, segments_obstacle, target_of
+from vsr.jobs.resume import frames_beside, make_journal, say_what_is_kept, segments_obstacle, target_of
 from vsr.jobs.run import announce, enhance_file
 from vsr.jobs.sinks import clear_left
 from vsr.jobs.source import open_source
@@ -136,9 +136,8 @@ class DividedRun:
 
     def _set_up(self, opened: OpenVideo, patience: Patience) -> None:
         journal, upscaler = self._journal, opened.upscaler
-        if journal.num_frames or journal.ahead:
-            num_frames = journal.num_frames + sum(done.segment.num_frames for done in journal.ahead.values())
-            self._note(Note(NoteCode.RESUME, f"{counted(num_frames, 'frame')} done by an earlier run"))
+        if journal.num_frames_kept:
+            self._note(Note(NoteCode.RESUME, f"{counted(journal.num_frames_kept, 'frame')} done by an earlier run"))
         if journal.done:
             upscaler.network.use_precision(journal.done[-1].precision, journal.done[-1].backend)
         self._job = _pinned(opened.job, upscaler, _checked_precision(opened))
@@ -267,6 +266,7 @@ class DividedRun:
             self._journal.forget()
         elif not self._journal.is_over:
             self._journal.remove_strays()
+            say_what_is_kept(self._journal, self._note)
         self._held.close()
 
 

@@ -112,6 +112,11 @@ class Journal:
         return sum(done.segment.num_frames for done in self.done)
 
     @property
+    def num_frames_kept(self) -> int:
+        """The number of frames that are done, those behind a gap, too."""
+        return self.num_frames + sum(done.segment.num_frames for done in self.ahead.values())
+
+    @property
     def next_path(self) -> Path:
         """The file of the next segment."""
         return self.folder / f"{len(self.done):06}.mkv"

@@ -38,6 +38,7 @@ __all__ = [
     "make_journal",
     "open_journal",
     "resumed",
+    "say_what_is_kept",
     "seconds_per_frame",
     "segment_length",
     "segments_obstacle",
@@ -194,7 +195,7 @@ def resumed(journal: Journal, opened: OpenVideo, processor: FrameProcessor, on_s
             opened.note(Note(NoteCode.RESUME, "the output was complete already"))
             yield Ends(iter(()), InPlace(journal))
             return
-        stack.callback(_say_what_is_kept, journal, opened.note)
+        stack.callback(say_what_is_kept, journal, opened.note)
         beside = frames_beside(opened)
         num_seen = processor.lead_in_frames(beside.number + journal.num_frames)
         kept = _segments_before(journal, num_seen)
@@ -248,9 +249,10 @@ def _segments_before(journal: Journal, num_lead_in: int) -> list[Done]:
     return kept
 
 
-def _say_what_is_kept(journal: Journal, note: OnNote) -> None:
-    if journal.done and not journal.is_over:
-        text = f"{journal.num_frames} frames are done and kept; the same command goes on from there"
+def say_what_is_kept(journal: Journal, note: OnNote) -> None:
+    """Say how many frames a job that ends before its time has done, for the next run to go on with."""
+    if journal.num_frames_kept and not journal.is_over:
+        text = f"{journal.num_frames_kept} frames are done and kept; the same command goes on from there"
         note(Note(NoteCode.RESUME, text))
 
 
