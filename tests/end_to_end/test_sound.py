@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import vsr
+from vsr.media.formats import find_container
+from vsr.media.write.audio import choose_audio_encoder, fit_encoder
 
 DataFile = Callable[[str], Path]
 
@@ -110,3 +112,23 @@ def test_channels_that_the_usual_encoder_lacks_are_kept_by_another(
 ) -> None:
     source = _with_sound(tmp_path / "in.mkv", "libopus", 48000, "5.1")
     assert sound_of_output(source, "out.avi")[:3] == ("ac3", "5.1(side)", 48000)
+
+
+def test_sound_of_which_a_damaged_header_says_nothing_fits_no_encoder() -> None:
+    source = av.CodecContext.create("pcm_u8", "r")
+    assert isinstance(source, av.AudioCodecContext)
+    assert choose_audio_encoder(find_container("matroska"), source) is None
+    assert fit_encoder("flac", source) is None
+
+
+def test_sound_that_the_encoder_asked_for_does_not_take_is_left_out_and_named(
+    data_file: DataFile, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vsr.media.write.stream_plan.fit_encoder", lambda *given: None)
+    model: dict[str, Any] = {"model": str(tiny_model), "backend": "pytorch", "device": "cpu"}
+    notes: list[str] = []
+    options = {"audio": "aac", "duration_seconds": 0.2, "note": notes.append}
+    vsr.enhance(data_file("faults/base.mp4"), tmp_path / "out.mkv", **options, **model)
+    assert [note for note in notes if "left out: aac takes nothing like it" in note]
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert not container.streams.audio

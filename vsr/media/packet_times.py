@@ -128,6 +128,10 @@ class PacketOrder:
         """Make the order that the muxer of an output asks for."""
         return cls(not output.format.flags & _MAY_COINCIDE)
 
+    def forget(self) -> None:
+        """Forget the packets so far, as after a search; the count stays."""
+        self._last_dts.clear()
+
     def put(self, packet: Packet[Any]) -> None:
         """Move a packet on if it is not behind the one before; give it a time if it has none but others have."""
         index, last = packet.stream.index, self._last_dts.get(packet.stream.index)

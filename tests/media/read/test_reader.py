@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import av
 import pytest
 from small_clips import NUM_FRAMES, MakeClip
 
+from vsr.events import Note
 from vsr.media.read import other_packets
 from vsr.media.read.options import InputOptions
 from vsr.media.read.reader import Chunk, FramePosition, VideoReader
@@ -76,6 +78,17 @@ def test_the_place_to_go_on_from_is_searched_for(make_clip: MakeClip) -> None:
     with VideoReader(path) as reader:
         assert reader.skip_through(FramePosition.of_last(done), search=True)
         assert _pts(list(reader.chunks(5))) == list(range(200, 40 * NUM_FRAMES, 40))
+
+
+def test_a_search_makes_no_timestamp_wrong(data_file: Callable[[str], Path]) -> None:
+    path = data_file("faults/subs_overlap_sign.mkv")
+    with VideoReader(path) as reader:
+        pts = [p for chunk in reader.chunks(8) if chunk.batch is not None for p in chunk.batch.pts]
+    notes: list[Note] = []
+    with VideoReader(path, warn=notes.append) as reader:
+        assert reader.skip_to(pts[40], search=True) is not None
+        assert _pts(list(reader.chunks(8))) == pts[41:]
+    assert notes == []
 
 
 def test_another_frame_in_its_place_is_found_out(clip: Path) -> None:

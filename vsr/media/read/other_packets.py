@@ -46,6 +46,10 @@ class OtherPackets:
         """True where the packets are to be taken before more are added, so that memory stays bounded."""
         return self._num_bytes >= MOST_BYTES
 
+    def forget_order(self) -> None:
+        """Expect any times next, after a search in the file."""
+        self._order.forget()
+
     def add(self, packet: Packet[Any]) -> None:
         """Gather a packet, if it lies in the range. Its timestamps are changed to the output's clock."""
         index = packet.stream.index

@@ -84,6 +84,7 @@ class TrimmedInput:
             return False
         self.frames.close()
         self.decoder.reset()
+        self.others.forget_order()
         self.frames = self._decode()
         return True
 

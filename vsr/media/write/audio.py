@@ -67,6 +67,8 @@ def fit_encoder(
 
     bit_rate: in bits a second; None for the encoder's own.  sample_rate: in Hz; None for the source's, if it can be.
     """
+    if not _is_described(source):
+        return None
     codec = av.Codec(encoder, "w")
     wanted = sample_rate or find_audio_encoder(encoder).sample_rate or source.sample_rate
     rates = sorted(codec.audio_rates or [wanted])
@@ -79,6 +81,12 @@ def fit_encoder(
             if _opens(encoder, rate, name, format_, bits):
                 return AudioFit(encoder, rate, name, format_, bits, _loss(source, layout, name, wanted, rate))
     return None
+
+
+def _is_described(source: AudioCodecContext) -> bool:
+    """Tell whether a file says of audio how it is sampled; a damaged header may not, and then nobody decodes it."""
+    format_: av.AudioFormat | None = source.format  # whatever its stub says
+    return format_ is not None and source.sample_rate > 0 and source.layout.nb_channels > 0
 
 
 def _loss(source: AudioCodecContext, layout: str, kept: str, wanted: int, rate: int) -> str:
@@ -122,6 +130,8 @@ def choose_audio_encoder(container: Container, source: AudioCodecContext) -> Aud
     PCM of any kind, and what is nearly as large, stays without loss where the container holds PCM or FLAC; channels are
     kept where they can be.
     """
+    if not _is_described(source):
+        return None
     with av.open(io.BytesIO(), "w", format=container.name) as probe:
         default = probe.default_audio_codec
     usual = container.audio_encoder or default

@@ -183,9 +183,11 @@ def _transcoded_as_asked(stream: Stream, encoder: str, audio: AudioMode) -> Stre
     """Return the plan of audio that is to be transcoded by an encoder; what that cannot keep is an omission."""
     assert isinstance(stream.codec_context, AudioCodecContext)
     fit = fit_encoder(encoder, stream.codec_context)
-    loss = fit.loss if fit is not None else ""
-    note = f"transcoded to {audio} as asked{f'; {loss}' if loss else ''}"
-    return StreamPlan.of(stream, "transcode", encoder, note, is_omission=bool(loss))
+    if fit is None:
+        note = f"left out: {encoder} takes nothing like it, or its header says too little of it"
+        return StreamPlan.of(stream, "leave", note=note, is_omission=True)
+    note = f"transcoded to {audio} as asked{f'; {fit.loss}' if fit.loss else ''}"
+    return StreamPlan.of(stream, "transcode", encoder, note, is_omission=bool(fit.loss))
 
 
 def _has_decoder(stream: Stream) -> bool:
