@@ -10,6 +10,7 @@ import pytest
 from cluster_clips import write_noise
 
 from vsr.cluster import remote_file
+from vsr.cluster.ray_worker import FilesOfDriver, RayWorker
 from vsr.cluster.remote_file import ArrivingFile, Wanted
 from vsr.errors import InputError
 from vsr.media.endpoints import File, RemoteFile
@@ -92,3 +93,21 @@ def test_a_part_is_decoded_as_from_the_whole_file(suffix: str, tmp_path: Path, m
     assert found[0][0] is not None
     if suffix in ("mp4", "mkv"):  # which have an index
         assert sender.num_bytes < path.stat().st_size * 0.8, "the parts before and after are not read"
+
+
+def test_a_worker_keeps_the_pieces_of_the_last_sources_alone() -> None:
+    """Else a folder of many videos would fill its disk."""
+    worker = RayWorker()
+    try:
+        first = worker._source(Path("0.mkv"), FilesOfDriver("0.mkv", 100, None))
+        for number in (1, 2, 3, 0, 4, 5):
+            worker._source(Path(f"{number}.mkv"), FilesOfDriver(f"{number}.mkv", 100, None))
+        assert [file.name for file in worker._arriving.values()] == ["3.mkv", "0.mkv", "4.mkv", "5.mkv"]
+        assert len(list(worker._folder.iterdir())) == 4
+        worker.put_piece("1.mkv", 0, b"late")
+        worker.put_piece("0.mkv", 0, bytes(range(100)))
+        assert isinstance(first, RemoteFile)
+        with first.opened() as file:
+            assert file.read() == bytes(range(100)), "it was used again, and so kept"
+    finally:
+        worker.leave()

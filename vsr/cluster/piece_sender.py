@@ -83,7 +83,8 @@ class PieceSender:
             if len(data) < wanted.num_bytes:
                 raise OSError("has become shorter while it was read")
         except OSError as error:
-            handle.refuse.remote(wanted.name, reason(error))
+            with contextlib.suppress(Exception):  # of Ray: the actor has gone
+                handle.refuse.remote(wanted.name, reason(error))
         else:
             self._send(handle, wanted, data)
         self._listen(handle)

@@ -19,6 +19,7 @@ from vsr.media.endpoints import RemoteFile, Source
 __all__ = ["FilesOfDriver", "RayWorker"]
 
 _PREFIX = "vsr-worker-"  # of each worker's folder, before the number of its process
+_MOST_SOURCES = 4  # whose pieces are kept: those of the jobs whose segments come in turn, not of a whole library
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class RayWorker:
         _remove_left()
         self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         self._num_frames = 0
-        self._arriving: dict[str, ArrivingFile] = {}
+        self._arriving: dict[str, ArrivingFile] = {}  # the one that was used last comes last
+        self._num_arriving = 0
         self._wanted: queue.SimpleQueue[Wanted] = queue.SimpleQueue()
 
     def hello(self) -> Hello:
@@ -70,28 +72,38 @@ class RayWorker:
                 job = replace(job, model=replace(job.model, model=files.model))
             path = self._folder / task.path.name
             task = replace(task, job=job.to_json(), settings=settings_hash(job), path=path)
-            return self._maker.make(task, self._count, self._source(job, files))
+            return self._maker.make(task, self._count, self._source(job.source.path, files))
         except Exception as error:
             return Failure.of(error)
 
-    def _source(self, job: Job, files: FilesOfDriver) -> Source:
-        """Return a job's source as one that is read piece by piece, with the pieces that are here already."""
-        if files.source not in self._arriving:
-            place = self._folder / f"{len(self._arriving)}.parts"
-            self._arriving[files.source] = ArrivingFile(files.source, files.num_bytes, place, self._wanted.put)
-        return RemoteFile(job.source.path, opened=self._arriving[files.source].opened)
+    def _source(self, path: Path, files: FilesOfDriver) -> Source:
+        """Return a job's source as one that is read piece by piece, with the pieces that are here already.
+
+        path: of the source where the job was divided.
+        """
+        arriving = self._arriving.pop(files.source, None)
+        if arriving is None:
+            self._num_arriving += 1
+            place = self._folder / f"{self._num_arriving}.parts"
+            arriving = ArrivingFile(files.source, files.num_bytes, place, self._wanted.put)
+        self._arriving[files.source] = arriving
+        while len(self._arriving) > _MOST_SOURCES:
+            self._arriving.pop(next(iter(self._arriving))).remove()
+        return RemoteFile(path, opened=arriving.opened)
 
     def wanted(self) -> Wanted:
         """Wait until a piece of a source is needed."""
         return self._wanted.get()
 
     def put_piece(self, name: str, offset: int, data: bytes) -> None:
-        """Put a piece of a source in its place."""
-        self._arriving[name].put(offset, data)
+        """Put a piece of a source in its place, unless that was given up meanwhile."""
+        if name in self._arriving:
+            self._arriving[name].put(offset, data)
 
     def refuse(self, name: str, reason: str) -> None:
         """End the reading of a source, which cannot be sent."""
-        self._arriving[name].refuse(reason)
+        if name in self._arriving:
+            self._arriving[name].refuse(reason)
 
     def _count(self, num_frames: int) -> None:
         self._num_frames = num_frames

@@ -102,6 +102,10 @@ class ArrivingFile:
             self._refusal, self._asked = reason, None
             self._changed.notify_all()
 
+    def remove(self) -> None:
+        """Remove what is here, for a file that nobody reads any more."""
+        self._place.unlink(missing_ok=True)
+
 
 class _Reading(io.RawIOBase):
     """A place in an arriving file. name: of the file, by whose suffix FFmpeg guesses its format."""
