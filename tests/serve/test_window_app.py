@@ -1,4 +1,7 @@
-"""`vsr app` as a process: its address and token, its window under a virtual display, and its end."""
+"""`vsr app` as a process: its address and token, its window under a virtual display, and its end.
+
+VSR_APP=FOLDER tests the application of scripts/build_app.py, too: FOLDER/vsr, built there if it is missing.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,15 @@ from contextlib import contextmanager
 from http.cookiejar import CookieJar
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("gradio")
 
+import httpx
+from videos import frames_of, write_video
+
+from vsr.media.images import read_image, write_image
 from vsr.serve.window.show import has_chromium
 
 _PATIENCE_SECONDS = 300
@@ -29,8 +37,14 @@ _PATIENCE_SECONDS = 300
 def _app(python: str, state: Path, window: str, display: str = "") -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Start `vsr app`; give its process and address."""
     command = [python, "-m", "vsr.cli", "app", "--window", window, "--state", str(state), "--device", "cpu"]
-    environment = os.environ | {"DISPLAY": display}
-    process = subprocess.Popen([*command, "--backend", "pytorch"], stderr=subprocess.PIPE, text=True, env=environment)
+    with _started([*command, "--backend", "pytorch"], os.environ | {"DISPLAY": display}) as started:
+        yield started
+
+
+@contextmanager
+def _started(command: list[str], environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Start a program that tells its address; give its process and address."""
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         assert process.stderr is not None
         lines = []
@@ -77,6 +91,47 @@ def test_closing_its_window_ends_it(tmp_path: Path) -> None:
         assert process.poll() is None  # it waits for the window
         os.kill(window, signal.SIGTERM)
         assert process.wait(_PATIENCE_SECONDS) == 0
+
+
+@pytest.fixture
+def built_app() -> Path:
+    """The program of the double-clickable application."""
+    folder = os.environ.get("VSR_APP")
+    if not folder:
+        pytest.skip("VSR_APP names no folder for the application, which takes minutes to build")
+    program = Path(folder).resolve() / "vsr" / "vsr"
+    if not program.exists():
+        pytest.importorskip("PyInstaller")
+        recipe = Path(__file__).resolve().parents[2] / "scripts" / "build_app.py"
+        subprocess.run([sys.executable, str(recipe), folder], check=True)
+    return program
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("Xvfb") is None, reason="no Xvfb, the virtual display, is installed")
+@pytest.mark.skipif(not has_chromium(), reason="no Chromium or Chrome is installed")
+def test_the_built_application_upscales_an_image_and_a_video(built_app: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "x.png", np.full((12, 20, 3), 90, np.uint8))
+    write_video(tmp_path / "in.mp4", 6)
+    own = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "VSR_STATE": str(tmp_path / "state")}  # no Python of ours
+    with _virtual_display() as display, _started([str(built_app)], own | {"DISPLAY": display}) as (process, address):
+        window = _child_with(process.pid, "--app=")
+        base, token = address.split("/page/enter?token=")
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx.Client(base_url=base, headers=headers, timeout=_PATIENCE_SECONDS) as client:
+            assert "vsr" in client.get("/").text
+            files = {"image": (tmp_path / "x.png").read_bytes()}
+            (tmp_path / "y.png").write_bytes(client.post("/model/predict?model=nano", files=files).content)
+            files = {"video": (tmp_path / "in.mp4").read_bytes()}
+            job = client.post("/v1/jobs", files=files, data={"options": '{"model": "video-fast"}'}).json()["id"]
+            assert '"state": "done"' in client.get(f"/v1/jobs/{job}/events").text
+            (tmp_path / "out.mp4").write_bytes(client.get(f"/v1/jobs/{job}/result").content)
+            engine = client.get(f"/v1/jobs/{job}").json()["engine"]
+        os.kill(window, signal.SIGTERM)
+        assert process.wait(_PATIENCE_SECONDS) == 0
+    assert read_image(tmp_path / "y.png").shape == (48, 80, 3)
+    assert [time for time, _ in frames_of(tmp_path / "out.mp4")] == [time for time, _ in frames_of(tmp_path / "in.mp4")]
+    assert "OpenVINO" in engine
 
 
 @contextmanager
