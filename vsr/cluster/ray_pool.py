@@ -61,7 +61,10 @@ def connect(address: str, seconds: float = CONNECT_SECONDS) -> Any:
         raise VsrError(f"`cluster={address}`: no answer of a Ray cluster within {seconds:g} s")
     if failed:
         text = str(failed[0]).strip().splitlines()[0] if str(failed[0]).strip() else type(failed[0]).__name__
-        raise VsrError(f"`cluster={address}`: no Ray cluster can be joined ({text}); 'ray start --head' starts one")
+        raise VsrError(
+            f"`cluster={address}`: no Ray cluster can be joined ({text}); 'ray start --head' starts one, and one "
+            "with a token needs RAY_AUTH_MODE=token"
+        )
     return ray
 
 
