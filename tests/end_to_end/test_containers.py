@@ -142,6 +142,7 @@ HOLDINGS = {
             *_NO_WORDS,
             _NO_FONT,
             _NO_COVER,
+            "that it begins 0.021 s before the video is left out",
             "the start at 0.021 s is left out",
             "2 chapters",
         ),
