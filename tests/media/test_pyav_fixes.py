@@ -54,3 +54,29 @@ def test_no_encoder_makes_the_process_a_real_time_one(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SCHEDULING, str(tmp_path / "out.mkv")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert done.stdout.strip() == "True"
+
+
+CLOSING = """
+import logging
+import sys
+import av
+from vsr.media.pyav_fixes import close_input
+av.logging.set_level(av.logging.DEBUG)  # so that the decoder's threads have something to report
+logging.getLogger("libav").addHandler(logging.NullHandler())
+logging.getLogger("libav").propagate = False
+for _ in range(60):
+    container = av.open(sys.argv[1])
+    stream = container.streams.video[0]
+    stream.thread_type, stream.codec_context.thread_count = "FRAME", 4
+    for _, packet in zip(range(4), container.demux(stream)):
+        packet.decode()
+    close_input(container)
+    del packet, stream, container
+"""
+
+
+def test_an_input_is_closed_while_its_decoder_is_at_work() -> None:
+    """Without care the decoder's threads and Python's wait for one another within some ten times."""
+    sample = Path(__file__).resolve().parents[2] / "samples" / "sample.mp4"
+    done = subprocess.run([sys.executable, "-c", CLOSING, str(sample)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr

@@ -28,6 +28,7 @@ __all__ = [
     "accept_unknown_side_data",
     "captured_errors",
     "choose_decoding_threads",
+    "close_input",
     "count_streams",
     "demux_packets",
     "described_codec",
@@ -55,6 +56,18 @@ def keep_timestamps(container: InputContainer) -> None:
 def fill_in_timestamps(container: InputContainer) -> None:
     """Let FFmpeg reckon the timestamps that a file lacks from those around, as PyAV does of itself."""
     container.flags |= _GEN_PTS
+
+
+def close_input(container: InputContainer) -> None:
+    """Close an input, once the threads of its video decoders are done.
+
+    They may have something to report, for which they need Python's lock. PyAV 18.1 holds it while it frees a decoder,
+    and both would wait for ever.
+    """
+    for stream in container.streams.video:
+        if stream.codec_context is not None:
+            stream.codec_context.flush_buffers()
+    container.close()
 
 
 def demux_packets(container: InputContainer) -> Iterator[Packet[Any]]:

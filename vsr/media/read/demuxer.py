@@ -21,7 +21,7 @@ from vsr.media.endpoints import Images, Pipe, RemoteFile, Source
 from vsr.media.formats import find_containers_of_demuxer
 from vsr.media.packet_times import JUMP_SECONDS, RESTART_SECONDS, PacketClock
 from vsr.media.pipe import PipeReader
-from vsr.media.pyav_fixes import count_streams, demux_packets
+from vsr.media.pyav_fixes import close_input, count_streams, demux_packets
 from vsr.media.read.decoder import EXACT_ON_GPU
 from vsr.media.read.opening import DEFAULT_FRAMERATE, InputFormat, open_images, open_input, open_pipe
 from vsr.media.read.stream_map import main_stream, mapped_streams
@@ -71,7 +71,7 @@ class Demuxer:
         Raises InputError where it cannot be read or has no video stream.
         """
         if self._num_openings:
-            self.container.close()
+            close_input(self.container)
             if self.pipe is not None:
                 self.pipe.seek(0)
         self._num_openings += 1
@@ -268,6 +268,6 @@ class Demuxer:
     def close(self) -> None:
         """Close the input, once no thread reads it any more."""
         if hasattr(self, "container"):
-            self.container.close()
+            close_input(self.container)
         if self.pipe is not None:
             self.pipe.close()

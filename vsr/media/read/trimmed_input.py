@@ -193,7 +193,6 @@ class TrimmedInput:
     def _open(self, seconds_before: int | None) -> None:
         """Open the input some seconds before the start of the part; None for the input's own beginning."""
         demuxer, options = self.demuxer, self._options
-        self._release_decoder()
         demuxer.open(self._gpu)
         self.chroma_location = read_chroma_location(demuxer.container, demuxer.stream.index)  # before threads decode
         self.trim = TrimRange(demuxer.container, options.start_seconds, options.duration_seconds)
@@ -207,14 +206,6 @@ class TrimmedInput:
         self._first_seconds: Fraction | None = None  # of the first frame that was decoded
         self._has_passed_key = False  # at or before the start of the part
         self.frames = self._decode()
-
-    def _release_decoder(self) -> None:
-        """Let the threads of an earlier decoder finish, which may have something to report.
-
-        They need Python's lock for that. PyAV 18.1 holds it while it frees a decoder, and both would wait for ever.
-        """
-        if hasattr(self, "decoder"):
-            self.demuxer.stream.codec_context.flush_buffers()
 
     def _nothing_found(self) -> str:
         """Say why there is no first frame."""
