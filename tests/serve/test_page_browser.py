@@ -227,7 +227,9 @@ def test_a_video_is_previewed_and_played(page: Page, video: Path, tmp_path: Path
     _says(page, "video-status", "75 frames at 256×192")
     viewer = page.locator("#video-result vsr-viewer")
     expect(viewer.locator(".time")).to_have_text(re.compile("/ 0:0[23]"))
+    viewer.locator("video").evaluate_all("videos => videos.forEach((video) => (video.loop = true))")  # plays on
     viewer.get_by_label("Play").click()
+    expect(viewer.get_by_label("Pause")).to_be_visible()
     expect(viewer.locator(".seek")).not_to_have_value("0")
     viewer.get_by_label("Position in the video").fill("500")
     saved = _download(page, "video", tmp_path)

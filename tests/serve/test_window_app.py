@@ -11,11 +11,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.cookiejar import CookieJar
 from pathlib import Path
 
@@ -26,11 +25,10 @@ pytest.importorskip("gradio")
 
 import httpx
 from videos import frames_of, write_video
+from waiting import PATIENCE_SECONDS, until
 
 from vsr.media.images import read_image, write_image
 from vsr.serve.window.show import has_chromium
-
-_PATIENCE_SECONDS = 300
 
 
 @contextmanager
@@ -63,7 +61,7 @@ def _started(command: list[str], environment: dict[str, str]) -> Iterator[tuple[
 
 def _status(address: str) -> int:
     try:
-        with urllib.request.urlopen(address, timeout=_PATIENCE_SECONDS) as answer:
+        with urllib.request.urlopen(address, timeout=PATIENCE_SECONDS) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -75,11 +73,11 @@ def test_only_its_own_window_may_use_it_and_it_ends_cleanly(tmp_path: Path, warm
         bare = address.partition("/page/")[0]
         assert _status(bare) == 401
         browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
-        with browser.open(address, timeout=_PATIENCE_SECONDS) as answer:
+        with browser.open(address, timeout=PATIENCE_SECONDS) as answer:
             assert answer.status == 200 and "vsr" in answer.read().decode()
         assert _status(address.replace("token=", "token=x")) == 401
         process.send_signal(signal.SIGTERM)
-        assert process.wait(_PATIENCE_SECONDS) == 143
+        assert process.wait(PATIENCE_SECONDS) == 143
 
 
 @pytest.mark.slow
@@ -90,7 +88,7 @@ def test_closing_its_window_ends_it(tmp_path: Path) -> None:
         window = _child_with(process.pid, "--app=")
         assert process.poll() is None  # it waits for the window
         os.kill(window, signal.SIGTERM)
-        assert process.wait(_PATIENCE_SECONDS) == 0
+        assert process.wait(PATIENCE_SECONDS) == 0
 
 
 @pytest.fixture
@@ -118,7 +116,7 @@ def test_the_built_application_upscales_an_image_and_a_video(built_app: Path, tm
         window = _child_with(process.pid, "--app=")
         base, token = address.split("/page/enter?token=")
         headers = {"Authorization": f"Bearer {token}"}
-        with httpx.Client(base_url=base, headers=headers, timeout=_PATIENCE_SECONDS) as client:
+        with httpx.Client(base_url=base, headers=headers, timeout=PATIENCE_SECONDS) as client:
             assert "vsr" in client.get("/").text
             files = {"image": (tmp_path / "x.png").read_bytes()}
             (tmp_path / "y.png").write_bytes(client.post("/model/predict?model=nano", files=files).content)
@@ -128,7 +126,7 @@ def test_the_built_application_upscales_an_image_and_a_video(built_app: Path, tm
             (tmp_path / "out.mp4").write_bytes(client.get(f"/v1/jobs/{job}/result").content)
             engine = client.get(f"/v1/jobs/{job}").json()["engine"]
         os.kill(window, signal.SIGTERM)
-        assert process.wait(_PATIENCE_SECONDS) == 0
+        assert process.wait(PATIENCE_SECONDS) == 0
     assert read_image(tmp_path / "y.png").shape == (48, 80, 3)
     assert [time for time, _ in frames_of(tmp_path / "out.mp4")] == [time for time, _ in frames_of(tmp_path / "in.mp4")]
     assert "OpenVINO" in engine
@@ -151,13 +149,15 @@ def _virtual_display() -> Iterator[str]:
 
 def _child_with(parent: int, word: str) -> int:
     """Wait for a child of a process whose command line has a word in it; return its id."""
-    for _ in range(_PATIENCE_SECONDS * 10):
+    found: list[int] = []
+
+    def has_come() -> bool:
         for folder in Path("/proc").glob("[0-9]*"):
-            try:
+            with suppress(OSError):  # it has ended meanwhile
                 is_child = f"\nPPid:\t{parent}\n" in (folder / "status").read_text()
                 if is_child and word in (folder / "cmdline").read_text():
-                    return int(folder.name)
-            except OSError:  # it has ended meanwhile
-                continue
-        time.sleep(0.1)
-    raise AssertionError("no window is opened")
+                    found.append(int(folder.name))
+        return bool(found)
+
+    until(has_come, "no window is opened")
+    return found[0]
