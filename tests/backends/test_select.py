@@ -102,7 +102,7 @@ def test_auto_leaves_short_jobs_to_pytorch(openvino: Callable[[Any], None], note
     assert notes == []
 
 
-@pytest.mark.parametrize("work", [None, 20 * select._PYTORCH_SPEED * torch.get_num_threads()])
+@pytest.mark.parametrize("work", [None, 8 * select._PYTORCH_SPEED * torch.get_num_threads()])
 @pytest.mark.parametrize("is_prepared", [False, True])
 def test_what_is_prepared_starts_sooner(
     work: float | None,

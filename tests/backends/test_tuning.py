@@ -102,6 +102,22 @@ def test_auto_takes_what_was_measured_to_be_the_fastest(meter: Meter) -> None:
     ]
 
 
+def test_a_job_too_short_for_a_new_format_is_told_what_would_bring_it(meter: Meter) -> None:
+    notes: list[str] = []
+    a_thread = select._PYTORCH_SPEED  # multiply-accumulates a second
+    assert _maker(notes, work=10 * a_thread).make(_maker(notes, work=10 * a_thread).choose_precision())
+    assert meter.measured == ["pytorch fp32", "pytorch bf16"]
+    assert notes[-1] == (
+        "OpenVINO is left out, as the job is over before the network is brought to its format; "
+        "'vsr engine tune tiny' does that once, for all jobs"
+    )
+    said = len(notes)
+    _maker(notes, work=10 * a_thread).choose_precision()
+    assert len(notes) == said, "once, as the measurements are kept"
+    assert _maker(notes, work=20 * a_thread).choose_precision() == "fp32"
+    assert meter.measured[2:] == ["pytorch fp32", "pytorch bf16", "openvino fp32", "openvino bf16"]
+
+
 def test_int8_is_taken_where_the_card_proves_it_and_named(meter: Meter) -> None:
     maker = _maker(int8=True)
     assert maker.choose_precision() == "int8"
