@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -9,8 +11,9 @@ import pytest
 import torch
 from av.video.format import names as FFMPEG_NAMES  # type: ignore[attr-defined]
 
-from vsr.color.pixel_formats import FORMATS, PixelFormat, allocate_planes
+from vsr.color.pixel_formats import FORMATS, PixelFormat, allocate_planes, as_stored
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
+from vsr.media import av_frames
 from vsr.media.av_frames import closest_native, load_planes, store_planes
 
 SIZES = [(16, 32), (17, 33)]  # (height, width)
@@ -50,6 +53,54 @@ def test_planes_survive_a_frame(name: str, size: tuple[int, int]) -> None:
         load_planes(frame, format_, again, position)
     for before, after in zip(batch.planes, again, strict=True):
         assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", [name for name, format_ in FORMATS.items() if format_.layout == "semiplanar"])
+def test_planes_that_lie_as_the_format_has_them_give_the_same_frame(name: str, size: tuple[int, int]) -> None:
+    batch = _random_batch(FORMATS[name], *size)
+    laid = replace(batch, planes=as_stored(batch.planes, FORMATS[name]))
+    assert laid.planes[1].stride(1) == 1, "Cb and Cr of a pixel are neighbours"
+    for position in (0, 1):
+        wanted, found = (store_planes(each, position, FORMATS[name]) for each in (batch, laid))
+        for ours, theirs in zip(found.planes, wanted.planes, strict=True):
+            assert np.array_equal(_rows(ours), _rows(theirs))
+
+
+def _rows(plane: av.video.plane.VideoPlane) -> np.ndarray:
+    """The bytes of a plane without what fills its rows up."""
+    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height]  # type: ignore[call-overload]
+    return rows[:, : plane.width]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_page_locked_planes_are_handed_on_where_they_lie_right(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(av_frames, "_is_page_locked", lambda plane: True)
+    format_ = FORMATS[name]
+    batch = _random_batch(format_, 16, 128)
+    laid = replace(batch, planes=as_stored(batch.planes, format_))
+    frame, again = store_planes(laid, 1, format_), allocate_planes(format_, 1, 16, 128)
+    load_planes(frame, format_, again, 0)
+    assert all(torch.equal(a[1:], b) for a, b in zip(batch.planes, again, strict=True))
+    is_shared = frame.planes[0].buffer_ptr == laid.planes[0][1, int(format_.kind == "rgb")].data_ptr()
+    assert is_shared == (format_.layout == "planar" or name in ("nv12", "p016le")), "all that PyAV takes as it is"
+    carrier = av.VideoFrame(128, 16, name)
+    assert store_planes(laid, 1, format_, carrier) is carrier, "which has captions"
+
+
+@pytest.mark.parametrize("size", [(16, 100), (17, 128)])
+def test_rows_that_vectors_do_not_fit_in_are_copied(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(av_frames, "_is_page_locked", lambda plane: True)
+    batch, frame = _stored("yuv420p", *size)
+    assert frame.planes[0].buffer_ptr != batch.planes[0].data_ptr()
+
+
+def test_a_frame_outlives_the_page_locked_batch_it_was_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(av_frames, "_is_page_locked", lambda plane: True)
+    frames = [_stored("yuv420p", 16, 128)[1] for _ in range(8)]  # of the same samples each
+    gc.collect()
+    assert len({frame.planes[0].buffer_ptr for frame in frames}) == 8
+    assert len({bytes(_rows(frame.planes[0]).tobytes()) for frame in frames}) == 1
 
 
 @pytest.mark.parametrize("name", FORMATS)

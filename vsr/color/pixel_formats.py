@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["FORMATS", "PixelFormat", "allocate_planes"]
+__all__ = ["FORMATS", "PixelFormat", "allocate_planes", "as_stored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +89,14 @@ def allocate_planes(format_: PixelFormat, num_frames: int, height: int, width: i
     if format_.alpha:
         planes.append(torch.empty((num_frames, 1, height, width), dtype=dtype))
     return tuple(planes)
+
+
+def as_stored(planes: tuple[Tensor, ...], format_: PixelFormat) -> tuple[Tensor, ...]:
+    """Lay Cb and Cr side by side in memory where a format does, so that its frames take whole rows.
+
+    planes: (N, channels, height, width) each, as those that come back; done on their device, before they leave it.
+    """
+    if format_.layout != "semiplanar":
+        return planes
+    luma, chroma, *rest = planes
+    return (luma, chroma.contiguous(memory_format=torch.channels_last), *rest)

@@ -14,6 +14,8 @@ from vsr.media.pyav_fixes import has_chroma
 
 __all__ = ["closest_native", "copy_frame", "load_batch", "load_planes", "pts_of", "store_planes"]
 
+_ALIGNMENT = 32  # bytes that encoders read at a time: of a row, and of its address
+
 
 def pts_of(frame: av.VideoFrame) -> int:
     """Return the PTS of a frame that has one, as all frames of the decoder do."""
@@ -64,8 +66,10 @@ def _pairs(frame: av.VideoFrame, format_: PixelFormat, planes: list[np.ndarray])
         whole = _samples(frame.planes[0], format_, len(components))
         return [(whole[..., number], component) for number, component in enumerate(components)]
     if format_.layout == "semiplanar":
-        chroma = _samples(frame.planes[1], format_, 2)
         luma = (_samples(frame.planes[0], format_, 1)[..., 0], planes[0][0])
+        chroma = _samples(frame.planes[1], format_, 2)
+        if planes[1].transpose(1, 2, 0)[0].flags.c_contiguous:  # as `as_stored` lays it
+            return [luma, (chroma.reshape(len(chroma), -1), planes[1].transpose(1, 2, 0).reshape(len(chroma), -1))]
         return [luma, *((chroma[..., number], component) for number, component in enumerate(planes[1]))]
     # FFmpeg stores planar RGB as G, B, R.
     targets = [planes[0][i] for i in (1, 2, 0)] if format_.kind == "rgb" else [planes[0][0]]
@@ -107,14 +111,53 @@ def copy_frame(frame: av.VideoFrame, pts: int) -> av.VideoFrame:
 def store_planes(
     batch: FrameBatch, position: int, format_: PixelFormat, into: av.VideoFrame | None = None
 ) -> av.VideoFrame:
-    """Copy frame `position` of a batch to a new PyAV frame; the planes must be on the CPU and fit the format.
+    """Make a PyAV frame of frame `position` of a batch; the planes must be on the CPU and fit the format.
+
+    Page-locked planes, which a GPU's results come in, are handed on as they are where they lie as the format wants it;
+    then they must not be changed any more. Others are copied.
 
     into: a frame of that size and format to overwrite instead.
     """
+    if into is None and _can_be_wrapped(batch, position, format_):
+        return _wrapped(batch, position, format_)
     frame = into or av.VideoFrame(batch.width, batch.height, format_.name)
     for target, source in _pairs(frame, format_, [p[position].numpy() for p in batch.planes]):
-        np.copyto(target, source)
-    for plane in frame.planes if format_.msb_shift else ():
-        samples: np.ndarray = np.frombuffer(plane, np.uint16)  # type: ignore[call-overload]
-        np.left_shift(samples, format_.msb_shift, out=samples)
+        if not format_.msb_shift:
+            np.copyto(target, source)
+        elif target[0].flags.c_contiguous and source[0].flags.c_contiguous:
+            np.left_shift(source, format_.msb_shift, out=target)
+        else:  # by itself, as NumPy shifts rows in one piece many samples at a time
+            np.copyto(target, source << format_.msb_shift)
     return frame
+
+
+def _stored_planes(batch: FrameBatch, position: int, format_: PixelFormat) -> list[Tensor]:
+    """View frame `position` of a batch as the planes of its format, if they lie in memory as that wants them."""
+    luma, *others = (plane[position] for plane in batch.planes)
+    if format_.layout == "semiplanar":
+        return [luma[0], others[0].permute(1, 2, 0)]
+    # FFmpeg stores planar RGB as G, B, R.
+    first = [luma[i] for i in (1, 2, 0)] if format_.kind == "rgb" else [luma[0]]
+    return [*first, *(component for plane in others for component in plane)]
+
+
+def _can_be_wrapped(batch: FrameBatch, position: int, format_: PixelFormat) -> bool:
+    """Tell whether a frame can be made of a batch's own memory: of the format's layout, and in rows for vectors."""
+    cell_width, cell_height = (1 << shift for shift in format_.chroma_shift)
+    is_taken = format_.layout == "planar" or (format_.layout == "semiplanar" and format_.chroma_shift == (1, 1))
+    if not is_taken or format_.msb_shift or batch.width % cell_width or batch.height % cell_height:
+        return False
+    if not all(_is_page_locked(plane) for plane in batch.planes):
+        return False
+    planes = _stored_planes(batch, position, format_)
+    begins = (begin for plane in planes for begin in (plane.data_ptr(), plane.stride(0) * plane.element_size()))
+    return all(plane[0].is_contiguous() for plane in planes) and all(begin % _ALIGNMENT == 0 for begin in begins)
+
+
+def _is_page_locked(plane: Tensor) -> bool:
+    return plane.is_pinned()
+
+
+def _wrapped(batch: FrameBatch, position: int, format_: PixelFormat) -> av.VideoFrame:
+    """Make a frame of a batch's own memory, which lives as long as the frame."""
+    return av.VideoFrame.from_dlpack(_stored_planes(batch, position, format_), format=format_.name)

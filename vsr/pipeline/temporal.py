@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vsr.backends.engine import Engine
 from vsr.backends.transfers import make_transfers
+from vsr.color.pixel_formats import as_stored
 from vsr.errors import ModelError
 from vsr.frames import FrameBatch
 from vsr.models.nets.recurrent import state_channels
@@ -173,7 +174,7 @@ class TemporalProcessor:
         prepared = self._prepared(passage.batch)
         run = self._gated(passage, prepared.planes, state)
         luma, chroma = run.planes
-        return replace(run, planes=prepared.finish(luma, chroma))
+        return replace(run, planes=as_stored(prepared.finish(luma, chroma), self._target.pixel_format))
 
     def _gated(self, passage: _Passage, planes: Tensor, state: State) -> Stepped:
         """Run the network along a passage; the first frames of a job until they are right."""

@@ -14,6 +14,7 @@ from vsr.backends.engine import Engine, Precision, release_buffers
 from vsr.backends.transfers import Planes, Transfers, make_transfers
 from vsr.color import conversion as convert
 from vsr.color.encoding import Encode, encode_bands
+from vsr.color.pixel_formats import as_stored
 from vsr.color.resample import resample
 from vsr.errors import OptionError
 from vsr.frames import FrameBatch, Matrix
@@ -97,7 +98,7 @@ class Upscaler:
         """Queue upload, network and download of a batch; return what fetches its planes."""
         prepared = batch_to_network(self._transfers.upload(batch.planes), batch, target, self._color, self._encode)
         computed = network.run(prepared.x)
-        planes = prepared.finish(computed.outputs[0])
+        planes = as_stored(prepared.finish(computed.outputs[0]), target.pixel_format)
         fetch, engine = self._transfers.download((*planes, computed.is_finite)), self.engine
 
         def fetched() -> Planes:
