@@ -38,8 +38,11 @@ def install(monkeypatch: pytest.MonkeyPatch, prepare: Any) -> list[Any]:
 
     def make(net: Any, signature: Signature, **arguments: Any) -> Any:
         made.append({"signature": signature, **arguments})
-        return SimpleNamespace(name="TensorRT 11.4", prepare=prepare)
+        return SimpleNamespace(
+            name="TensorRT 11.4", prepare=prepare, device=arguments["device"], precision=arguments["precision"]
+        )
 
+    monkeypatch.setattr(engines, "free_bytes", lambda device: 1 << 36)
     monkeypatch.setattr(engines, "load_tensorrt", lambda: SimpleNamespace(__version__=HERE.tensorrt))
     monkeypatch.setattr(engines, "choose_device", lambda asked: torch.device("cuda"))
     monkeypatch.setattr(engines, "make_tensorrt_engine", make)
@@ -60,13 +63,23 @@ def test_build_prepares_the_shape_that_a_job_will_ask_for(
     assert made[0] == {**made[0], "precision": "fp16", "label": model, "signature": image_signature(shape[1])}
 
 
+def test_build_asks_for_no_more_frames_than_fit_in_memory_as_a_job_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[Any] = []
+    install(monkeypatch, shapes.append)
+    monkeypatch.setattr(engines, "free_bytes", lambda device: 3 << 30)
+    build_engine("fast", "1280x720", precision="fp16")
+    assert 1 <= shapes[0][0] < 4
+
+
 def test_build_takes_a_foreign_network_as_a_job_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     torch.save(SRVGG(8, 2, 2).state_dict(), tmp_path / "theirs.pth")
     nets: list[Any] = []
 
     def make(net: Any, signature: Signature, **arguments: Any) -> Any:
         nets.append(net)
-        return SimpleNamespace(name="TensorRT 11.4", prepare=lambda shape: None)
+        return SimpleNamespace(
+            name="TensorRT 11.4", prepare=lambda shape: None, device=torch.device("cpu"), precision="fp16"
+        )
 
     install(monkeypatch, None)
     monkeypatch.setattr(engines, "make_tensorrt_engine", make)

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vsr.jobs.journal import Done, Journal
+from vsr.jobs.journal import Done, Journal, kept_batch
+from vsr.media.endpoints import File, Pipe
 from vsr.media.read.reader import FramePosition
 from vsr.media.write.segments import Segment
 
 JOB = {"input": ["a film"]}
+
+
+def test_the_batch_of_an_unfinished_job_is_known_before_it_goes_on(tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    assert kept_batch(File(output)) is None
+    with Journal(output, {**JOB, "batch": [3, None]}, 6) as journal:
+        journal.add_out_of_order(0, _done(journal, 0))
+    assert kept_batch(File(output)) == 3
+    assert kept_batch(Pipe(Path("-"))) is None
+    (journal.folder / "journal.jsonl").write_text("{damaged", "utf-8")
+    assert kept_batch(File(output)) is None, "whoever opens the journal says so"
 
 
 def _done(journal: Journal, number: int, *, before: str | None = None, num_damaged: int = 0) -> Done:

@@ -70,6 +70,10 @@ def test_a_batch_on_a_cpu_has_frames_to_run_side_by_side() -> None:
     assert choose_batch(None, 320, 180, CPU) == 4
     assert choose_batch(None, 1920, 1080, CPU) == 2
     assert choose_batch(7, 1920, 1080, CPU) == 7
+    assert choose_batch(None, 1280, 720, GPU) == 4
+    assert choose_batch(None, 1280, 720, GPU, fitting=3) == 3, "what the memory takes"
+    assert choose_batch(None, 1280, 720, GPU, fitting=100) == 4
+    assert choose_batch(7, 1280, 720, GPU, fitting=3) == 7, "what was asked for is halved when memory runs out"
 
 
 def test_480p_is_a_size() -> None:

@@ -67,7 +67,7 @@ class TensorRTEngine:
     """
 
     def __init__(self, maker: EngineBuilder, runner: DeviceRunner, note: OnNote) -> None:
-        precision = maker.source.precision
+        self.precision = precision = maker.source.precision
         self.device, self.dtype = runner.device, PRECISIONS[precision]
         self.name = f"TensorRT {maker.trt.__version__}, {runner.gpu.name}, {precision}"
         self._builder, self._runner, self._note = maker, runner, note

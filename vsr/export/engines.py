@@ -19,9 +19,10 @@ from vsr.backends.tensorrt_engine import TensorRTEngine, make_tensorrt_engine
 from vsr.errors import EngineError, MissingExtraError, OptionError, OutputError
 from vsr.events import Note, NoteCode
 from vsr.jobs.plan import choose_batch
-from vsr.models.cards import shipped_cards
+from vsr.models.cards import ModelCard, shipped_cards
 from vsr.models.conventions import Stated
 from vsr.models.weights import load_int8_net, load_with_card
+from vsr.pipeline.first_batch import frames_that_fit, free_bytes, peak_bytes
 from vsr.pipeline.loading import load_card_and_net, signature_of
 
 __all__ = ["build_engine", "describe_engines", "prepare", "prune_engines", "tune_models"]
@@ -68,7 +69,7 @@ def build_engine(
         note=note,
         label=card.name,
     )
-    frames = choose_batch(batch, width, height, chosen)
+    frames = choose_batch(batch, width, height, chosen, _fitting(card, net, (width, height), engine))
     sides = [side + -side % card.multiple_of for side in (height, width)]
     try:
         frames = prepare(
@@ -77,6 +78,15 @@ def build_engine(
     except torch.OutOfMemoryError as error:
         raise EngineError(f"out of memory on {chosen} for {frames} frames of {width}x{height}; give `batch`") from error
     note(Note(NoteCode.ENGINE, f"{engine.name}: ready for {width}x{height}, batch {frames}"))
+
+
+def _fitting(card: ModelCard, net: nn.Module, size: tuple[int, int], engine: TensorRTEngine) -> int | None:
+    """Return how many frames of (width, height) pixels fit in a GPU's free memory; see `frames_that_fit`."""
+    if engine.device.type != "cuda":
+        return None
+    width, height = size
+    peak = peak_bytes(net, signature_of(card), height, width, engine.precision)
+    return frames_that_fit(free_bytes(engine.device), peak, card.scale**2 * width * height, is_recurrent=False)
 
 
 def prepare(engine: TensorRTEngine, shape: Shape, *, is_asked: bool) -> int:

@@ -18,7 +18,7 @@ from vsr.media.endpoints import File, Target
 from vsr.media.read.reader import FramePosition
 from vsr.media.write.segments import Segment
 
-__all__ = ["Done", "Journal", "is_in_place", "work_folder"]
+__all__ = ["Done", "Journal", "is_in_place", "kept_batch", "work_folder"]
 
 _JOURNAL, _LOCK = "journal.jsonl", "lock"
 _FORMAT = 3
@@ -58,6 +58,17 @@ def is_in_place(target: Target) -> bool:
     except (OSError, ValueError, AttributeError):
         return False
     return target.path.stat().st_ino in joined
+
+
+def kept_batch(target: Target) -> int | None:
+    """Return the frames per batch of an unfinished job on an output; None where there is none that says so."""
+    if not isinstance(target, File):
+        return None
+    try:
+        with (work_folder(target.path) / _JOURNAL).open(encoding="utf-8") as file:
+            return int(json.loads(file.readline())["job"]["batch"][0])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 class Journal:

@@ -17,7 +17,7 @@ from vsr.jobs.compression import compression_of
 from vsr.jobs.encoding import beside_network
 from vsr.jobs.image_plan import plan_images
 from vsr.jobs.job import Job
-from vsr.jobs.journal import is_in_place
+from vsr.jobs.journal import is_in_place, kept_batch
 from vsr.jobs.model_cache import ModelSource
 from vsr.jobs.options import JobOptions
 from vsr.jobs.plan import Footage, ImagePlan, VideoPlan, choose_batch, choose_size, plan_video
@@ -137,7 +137,10 @@ def _decided_video(
     else:
         encoding = beside_network(options.encoding, upscaler.device)
         plan = plan_video(reader, target, replace(options, encoding=encoding), choice.scale)
-    batch = choose_batch(model.batch, info.width, info.height, upscaler.device)
+    # What another program holds of the memory now must not keep a job from going on where it stopped.
+    asked = model.batch or (None if options.policy.resume is False else kept_batch(target))
+    fitting = None if asked else upscaler.frames_that_fit(info.width, info.height)
+    batch = choose_batch(asked, info.width, info.height, upscaler.device, fitting)
     job = Job(source, target, options.input, choice, batch, model.reuse, plan, options.policy)
     return OpenVideo(job, plan, reader, upscaler, note)
 

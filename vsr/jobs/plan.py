@@ -178,15 +178,20 @@ def _parse_size(text: str, width: int, height: int) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def choose_batch(asked: int | None, width: int, height: int, device: torch.device) -> int:
+def choose_batch(asked: int | None, width: int, height: int, device: torch.device, fitting: int | None = None) -> int:
     """Choose the frames per batch: enough to keep the device busy, few enough to stay in its caches or memory.
 
     On a CPU at least two, so that there are frames to run side by side.
+
+    Args:
+        asked: by the user; taken as it is.
+        width, height: of the input, in pixels.
+        fitting: frames that the free memory suffices for, where that is known.
     """
     if asked is not None:
         return asked
     pixels, fewest, most = (2**18, 2, 4) if device.type == "cpu" else (2**22, 1, 16)
-    return max(fewest, min(most, pixels // (width * height)))
+    return max(fewest, min(most, pixels // (width * height), most if fitting is None else fitting))
 
 
 # -- video ---------------------------------------------------------------------------------------------

@@ -50,7 +50,9 @@ def upscale_frames(
         size = choose_size(options, choice.scale, width, height, (False, False))
         target = Target(*size, rgb_format(source.color.bit_depth), source.color)
         network = NetworkStage(make_processor(upscaler, target, reuse=options.reuse, note=note), source.path)
-        batches: Iterable[FrameBatch] = source.batches(choose_batch(options.batch, width, height, upscaler.device))
+        fitting = None if options.batch else upscaler.frames_that_fit(width, height)
+        num_frames = choose_batch(options.batch, width, height, upscaler.device, fitting)
+        batches: Iterable[FrameBatch] = source.batches(num_frames)
         if isinstance(source, Video):
             batches = producer = Producer(batches, "vsr-decode")
             stack.callback(producer.close)

@@ -105,6 +105,11 @@ class CheckedNetwork:
         return self.engine.device
 
     @property
+    def tile(self) -> int | None:
+        """Side of a tile in input pixels; None for whole frames."""
+        return self._tiled.tile
+
+    @property
     def state_dtype(self) -> torch.dtype:
         return state_dtype(self.engine)
 

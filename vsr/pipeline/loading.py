@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from vsr.models.conventions import Stated
 from vsr.models.nets.recurrent import state_channels
 from vsr.models.weights import load_int8_net, load_with_card
 from vsr.pipeline.checked_network import CheckedNetwork
+from vsr.pipeline.first_batch import peak_bytes
 from vsr.pipeline.limits import LEAST_TILE
 from vsr.pipeline.upscaler import Upscaler
 
@@ -155,7 +157,20 @@ def upscaler_of_net(
         is_fixed=engines.is_fixed,
     )
     network.use_backend = engines.use_backend
-    return Upscaler(network)
+    upscaler = Upscaler(network)
+    if isinstance(net, nn.Module):
+        upscaler.peak_bytes = _peak_of(net, signature_of(card), network)
+    return upscaler
+
+
+def _peak_of(net: nn.Module, signature: Signature, network: CheckedNetwork) -> Callable[[int, int], int]:
+    """Return what tells the bytes that a network holds for a frame of a height and width, in tiles if it has them."""
+
+    def count(height: int, width: int) -> int:
+        height, width = (min(side, network.tile or side) for side in (height, width))
+        return peak_bytes(net, signature, height, width, network.precision)
+
+    return count
 
 
 def signature_of(card: ModelCard) -> Signature:

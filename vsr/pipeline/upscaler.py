@@ -21,6 +21,7 @@ from vsr.frames import FrameBatch, Matrix
 from vsr.models.cards import ModelCard
 from vsr.pipeline.checked_network import GAVE_NAN, CheckedNetwork, Network
 from vsr.pipeline.color_path import NetworkColor, Target, batch_to_network, rgb_to_network
+from vsr.pipeline.first_batch import frames_that_fit, free_bytes
 from vsr.pipeline.memory import BatchLimit
 
 __all__ = ["Upscaler"]
@@ -32,7 +33,10 @@ class Upscaler:
     """A model ready to run on frames and images: a network, and the colour path and the transfers around it.
 
     Keeps the limits it has found (the batch and tile that fit in memory, a safer precision), and no frames.
+    peak_bytes: tells what the network holds for a frame of a height and width; to be set where that is known.
     """
+
+    peak_bytes: Callable[[int, int], int] | None = None
 
     def __init__(self, network: CheckedNetwork, transfers: Transfers | None = None) -> None:
         """transfers: bring planes to the engine's device and back; chosen by the device unless given."""
@@ -67,6 +71,14 @@ class Upscaler:
     def num_in_flight(self) -> int:
         """Batches to submit before the result of the one before is asked for."""
         return self._transfers.num_in_flight
+
+    def frames_that_fit(self, width: int, height: int) -> int | None:
+        """Return about how many frames of a size in pixels fit in a GPU's free memory; None where nothing is known."""
+        if self.device.type != "cuda" or self.peak_bytes is None:
+            return None
+        free, out_pixels = free_bytes(self.device), self.card.scale**2 * width * height
+        peak = self.peak_bytes(height, width)
+        return frames_that_fit(free, peak, out_pixels, is_recurrent=self.card.recurrent)
 
     def upscale(self, batch: FrameBatch, target: Target) -> FrameBatch:
         """Upscale a batch of native planes to the target's planes, on the CPU; PTS and durations are kept."""

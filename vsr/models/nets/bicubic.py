@@ -29,7 +29,8 @@ class BicubicUp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # Whatever precision the network runs in, the image itself needs float32.
         kernel = self.get_buffer("kernel").float()
-        with torch.autocast(x.device.type, enabled=False):
+        device = "cpu" if x.is_meta else x.device.type  # of shapes alone, PyTorch casts nothing
+        with torch.autocast(device, enabled=False):
             padded = F.pad(x.float(), (2, 2, 2, 2), mode="replicate")
             channels = x.shape[1]
             if channels > 1:
