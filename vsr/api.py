@@ -103,7 +103,8 @@ def enhance(
         purpose: What the source is, instead of single options: "old-video", "phone", "web", "clean", "screen" or
             "anime"; a note says what it stands for.
         square: Make pixels square where those of the source are not, as on DVDs.
-        device: "auto", "cpu", "cuda", "cuda:1", "mps"; "gpu" is an Intel GPU with the backend "openvino".
+        device: "auto", "cpu", "cuda", "cuda:1", "mps"; "cuda:0,cuda:1" or "all" GPUs take batches in turn; "gpu" is an
+            Intel GPU with the backend "openvino".
         backend: "auto", "tensorrt", "openvino" or "pytorch".
         precision: "auto", "int8", "fp16", "bf16" or "fp32".
         batch: Frames that the network takes at once; by default by their size.

@@ -309,3 +309,54 @@ def test_an_onnx_file_runs_on_openvino_alone(openvino: Callable[[Any], None], no
         EngineMaker(OnnxFile(Path("some.onnx")), image_signature(1), Place(CPU, "pytorch"))
     EngineMaker(OnnxFile(Path("some.onnx")), image_signature(1), Place(torch.device("cuda"), "auto"), note=notes.append)
     assert notes == ["an ONNX file runs on OpenVINO: on the CPU"]
+
+
+# -- several devices -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the GPUs that PyTorch sees."""
+    names = ["H200", "H200", "L4"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(names))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: names[device.index])
+    return names
+
+
+def test_several_gpus_of_one_kind_take_batches_in_turn(gpus: list[str]) -> None:
+    place = choose_place("cuda:1, cuda", "pytorch", takes_several=True)
+    assert (str(place.device), [str(each) for each in place.others]) == ("cuda:1", ["cuda:0"])
+    gpus.pop()
+    assert choose_place("all", "pytorch", takes_several=True).others == (torch.device("cuda:1"),)
+    gpus.pop()
+    assert choose_place("all", "pytorch", takes_several=True) == Place(torch.device("cuda:0"), "pytorch")
+
+
+@pytest.mark.parametrize(
+    ("device", "why"),
+    [
+        ("cuda:0,cuda:0", "names a GPU twice"),
+        ("cuda,cuda:0", "names a GPU twice"),
+        ("cuda:0,cpu", "CUDA GPUs alone"),
+        ("cuda:0,cuda:3", "sees 3 CUDA GPUs"),
+        ("cuda:0,", "unknown"),
+        ("cuda:1,cuda:2", "of one kind are needed, not H200 and L4; name those of one kind"),
+        ("all", "of one kind are needed, not H200 and L4"),
+    ],
+)
+def test_devices_that_cannot_share_a_video_are_refused(gpus: list[str], device: str, why: str) -> None:
+    with pytest.raises(OptionError, match=why):
+        choose_place(device, takes_several=True)
+
+
+def test_several_devices_are_refused_where_one_is_taken(gpus: list[str]) -> None:
+    with pytest.raises(OptionError, match="one device is taken here"):
+        choose_place("cuda:0,cuda:1")
+
+
+def test_all_gpus_where_there_is_none_is_an_error_with_a_remedy() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(OptionError, match="sees no CUDA GPU; `device=auto`"):
+        choose_place("all", takes_several=True)

@@ -17,7 +17,9 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from vsr.backends.select import Place
 from vsr.errors import InputError, JobCancelledError, OptionError, OutputError, StrictError
 from vsr.events import Note, NoteCode, Progress
 from vsr.jobs import open_job, resume
@@ -105,6 +107,38 @@ def test_a_job_that_was_read_back_makes_the_same_file(
     later = run_job(Job.from_json(text))
     assert later.num_frames == at_once.num_frames == 8
     assert _same(read_back(tmp_path / "later.mkv"), read_back(tmp_path / "at_once.mkv"))
+
+
+def _on_two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(torch.device("cpu"), "pytorch", others=(torch.device("cpu"),))
+    monkeypatch.setattr(open_job, "choose_place", lambda *asked, takes_several: place)
+
+
+def test_two_devices_make_the_file_of_one(
+    clip: Path, tmp_path: Path, options: JobOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    enhance_file(clip, tmp_path / "one.mkv", options)
+    _on_two_cpus(monkeypatch)
+    job = make_job(clip, tmp_path / "two.mkv", options)
+    assert job.model.others == ("cpu",) and Job.from_json(job.to_json()) == job
+    run_job(job, note=notes.append)
+    assert _packets(tmp_path / "two.mkv") == _packets(tmp_path / "one.mkv")
+    assert "batches go in turn to cpu, cpu" in notes
+
+
+def test_two_devices_are_refused_for_a_network_with_a_state(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _on_two_cpus(monkeypatch)
+    options = JobOptions.of(model="video-fast", device="cuda:0,cuda:1")
+    with pytest.raises(OptionError, match=r"`device=cuda:0,cuda:1`: video-fast .* `workers=2` without `device`"):
+        make_job(clip, tmp_path / "two.mkv", options)
+
+
+def _packets(path: Path) -> list[tuple[int, int | None, bytes]]:
+    with av.open(str(path)) as file:
+        return [(packet.stream.index, packet.pts, bytes(packet)) for packet in file.demux() if packet.size]
 
 
 def test_segments_are_told_as_they_are_finished(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeGuard, get_args
 
 import torch
@@ -44,19 +44,27 @@ class Place:
     """Name what runs a network.
 
     device: of its tensors.  accelerator: OpenVINO's name of the processor that computes.
+    others: devices of the same kind that take batches in turn with it.
     """
 
     device: torch.device
     backend: Backend
     accelerator: str = "CPU"
+    others: tuple[torch.device, ...] = ()
 
 
-def choose_place(device: str = "auto", backend: str = "auto") -> Place:
+def choose_place(device: str = "auto", backend: str = "auto", *, takes_several: bool = False) -> Place:
     """Choose the device and backend asked for; "gpu" and "gpu:1" with the backend "openvino" are Intel GPUs.
 
     Raises OptionError for what is unknown, not there or does not go together, MissingExtraError where
     the backend was asked for and is not installed.
+
+    Args:
+        takes_several: whether the device may be several CUDA GPUs, "cuda:0,cuda:1" or "all".
     """
+    if device == "all" or "," in device:
+        first, *others = _several_gpus(device, takes_several)
+        return replace(choose_place(str(first), backend), others=tuple(others))
     if backend not in get_args(Backend):
         raise OptionError(f"`backend={backend}`: unknown; there are {', '.join(get_args(Backend))}")
     kind: Backend = backend  # type: ignore[assignment]
@@ -75,6 +83,31 @@ def choose_place(device: str = "auto", backend: str = "auto") -> Place:
         if kind == name and chosen.type != needed:
             raise OptionError(f"`backend={name}`: runs on {needed}, not on {chosen}")
     return Place(chosen, kind)
+
+
+def _several_gpus(asked: str, takes_several: bool) -> list[torch.device]:
+    """Return the CUDA GPUs that an option names. Raises OptionError where batches cannot go in turn to them."""
+    if not takes_several:
+        raise OptionError(
+            f"`device={asked}`: one device is taken here; several take the batches of a video in turn in "
+            "'vsr enhance' in one process"
+        )
+    if asked == "all":
+        devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+        if not devices:
+            raise OptionError("`device=all`: this PyTorch sees no CUDA GPU; `device=auto` takes what there is")
+    else:
+        devices = [choose_device(name.strip()) for name in asked.split(",")]
+    if any(each.type != "cuda" for each in devices):
+        raise OptionError(f"`device={asked}`: batches go in turn to CUDA GPUs alone")
+    devices = [torch.device("cuda", each.index or 0) for each in devices]
+    if len(set(devices)) < len(devices):
+        raise OptionError(f"`device={asked}`: names a GPU twice")
+    kinds = sorted({torch.cuda.get_device_name(each) for each in devices})
+    if len(kinds) > 1:  # whose kernels round differently: a frame would depend on the device that it falls to
+        remedy = "name those of one kind, or leave `device` out and take `workers`"
+        raise OptionError(f"`device={asked}`: GPUs of one kind are needed, not {' and '.join(kinds)}; {remedy}")
+    return devices
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,7 +198,8 @@ model_options = _all_of(
         "--device",
         default="auto",
         show_default=True,
-        help="auto, cpu, cuda, cuda:N, mps; or gpu, an Intel GPU, with --backend openvino.",
+        help="auto, cpu, cuda, cuda:N, mps; cuda:0,cuda:1 or all: GPUs of one kind, which take the batches of a video "
+        "in turn; or gpu, an Intel GPU, with --backend openvino.",
     ),
     _speed(
         "--backend",

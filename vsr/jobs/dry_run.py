@@ -168,6 +168,7 @@ def _try_out(opened: OpenVideo) -> Estimate:
         begun = time.perf_counter()
         encoder.finish()
         seconds["encode"] += time.perf_counter() - begun
+    seconds["network"] /= 1 + len(upscaler.others)  # one device was tried, and all of them take their turns
     per_frame = {name: value / num_frames for name, value in seconds.items()}
     return Estimate(num_frames, per_frame, upscaler.device.type == "cpu", *encoder.mean_bytes())
 

@@ -12,7 +12,7 @@ from torch import nn
 from vsr.backends.installed import Backend
 from vsr.backends.onnx_model import OnnxFile
 from vsr.backends.select import Place
-from vsr.errors import ModelError
+from vsr.errors import ModelError, OptionError
 from vsr.events import Note, NoteCode, OnNote
 from vsr.files import sha256_of
 from vsr.jobs.plan import Footage, choose_model
@@ -35,6 +35,7 @@ class ModelChoice:
     scale: output pixels per input pixel.  num_parameters: weights of the network.
     device, backend, accelerator: the place, in the words of `Place`.  precision, tile: as in `ModelOptions`.
     restore: as in `ModelOptions`.  stated: what the user states of a file of another project.
+    others: devices that take batches in turn with `device`.
     """
 
     model: str
@@ -50,11 +51,13 @@ class ModelChoice:
     tile: int | None
     restore: float | None
     stated: Stated
+    others: tuple[str, ...] = ()
 
     @property
     def place(self) -> Place:
-        """The device and backend that run the network."""
-        return Place(torch.device(self.device), self.backend, self.accelerator)
+        """The devices and the backend that run the network."""
+        others = tuple(torch.device(name) for name in self.others)
+        return Place(torch.device(self.device), self.backend, self.accelerator, others)
 
 
 class ModelSource(Protocol):
@@ -88,6 +91,11 @@ class ModelCache:
         if options.restore is not None and options.model == "auto":
             model = model if clean_form(model) else next(iter(REAL_FORMS))
         card, sha256 = self._read(model, options.fidelity, options.restore, options.stated)
+        if card.recurrent and place.others:
+            raise OptionError(
+                f"`device={options.device}`: {card.name} goes from frame to frame and runs on one device; `workers="
+                f"{1 + len(place.others)}` without `device` divides the video among GPUs, or take a `model` of stills"
+            )
         note(Note(NoteCode.MODEL, f"model {card.name} ({reason})"))
         if card.assumptions:
             note(Note(NoteCode.MODEL, f"{card.name}: {card.assumptions}"))
@@ -102,7 +110,8 @@ class ModelCache:
         Raises ModelError where the weights are not those that were chosen.
         """
         if self._upscaler is not None and choice == self._choice and num_pixels <= self._num_pixels:
-            self._upscaler.network.check_again()
+            for upscaler in (self._upscaler, *self._upscaler.others):
+                upscaler.network.check_again()
             return self._upscaler
         self._upscaler = None  # before the next one takes memory
         card, sha256 = self._read(choice.model, choice.fidelity, choice.restore, choice.stated)
@@ -173,4 +182,5 @@ def _choice(card: ModelCard, sha256: str, model: str, options: ModelOptions, pla
         options.tile,
         options.restore,
         options.stated,
+        tuple(str(device) for device in place.others),
     )

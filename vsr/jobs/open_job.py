@@ -70,7 +70,7 @@ def decide(
     if _is_of_image(begin, end):
         yield _decided_image(begin, end, options, note, models, is_dry)
         return
-    place = choose_place(options.model.device, options.model.backend)
+    place = choose_place(options.model.device, options.model.backend, takes_several=True)
     with open_source(begin, options.input, place, note) as reader:
         _check_ends(begin, end, options, is_dry)
         yield _decided_video(reader, begin, end, options, place, note, models)
@@ -111,7 +111,8 @@ def _decided_image(
     _check_ends(source, target, options, is_dry)
     omissions = tuple(lost_in(target.path, image))
     height, width = image.shape[:2]
-    place = choose_place(options.model.device, options.model.backend)
+    place = choose_place(options.model.device, options.model.backend, takes_several=True)
+    place = replace(place, others=())  # there is one batch
     choice = models.choose(options.model, place, Footage(width, height, is_image=True), note)
     plan = ImagePlan(*choose_size(options.model, choice.scale, width, height, (False, False)), omissions)
     upscaler = models.load(choice, width * height, note)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -36,7 +36,7 @@ class ModelOptions:
     scale: output pixels per input pixel, 1 to 16; None for the network's own.
     size: "WIDTHxHEIGHT" in pixels, or "720p", "1080p", "1440p", "2k", "4k" or "8k", instead of a scale.
     fidelity: instead of a model, a point between `srgan` (0, sharp) and `srresnet` (1, faithful).
-    device, precision, backend: see `load_model`.
+    device, precision, backend: see `load_model`; the device of a video also "cuda:0,cuda:1" and "all" GPUs.
     batch: frames per batch; None chooses by frame size.  tile: side in input pixels; None for whole frames.
     reuse: take over the parts of a frame that equal the frame before from its result; the bits are the same.
     restore: 0 (faithful) to 1 (rid of noise and of what codecs leave behind), for networks that have both forms.
@@ -131,16 +131,17 @@ def upscaler_of_net(
 
     Args:
         options: device, precision, backend and tile are used.
-        place: device and backend where they are chosen already.
+        place: devices and backend where they are chosen already.
         num_pixels: input pixels of all frames of the job, by which "auto" weighs a backend's start; None where that
             is not known.
     """
     options = options or ModelOptions()
+    place = place or choose_place(options.device, options.backend)
     num_weights = sum(p.numel() for p in net.parameters()) if isinstance(net, nn.Module) else 1
     engines = EngineMaker(
         net,
         signature_of(card),
-        place or choose_place(options.device, options.backend),
+        place,
         label=card.name,
         work=None if num_pixels is None else num_pixels * num_weights,
         note=note,
@@ -160,7 +161,20 @@ def upscaler_of_net(
     upscaler = Upscaler(network)
     if isinstance(net, nn.Module):
         upscaler.peak_bytes = _peak_of(net, signature_of(card), network)
+    alike = replace(options, precision=network.precision)
+    upscaler.others = tuple(
+        upscaler_of_net(card, net, alike, place=each, num_pixels=num_pixels, note=note)
+        for each in _other_places(place, note)
+    )
     return upscaler
+
+
+def _other_places(place: Place, note: OnNote) -> list[Place]:
+    """List the places that take batches in turn with the first device of one, and note all."""
+    if place.others:
+        names = ", ".join(str(each) for each in (place.device, *place.others))
+        note(Note(NoteCode.ENGINE, f"batches go in turn to {names}"))
+    return [replace(place, device=each, others=()) for each in place.others]
 
 
 def _peak_of(net: nn.Module, signature: Signature, network: CheckedNetwork) -> Callable[[int, int], int]:

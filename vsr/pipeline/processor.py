@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from vsr.backends.engine import Engine
-from vsr.events import OnNote
+from vsr.events import Note, NoteCode, OnNote
 from vsr.frames import FrameBatch
 from vsr.pipeline.color_path import Target
+from vsr.pipeline.in_turn import InTurn
 from vsr.pipeline.reuse import FrameReuse, can_reuse
 from vsr.pipeline.temporal import TemporalProcessor
 from vsr.pipeline.upscaler import Upscaler
@@ -67,7 +68,7 @@ class FrameProcessor(Protocol):
 class FrameWise:
     """See `FrameProcessor`: upscale each batch by itself, and return its result at once."""
 
-    def __init__(self, upscaler: Upscaler, target: Target, reuse: FrameReuse | None = None) -> None:
+    def __init__(self, upscaler: Upscaler | InTurn, target: Target, reuse: FrameReuse | None = None) -> None:
         """reuse: computes in place of the upscaler where frames repeat."""
         self._upscaler, self._target, self._reuse = upscaler, target, reuse
 
@@ -92,6 +93,8 @@ class FrameWise:
     def reset(self, next_frame: int = 0) -> None:
         if self._reuse is not None:
             self._reuse.reset()
+        if isinstance(self._upscaler, InTurn):
+            self._upscaler.reset()
 
     def lead_in_frames(self, first_frame: int) -> int:
         return 0
@@ -108,6 +111,10 @@ def make_processor(
     """
     if upscaler.card.recurrent:
         return TemporalProcessor(upscaler.network, target)
+    if upscaler.others:
+        if reuse:
+            note(Note(NoteCode.REUSE, "frames that repeat are computed anew: they may fall to another device"))
+        return FrameWise(InTurn([upscaler, *upscaler.others]), target)
     use = reuse and can_reuse(upscaler.card)
     return FrameWise(upscaler, target, FrameReuse(upscaler, note) if use else None)
 

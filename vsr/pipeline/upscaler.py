@@ -34,9 +34,11 @@ class Upscaler:
 
     Keeps the limits it has found (the batch and tile that fit in memory, a safer precision), and no frames.
     peak_bytes: tells what the network holds for a frame of a height and width; to be set where that is known.
+    others: the same model on devices that take the batches of a video in turn with this one; see `InTurn`.
     """
 
     peak_bytes: Callable[[int, int], int] | None = None
+    others: tuple[Upscaler, ...] = ()
 
     def __init__(self, network: CheckedNetwork, transfers: Transfers | None = None) -> None:
         """transfers: bring planes to the engine's device and back; chosen by the device unless given."""
