@@ -16,6 +16,7 @@ from vsr.cluster.start import start_pool
 from vsr.cluster.worker_options import WorkerOptions
 from vsr.errors import OptionError
 from vsr.events import Note, NoteCode, Progress
+from vsr.files import file_state
 from vsr.jobs.arguments import image_array, like_image, plain_options
 from vsr.jobs.model_cache import GivenModel, ModelCache, ModelSource
 from vsr.jobs.options import JobOptions, OutputPolicy
@@ -266,15 +267,6 @@ def _loaded(model: str, state: tuple[int, ...]) -> Upscaler:
     return load_model(model)
 
 
-def _state_of(model: str) -> tuple[int, ...]:
-    """Return what tells that a file has changed; nothing for a name."""
-    path = Path(model)
-    if not path.is_file():
-        return ()
-    stat = path.stat()
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
-
-
 def upscale_image(array: Image, model: str | PathLike[str] | Upscaler = "fast") -> Image:
     """Upscale one image, or a batch of images, by the model's own scale.
 
@@ -291,7 +283,7 @@ def upscale_image(array: Image, model: str | PathLike[str] | Upscaler = "fast") 
         upscaler = model
     else:
         name = plain_options({"model": model})["model"]
-        upscaler = _loaded(name, _state_of(name))
+        upscaler = _loaded(name, file_state(Path(name)))
     images = image_array(array)
     if images.ndim == 4 and len(images):
         result = np.stack([upscaler.upscale_image(image) for image in images])

@@ -9,6 +9,7 @@
     ├── VerificationError        7   the finished output does not match the input
     ├── StrictError              8   `strict=True`: something would have been left out with a warning
     ├── MissingExtraError        9   an optional part is not installed; the text names the extra
+    │   └── BrokenExtraError     9   it is installed and does not load
     └── JobCancelledError       10   `Job.cancel()` was called
 
 Click's own usage errors keep exit code 2; an interrupt (Ctrl-C) ends with 130, SIGTERM with 143. Where the program
@@ -22,10 +23,12 @@ command line finds these by `OPTION` and puts its own spelling there (--scale 40
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import ClassVar
 
 __all__ = [
     "OPTION",
+    "BrokenExtraError",
     "EngineError",
     "InputError",
     "JobCancelledError",
@@ -113,6 +116,20 @@ class MissingExtraError(VsrError):
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs an optional part: {install_hint(extra)}")
+        self.extra = extra
+
+
+class BrokenExtraError(MissingExtraError):
+    """An optional part is installed and does not load, such as one that was built for another PyTorch."""
+
+    def __init__(self, feature: str, extra: str, packages: Sequence[str], error: BaseException) -> None:
+        """packages: that were imported.  error: that the import raised."""
+        why = " ".join(f"{type(error).__name__} {error}".split())[:120]
+        VsrError.__init__(
+            self,
+            f"{feature} needs {', '.join(packages)}: installed, but not to be loaded ({why}); install anew the "
+            "versions that go with the Python and PyTorch that are here",
+        )
         self.extra = extra
 
 

@@ -21,6 +21,7 @@ if sys.platform != "win32":  # which removes no file that is open
 __all__ = [
     "check_target",
     "claim",
+    "file_state",
     "followed",
     "is_stream",
     "naming_output",
@@ -52,6 +53,15 @@ def sha256_of(path: Path) -> str:
     """Compute the SHA-256 of a file in hexadecimal digits, without holding it in memory. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_state(path: Path) -> tuple[int, ...]:
+    """Return numbers that differ once a file has another content, without reading it; none where there is no file."""
+    try:
+        state = path.stat()
+    except OSError:
+        return ()
+    return (state.st_mtime_ns, state.st_size, state.st_ino) if stat.S_ISREG(state.st_mode) else ()
 
 
 def target_of_partial(path: Path) -> Path | None:

@@ -30,3 +30,13 @@ def test_the_frames_of_a_part_are_counted_wherever_a_file_s_clock_begins(
         expected = expected_frames(reader)
         found = sum(chunk.batch.num_frames for chunk in reader.chunks(8) if chunk.batch is not None)
     assert expected is not None and abs(expected - found) <= 1
+
+
+@pytest.mark.parametrize(("duration", "frames"), [("0.1", 3), ("0.08", 2), ("0.081", 3)])
+def test_a_frame_that_begins_within_the_part_counts_whole(
+    duration: str, frames: int, data_file: Callable[[str], Path]
+) -> None:
+    with VideoReader(data_file("faults/base.mp4"), InputOptions(duration_seconds=Fraction(duration))) as reader:
+        assert reader.info.average_rate == 25
+        found = sum(chunk.batch.num_frames for chunk in reader.chunks(8) if chunk.batch is not None)
+        assert expected_frames(reader) == found == frames

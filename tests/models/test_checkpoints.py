@@ -1129,6 +1129,21 @@ def test_what_spandrel_does_not_know_is_listed(tmp_path: Path) -> None:
     assert "y.weight 4×5" in message and "unknown architecture" in message
 
 
+def test_a_spandrel_that_does_not_load_is_named_rather_than_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, code in {
+        "spandrel": "import torchvision",
+        "torchvision": "raise RuntimeError('no operator nms')",
+    }.items():
+        (tmp_path / f"{name}.py").write_text(code)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    message = _refusal(_save(tmp_path / "theirs.pth", {"y.weight": torch.zeros(4, 5)}))
+    assert "needs spandrel, torchvision: installed, but not to be loaded (RuntimeError no operator nms)" in message
+    assert "does not know" not in message and "pip install" not in message
+
+
 @torch.inference_mode()
 def test_the_real_spandrel_s_networks_are_taken(tmp_path: Path) -> None:
     spandrel = pytest.importorskip("spandrel")

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from waiting import PATIENCE_SECONDS, until
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
+from vsr.models.cards import SHIPPED
 from vsr.pipeline.loading import load_model
 from vsr.serve.errors import BusyError, RefusedError
 from vsr.serve.image_files import encode_png
@@ -177,3 +179,23 @@ def test_metrics_count_what_was_done(client: Any) -> None:
 def test_the_service_is_ready_when_its_model_is_loaded(client: Any) -> None:
     client.post("/model/predict", files={"image": encode_png(_image(1))})
     assert client.get("/health/ready").json() == {"status": "ready"}
+
+
+def test_the_service_s_own_file_is_read_again_when_it_was_changed(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    copyfile(SHIPPED / "nano.safetensors", path)
+    service = ImageService(
+        Settings(model=str(path), device="cpu", backend="pytorch", state=tmp_path), DeviceTurns(), Metrics()
+    )
+    service.start()
+    try:
+        image = _image(1)
+        first = service.upscale(image)
+        copyfile(SHIPPED / "fast-x2.safetensors", path)
+        second = service.upscale(image)
+        path.unlink()
+        assert np.array_equal(service.upscale(image), second)  # what is loaded stays
+    finally:
+        service.close()
+    assert np.array_equal(first, load_model("nano", device="cpu", backend="pytorch").upscale_image(image))
+    assert np.array_equal(second, load_model("fast-x2", device="cpu", backend="pytorch").upscale_image(image))

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
-import sys
 from typing import Literal
 
 import torch
 
 from vsr.errors import EngineError, install_hint
+from vsr.extras import is_installed
 
-__all__ = ["FASTEST", "PACKAGES", "Backend", "describe_auto", "describe_backends", "is_installed"]
+__all__ = ["FASTEST", "PACKAGES", "Backend", "describe_auto", "describe_backends"]
 
 Backend = Literal["auto", "tensorrt", "openvino", "pytorch"]
 PACKAGES = {"tensorrt": ("TensorRT", "tensorrt"), "openvino": ("OpenVINO", "cpu")}  # title, extra
 FASTEST: dict[str, Backend] = {"cuda": "tensorrt", "cpu": "openvino"}  # by kind of device
-
-
-def is_installed(package: str) -> bool:
-    if package in sys.modules:
-        return sys.modules[package] is not None
-    return importlib.util.find_spec(package) is not None
 
 
 def describe_backends() -> list[str]:

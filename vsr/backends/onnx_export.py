@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.util
 import inspect
 import logging
 import math
@@ -21,7 +20,8 @@ from torch import nn
 
 from vsr.backends.engine import PRECISIONS, Precision, Signature, converted
 from vsr.backends.onnx_qdq import insert_integers
-from vsr.errors import EngineError, MissingExtraError
+from vsr.errors import EngineError
+from vsr.extras import importing
 from vsr.models.quantization import QuantizedConv2d, without_quantization
 from vsr.version import __version__
 
@@ -57,8 +57,9 @@ def export_onnx(
             "fp32", and with all others in float32; without their rounding under "bf16" and "fp16".
         beside_integers: the type that all else computes in under "int8", "fp32" or "fp16".
     """
-    if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript")):
-        raise MissingExtraError("the export to ONNX", "onnx")
+    with importing("the export to ONNX", "onnx", "onnx", "onnxscript"):
+        import onnx  # noqa: F401 - whether it loads
+        import onnxscript  # noqa: F401
     batch, height, width = shape or _EXAMPLE
     examples = tuple(torch.zeros(batch, channels, height, width) for _, channels in signature.inputs)
     dynamic = None if shape else (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),) * len(examples)

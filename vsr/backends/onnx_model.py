@@ -15,7 +15,8 @@ from torch import Tensor
 
 from vsr.backends.openvino_library import import_openvino
 from vsr.backends.windows import ANY_SIDES, Sides, WindowedEngine
-from vsr.errors import MissingExtraError, ModelError
+from vsr.errors import ModelError
+from vsr.extras import importing
 from vsr.models.cards import ModelCard
 from vsr.models.conventions import RANGES, USUAL, Convention, Stated, find_convention
 
@@ -279,10 +280,8 @@ def _described(end: Any) -> str:
 
 
 def _openvino() -> Any:
-    try:
+    with importing("an ONNX model", "cpu", "openvino"):
         return import_openvino()
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("an ONNX model", "cpu") from error
 
 
 def _last_line(error: BaseException) -> str:

@@ -20,12 +20,13 @@ from vsr.backends.engine import (
     release_buffers,
     safer_precisions,
 )
-from vsr.backends.installed import FASTEST, PACKAGES, Backend, is_installed
+from vsr.backends.installed import FASTEST, PACKAGES, Backend
 from vsr.backends.onnx_model import OnnxFile
 from vsr.backends.torch_engine import TorchEngine
 from vsr.backends.tuning import Candidate, Division, Tuning, measure_divisions, measure_engines
 from vsr.errors import EngineError, MissingExtraError, OptionError, install_hint
 from vsr.events import Note, NoteCode, OnNote
+from vsr.extras import is_installed
 from vsr.models.quantization import is_quantized, without_quantization
 
 __all__ = ["EngineMaker", "Place", "choose_place"]

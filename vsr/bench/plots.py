@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import math
 from collections.abc import Mapping, Sequence
 
-from vsr.errors import MissingExtraError
+from vsr.extras import importing
 
 __all__ = ["check_plots", "plot_psnr"]
 
@@ -18,8 +17,8 @@ _STYLES = ("-", "--", ":")  # of the lines, when all colours are taken
 
 def check_plots() -> None:
     """Raise MissingExtraError where plots cannot be drawn, before anything is measured."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise MissingExtraError("the plots of a benchmark (matplotlib)", "bench")
+    with importing("the plots of a benchmark", "bench", "matplotlib"):
+        import matplotlib  # noqa: F401 - whether it loads
 
 
 def plot_psnr(

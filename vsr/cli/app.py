@@ -29,13 +29,14 @@ def app(window: Any, state: Path | None, **values: Any) -> None:
     """
     import logging
 
-    from vsr.serve.server import bound_threads, check_extra, log_to_stderr
+    from vsr.serve.server import bound_threads, check_extra, importing_service, log_to_stderr
     from vsr.serve.settings import Settings, default_state_folder
 
     check_extra()
     bound_threads(None)
     log_to_stderr(logging.WARNING)
-    from vsr.serve.window.show import show_window
+    with importing_service():
+        from vsr.serve.window.show import show_window
 
     settings = Settings(state=state or default_state_folder() / "window", **values)
     show_window(settings, window, lambda address: click.echo(f"vsr: {address}", err=True))

@@ -28,6 +28,7 @@ from vsr.media.read.video_info import VideoInfo
 from vsr.media.write.stream_plan import codec_name
 from vsr.models.cards import shipped_cards
 from vsr.models.checkpoints import SUFFIXES
+from vsr.models.conventions import Stated
 from vsr.pipeline.loading import ModelOptions, load_card_and_net
 from vsr.version import __version__
 
@@ -36,11 +37,14 @@ __all__ = ["describe_anything", "describe_file", "describe_machine", "facts_of"]
 _EXTRAS = {"test": ("pytest", "the test suite")}
 
 
-def describe_anything(path: Path) -> str:
-    """Describe a video, an image or a model, in lines. Raises InputError, ModelError."""
+def describe_anything(path: Path, stated: Stated | None = None) -> str:
+    """Describe a video, an image or a model, in lines. Raises InputError, ModelError.
+
+    stated: of a model's file of another project.
+    """
     if not _is_model(path):
         return describe_file(path)
-    card = load_card_and_net(str(path))[0]
+    card = load_card_and_net(str(path), stated)[0]
     color = {"y": "luma (chroma is upscaled bicubically)", "rgb": "RGB", "yuv": "luma and chroma"}[card.color]
     lines = [
         f"{path}: model {card.name}, ×{card.scale}, {color}, {card.num_parameters:,} parameters"
@@ -59,10 +63,10 @@ def _is_model(path: Path) -> bool:
     return str(path) in shipped_cards() or path.suffix.lower() in (*SUFFIXES, ONNX_SUFFIX) or path.suffix == ".tar"
 
 
-def facts_of(path: Path) -> dict[str, Any]:
-    """Return what is known of a video, an image or a model, as JSON has it. Raises InputError, ModelError."""
+def facts_of(path: Path, stated: Stated | None = None) -> dict[str, Any]:
+    """Return the facts of `describe_anything`, as JSON has them. Raises InputError, ModelError."""
     if _is_model(path):
-        return {"kind": "model", "file": str(path), **asdict(load_card_and_net(str(path))[0])}
+        return {"kind": "model", "file": str(path), **asdict(load_card_and_net(str(path), stated)[0])}
     if is_one_picture(path):
         image = read_image(path)
         channels = 1 if image.ndim == 2 else image.shape[2]

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -15,7 +15,7 @@ from vsr.cli.benchmark import benchmark
 from vsr.cli.cluster import cluster
 from vsr.cli.compare import compare, preview
 from vsr.cli.enhance import enhance
-from vsr.cli.models import engine, export, models
+from vsr.cli.models import engine, export, models, states_model
 from vsr.cli.options import check_exist
 from vsr.cli.remote import remote
 from vsr.cli.serve import serve
@@ -25,6 +25,9 @@ from vsr.cli.train import train
 from vsr.cli.verify import verify
 from vsr.errors import VsrError
 from vsr.version import __version__
+
+if TYPE_CHECKING:  # it brings torch, which most commands begin without
+    from vsr.models.conventions import Stated
 
 __all__ = ["main"]
 
@@ -48,7 +51,8 @@ def cli() -> None:
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def info(file: Path, as_json: bool) -> None:
+@states_model
+def info(file: Path, as_json: bool, stated: Stated) -> None:
     """Show what vsr sees in FILE: a video, an image or a model, which may be a name of 'vsr models'."""
     from vsr.models.cards import shipped_cards
 
@@ -56,7 +60,9 @@ def info(file: Path, as_json: bool) -> None:
         check_exist([file])
     from vsr.cli.info import describe_anything, facts_of
 
-    click.echo(json.dumps(facts_of(file), indent=2, ensure_ascii=False) if as_json else describe_anything(file))
+    click.echo(
+        json.dumps(facts_of(file, stated), indent=2, ensure_ascii=False) if as_json else describe_anything(file, stated)
+    )
 
 
 @cli.command()

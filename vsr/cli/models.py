@@ -17,7 +17,7 @@ from vsr.cli.spelling import Command, Group, as_typed
 if TYPE_CHECKING:
     from vsr.models.cards import ModelCard
 
-__all__ = ["engine", "export", "models"]
+__all__ = ["engine", "export", "models", "states_model"]
 
 
 @click.command(cls=Command)
@@ -44,7 +44,7 @@ def _row(card: ModelCard) -> str:
     return f"{card.name:<16}×{card.scale:<6}{color:<10}{card.num_parameters:<12,}{figures}"
 
 
-def _states(command: Callable[..., None]) -> Callable[..., None]:
+def states_model(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that state what is known of a file of another project, and hand them on as `stated`."""
 
     @functools.wraps(command)
@@ -75,7 +75,7 @@ def engine() -> None:
 @click.option("--batch", type=click.IntRange(1), help="Frames per batch.  [default: by frame size, as a job]")
 @click.option("--precision", default="auto", show_default=True, type=click.Choice(PRECISIONS), help="Of the network.")
 @click.option("--device", default="auto", show_default=True, help="auto, cuda or cuda:N.")
-@_states
+@states_model
 def engine_build(model: str, size: str, **values: Any) -> None:
     """Build the engine that a job with MODEL will load: once for a size, a batch and a GPU."""
     from vsr.export.engines import build_engine
@@ -119,7 +119,7 @@ def engine_prune(everything: bool) -> None:
 @click.option("--calibrate", type=FILE, help="For int8: pictures or clips, where the model has no weights for it.")
 @click.option("--validation", type=FILE, help="For int8: folder that holds Set5 or Vid4, by which it is judged.")
 @click.option("-y", "--overwrite", is_flag=True, help="Replace OUT.onnx if it exists.")
-@_states
+@states_model
 def export(model: str, output: Path, **values: Any) -> None:
     """Write MODEL as ONNX: input "x" and output "y", float32 (N, C, H, W) with values from 0 to 1."""
     from vsr.export.onnx import export_model

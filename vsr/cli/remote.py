@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 from vsr.cli.options import FILE, PRECISIONS, Seconds, deinterlace_option, in_section
 from vsr.cli.progress import ProgressPrinter
 from vsr.cli.spelling import Group
-from vsr.errors import MissingExtraError
+from vsr.extras import importing
 
 __all__ = ["remote"]
 
@@ -29,8 +28,8 @@ def remote(context: click.Context, url: str) -> None:
 
     The token that the service asks for is taken from the environment variable VSR_TOKEN.
     """
-    if importlib.util.find_spec("httpx") is None:
-        raise MissingExtraError("a service as a device (httpx)", "remote")
+    with importing("a service as a device", "remote", "httpx"):
+        import httpx  # noqa: F401 - whether it loads
     context.obj = url
 
 

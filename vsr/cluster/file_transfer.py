@@ -16,7 +16,7 @@ from vsr.cluster.ray_worker import FilesOfDriver
 from vsr.cluster.remote_file import PIECE_BYTES
 from vsr.cluster.segment_task import SegmentResult, SegmentTask, settings_hash
 from vsr.errors import InputError, OptionError, OutputError, reason
-from vsr.files import naming_output, partial_file
+from vsr.files import file_state, naming_output, partial_file
 from vsr.jobs.job import Job
 from vsr.media.endpoints import File
 from vsr.media.write.segments import Segment
@@ -38,7 +38,7 @@ class FileTransfer:
         """storage: a folder that all nodes see under this name, if there is one. Raises OutputError."""
         self._ray = ray
         self._folder: Path | None = None
-        self._copied: dict[Path, Path] = {}
+        self._copied: dict[tuple[Path, tuple[int, ...]], Path] = {}
         self._turn = threading.Lock()
         self.pieces: PieceSender | None = None
         if storage is None:
@@ -70,17 +70,19 @@ class FileTransfer:
             raise OptionError(
                 "`cluster`: images that make a video have to lie in a folder that is shared, by `storage`"
             )
-        source, model = job.source.path, job.model.model
+        source, model = job.source.path, Path(job.model.model)
         try:
-            state = source.stat()
+            num_bytes = source.stat().st_size
         except OSError as error:
             raise InputError(f"{source}: cannot be read ({reason(error)})") from error
-        # A file that was changed is another one. The suffix is a hint at its format.
-        name = f"{_digest(source)}-{state.st_mtime_ns}-{state.st_size}{source.suffix}"
+        name = _name_of(source)
         self.pieces.offer(name, source)
-        if Path(model).is_file() and model not in models:
-            models[model] = self._bring(handle, Path(model))
-        return handle.make.remote(task, FilesOfDriver(name, state.st_size, models.get(model)))
+        place = None
+        if model.is_file():
+            key = _name_of(model)
+            place = models.get(key) or self._bring(handle, model, key)
+            models[key] = place
+        return handle.make.remote(task, FilesOfDriver(name, num_bytes, place))
 
     def _shared(self, job: Job, task: SegmentTask, folder: Path) -> SegmentTask:
         """Let a task read from and write into the shared folder."""
@@ -97,16 +99,16 @@ class FileTransfer:
         if path.resolve().is_relative_to(folder.parent.resolve()):
             return path
         with self._turn:
-            if path not in self._copied:
+            state = path, file_state(path)  # a file that was changed is another one
+            if state not in self._copied:
                 place = folder / f"{len(self._copied)}-{path.name}"
                 with naming_output(place):
                     shutil.copyfile(path, place)
-                self._copied[path] = place
-            return self._copied[path]
+                self._copied[state] = place
+            return self._copied[state]
 
-    def _bring(self, handle: Any, path: Path) -> str:
-        """Send a file to an actor, piece by piece; return its path there."""
-        name = f"{_digest(path)}{path.suffix}"
+    def _bring(self, handle: Any, path: Path, name: str) -> str:
+        """Send a file to an actor, piece by piece, under a name; return its path there."""
         place, offset = "", 0
         with path.open("rb") as file:
             while (data := file.read(PIECE_BYTES)) or not place:
@@ -132,5 +134,7 @@ class FileTransfer:
             os.fsync(file.fileno())
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:12]
+def _name_of(path: Path) -> str:
+    """Name a file for other machines: once it was changed, it is another one. The suffix is a hint at its format."""
+    content = f"{path.absolute()} {file_state(path)}"
+    return f"{hashlib.sha256(content.encode()).hexdigest()[:16]}{path.suffix}"

@@ -22,7 +22,8 @@ from vsr.cluster.patience import Patience
 from vsr.cluster.pool import Answer, Worker
 from vsr.cluster.ray_worker import RayWorker
 from vsr.cluster.segment_task import Failure, FramesDone, Hello, SegmentResult, SegmentTask
-from vsr.errors import EngineError, MissingExtraError, VsrError, reason
+from vsr.errors import EngineError, VsrError, reason
+from vsr.extras import importing
 
 __all__ = ["RayPool", "connect", "disconnect"]
 
@@ -40,10 +41,8 @@ def connect(address: str, seconds: float = CONNECT_SECONDS) -> Any:
     address: "auto" for the one that runs on this machine, "ray://HOST:PORT" for a Ray client's, or "HOST:PORT".
     Raises MissingExtraError where Ray is not installed, VsrError where the cluster does not answer in time.
     """
-    try:
+    with importing("a cluster", "cluster", "ray"):
         import ray
-    except ImportError as error:
-        raise MissingExtraError("a cluster (ray)", "cluster") from error
     _check_reachable(address, seconds)
     failed: list[BaseException] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from fractions import Fraction
 
 from vsr.backends.select import Place
@@ -48,5 +49,7 @@ def expected_frames(reader: VideoReader) -> int | None:
     start, shift = info.start_seconds or Fraction(0), reader.shift_seconds
     seconds = max(0.0, info.duration_seconds - float(max(Fraction(0), shift - start)))
     if limit is not None:
-        seconds = min(seconds, float(limit - max(Fraction(0), start - shift)))
+        asked = limit - max(Fraction(0), start - shift)
+        if asked < seconds:
+            return max(0, math.ceil(asked * info.average_rate))  # a frame that begins before the end is within
     return round(seconds * info.average_rate)

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vsr.errors import MissingExtraError, ModelError, install_hint
+from vsr.errors import BrokenExtraError, MissingExtraError, ModelError, install_hint
 from vsr.models import spandrel_net
 from vsr.models.cards import ModelCard
 from vsr.models.conventions import likeness_db
@@ -260,6 +260,8 @@ def _describe_assumptions(layout: Layout, options: dict[str, Any], source: str) 
 def _import_with_spandrel(path: Path, state: State) -> ModelCard:
     try:
         net = spandrel_net.build_spandrel_net(state)
+    except BrokenExtraError as error:  # the file may be sound: what is at fault comes first
+        raise ModelError(f"{path}: of no layout that vsr knows itself: {error}") from error
     except MissingExtraError as error:
         raise ModelError(f"{_describe_unknown(path, state)}; for more layouts: {install_hint('spandrel')}") from error
     except ValueError as error:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vsr.errors import MissingExtraError
+from vsr.extras import importing
 
-__all__ = ["HALO", "NET", "BrokenSpandrelError", "SpandrelNet", "build_spandrel_net"]
+__all__ = ["HALO", "NET", "SpandrelNet", "build_spandrel_net"]
 
 NET = "spandrel"  # a card's `net`
 HALO = 64  # input pixels; the receptive field of such a network is unknown, so tiled output may differ from untiled
-
-
-class BrokenSpandrelError(ValueError):
-    """Spandrel is installed, and fails before it sees any weights."""
 
 
 class SpandrelNet(nn.Module):
@@ -55,21 +50,15 @@ class SpandrelNet(nn.Module):
 def build_spandrel_net(state: Mapping[str, Tensor]) -> SpandrelNet:
     """Build the network that spandrel recognises in these weights: float32, on the CPU.
 
-    Raises MissingExtraError where spandrel is not installed, BrokenSpandrelError where it does not load, and
-    ValueError, with the reason, where it does not know the weights or the network does not enlarge single images.
+    Raises MissingExtraError where spandrel is not installed, BrokenExtraError where it does not load, and ValueError,
+    with the reason, where it does not know the weights or the network does not enlarge single images.
     """
-    if importlib.util.find_spec("spandrel") is None:
-        raise MissingExtraError("a network of this layout", "spandrel")
-    try:
+    with importing("a network of this layout", "spandrel", "spandrel", "torchvision"):
         import spandrel
-    except Exception as error:  # torchvision of another build raises a RuntimeError, for one
-        reason = " ".join(f"{type(error).__name__} {error}".split())[:120]
-        raise BrokenSpandrelError(
-            f"the library spandrel, which may know it, is installed but does not load ({reason}); install spandrel and "
-            "torchvision anew, for the PyTorch that is here"
-        ) from error
+
+        loader = spandrel.ModelLoader(device="cpu")
     try:
-        descriptor = spandrel.ModelLoader(device="cpu").load_from_state_dict(dict(state))
+        descriptor = loader.load_from_state_dict(dict(state))
     except Exception as error:  # it does not know the weights, or mistook them
         reason = " ".join(f"{type(error).__name__} {error}".split())[:120]
         raise ValueError(f"nor does the library spandrel ({reason})") from error

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vsr.backends.select import Place, choose_place
 from vsr.errors import ModelError
+from vsr.files import file_state
 from vsr.models.cards import ModelCard, shipped_cards
 from vsr.pipeline.loading import ModelOptions, load_card_and_net, upscaler_of_net
 from vsr.pipeline.upscaler import Upscaler
@@ -32,10 +33,11 @@ class ImageModels:
         """Raise ModelError where the service's own model is not there, or is for videos alone."""
         self._cards = {name: card for name, card in shipped_cards().items() if not card.recurrent}
         self.default = settings.model
-        if settings.model not in self._cards and Path(settings.model).suffix:
+        self._is_file = settings.model not in self._cards and bool(Path(settings.model).suffix)
+        if self._is_file:
             self.default = Path(settings.model).stem
-            self._cards[self.default] = load_card_and_net(settings.model)[0]
         self._file = settings.model
+        self._state: tuple[int, ...] = ()
         self.find(self.default)
 
     @property
@@ -46,9 +48,25 @@ class ImageModels:
     def find(self, name: str | None) -> tuple[str, ModelCard]:
         """Return a model's own name and its card; None is the service's own. Raises ModelError."""
         own = self.default if name is None else ALIASES.get(name, name)
+        if own == self.default:
+            self._read_anew()
         if own not in self._cards:
             raise ModelError(f"unknown model '{name}'; there are {', '.join(self.names)}")
         return own, self._cards[own]
+
+    def state(self, name: str) -> tuple[int, ...]:
+        """Return numbers that differ once the file of a model has another content; none for a shipped model.
+
+        A file that is gone counts as the one that was there.
+        """
+        return file_state(Path(self._file)) or self._state if self._is_file and name == self.default else ()
+
+    def _read_anew(self) -> None:
+        """Read the card of the service's own file, unless it is the one that was read last."""
+        state = self.state(self.default)
+        if self._is_file and (state != self._state or self.default not in self._cards):
+            self._cards[self.default] = load_card_and_net(self._file)[0]
+            self._state = state
 
     def source(self, name: str) -> str:
         """Return the name or path by which a model is loaded."""
@@ -65,17 +83,20 @@ class LoadedModels:
         self._models, self._tile = models, tile
         self._options = ModelOptions(device=settings.device, precision=settings.precision, tile=tile)
         self._place = _place(settings)
-        self._loaded: OrderedDict[str, Upscaler] = OrderedDict()
+        self._loaded: OrderedDict[str, tuple[tuple[int, ...], Upscaler]] = OrderedDict()
 
     def get(self, name: str) -> Upscaler:
-        """Load a model by its own name, unless it is kept."""
-        if name not in self._loaded:
+        """Load a model by its own name, unless it is kept, from a file that is still the same."""
+        state = self._models.state(name)
+        if name not in self._loaded or self._loaded[name][0] != state:
+            self.forget(name)  # before the next one takes memory
             card, net = load_card_and_net(self._models.source(name))
-            self._loaded[name] = upscaler_of_net(card, net, self._options, place=self._place, num_pixels=_LONG_PIXELS)
+            upscaler = upscaler_of_net(card, net, self._options, place=self._place, num_pixels=_LONG_PIXELS)
+            self._loaded[name] = state, upscaler
             if len(self._loaded) > _MOST_LOADED:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(name)
-        return self._loaded[name]
+        return self._loaded[name][1]
 
     def forget(self, name: str) -> None:
         """Load a model anew next time, as after an error that may be the engine's."""

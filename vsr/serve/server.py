@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import sys
 import tempfile
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from vsr.errors import MissingExtraError, OutputError, reason
+from vsr.errors import OutputError, reason
+from vsr.extras import importing
 from vsr.serve.settings import Settings
 
-__all__ = ["bound_threads", "check_extra", "log_to_stderr", "run_server"]
+__all__ = ["bound_threads", "check_extra", "importing_service", "log_to_stderr", "run_server"]
 
 _PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "gradio")
 
 
 def check_extra() -> None:
     """Raise MissingExtraError where a package that the service needs is not installed."""
-    if any(importlib.util.find_spec(package) is None for package in _PACKAGES):
-        raise MissingExtraError("the service (fastapi, uvicorn, gradio)", "serve")
+    with importing_service():
+        pass
+
+
+def importing_service() -> AbstractContextManager[None]:
+    """See `importing`: for the packages of the service."""
+    return importing("the service", "serve", *_PACKAGES)
 
 
 def run_server(settings: Settings) -> None:
@@ -29,10 +35,11 @@ def run_server(settings: Settings) -> None:
     _use_private_folder(settings.state)
     # A second bound on what is decoded, beside that on an image's header; read when OpenCV loads.
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(settings.limits.output_pixels))
-    import uvicorn
+    with importing_service():
+        import uvicorn
 
-    from vsr.serve.app import make_app
-    from vsr.serve.page.mount import mount_page, page_parts
+        from vsr.serve.app import make_app
+        from vsr.serve.page.mount import mount_page, page_parts
 
     bound_threads(settings.threads)
     log_to_stderr()

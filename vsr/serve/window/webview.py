@@ -30,16 +30,11 @@ class WebviewWindow:
         """Tell whether pywebview is installed and finds a web view."""
         if importlib.util.find_spec("webview") is None:
             return False
-        from importlib import import_module
-
-        from webview.errors import WebViewException
-
-        guilib = import_module("webview.guilib")  # the name webview.guilib is None until a window is made
-
         logging.getLogger("pywebview").setLevel(logging.CRITICAL)
         try:
-            return guilib.initialize() is not None
-        except (WebViewException, ImportError):
+            # The name webview.guilib is None until a window is made.
+            return importlib.import_module("webview.guilib").initialize() is not None
+        except Exception:  # of a library that does not load, or finds no web view
             return False
 
     def show(self, address: str, on_drop: Callable[[list[Path]], object], ended: threading.Event) -> None:
