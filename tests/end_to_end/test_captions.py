@@ -77,12 +77,36 @@ def test_captions_stay_with_their_frames(
     assert _captions(captioned) == expected, "the clip is not what the test needs"
     vsr.enhance(captioned, tmp_path / name, model=str(tiny_model), codec=codec, strict=True, device="cpu", **options)
     assert _captions(tmp_path / name) == expected
+    codes = [difference.code for difference in vsr.verify(captioned, tmp_path / name).differences]
+    assert "captions" not in codes
+
+
+def test_captions_that_another_tool_dropped_are_found(captioned: Path, tiny_model: Path, tmp_path: Path) -> None:
+    vsr.enhance(captioned, tmp_path / "out.mp4", model=str(tiny_model), device="cpu")
+    for name, kept in (("none.mp4", 0), ("half.mp4", NUM_FRAMES // 2)):
+        with av.open(str(tmp_path / "out.mp4")) as source, av.open(str(tmp_path / name), "w") as container:
+            stream = container.add_stream_from_template(source.streams.video[0])
+            for index, packet in enumerate(source.demux(video=0)):
+                if packet.size:
+                    changed = av.Packet(bytes(packet) if index < kept else bytes(packet).replace(b"GA94", b"XXXX"))
+                    changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
+                    changed.duration, changed.is_keyframe, changed.stream = packet.duration, packet.is_keyframe, stream
+                    container.mux(changed)
+    texts = [
+        [d.text for d in vsr.verify(tmp_path / "out.mp4", tmp_path / name).differences if d.code == "captions"]
+        for name in ("none.mp4", "half.mp4")
+    ]
+    assert texts == [
+        ["the closed captions (CEA-608/708) are missing"],
+        [f"the closed captions (CEA-608/708) are in {NUM_FRAMES // 2} frames of {NUM_FRAMES}"],
+    ]
 
 
 def test_captions_that_an_encoder_has_no_place_for_are_named(captioned: Path, tiny_model: Path, tmp_path: Path) -> None:
     notes: list[str] = []
     vsr.enhance(captioned, tmp_path / "out.webm", model=str(tiny_model), device="cpu", note=notes.append)
     assert [note for note in notes if "closed captions (CEA-608/708)" in note]
+    assert "captions" in [difference.code for difference in vsr.verify(captioned, tmp_path / "out.webm").differences]
 
 
 def test_captions_of_a_part(captioned: Path, tiny_model: Path, tmp_path: Path, make_clip: Callable[..., Path]) -> None:

@@ -62,6 +62,13 @@ def test_subtitles_that_nobody_decodes_are_copied(
             packets = [p for p in container.demux() if p.stream.type == "subtitle" and p.size]
             texts.append([(bytes(p), p.pts * p.time_base, p.duration * p.time_base) for p in packets])
     assert texts[0] == texts[1] != []
+    assert vsr.verify(source, tmp_path / "out.mp4", ignore=["size"]).is_same
+    tags_of_output(source, "none.mp4", maps=["0:v", "0:a"])
+    assert "subtitle stream 2 (ttml, und) is missing" in [
+        difference.text for difference in vsr.verify(source, tmp_path / "none.mp4").differences
+    ]
+    tags_of_output(source, "part.mp4", start_seconds=0.5)  # where the document has ended
+    assert vsr.verify(source, tmp_path / "part.mp4", start_seconds=0.5).is_same
 
 
 def test_the_stereo_layout_that_matroska_keeps_is_not_said_to_be_lost(

@@ -31,15 +31,19 @@ class Captions:
     """Hold the captions of frames that are between the decoder and the encoder, by PTS on the output's clock.
 
     One thread keeps, another takes.  is_wanted: whether somebody takes them; else none is kept.
+    num_seen: frames with captions, kept or not.
     """
 
     def __init__(self) -> None:
-        self.is_wanted = False
+        self.is_wanted, self.num_seen = False, 0
         self._carriers: dict[int, av.VideoFrame] = {}
 
     def keep(self, frame: av.VideoFrame, pts: int) -> None:
         """Keep the captions of a decoded frame, if it has any. pts: in ticks."""
-        if self.is_wanted and any(data.type == Type.A53_CC for data in frame.side_data):  # type: ignore[attr-defined]
+        if not any(data.type == Type.A53_CC for data in frame.side_data):  # type: ignore[attr-defined]
+            return
+        self.num_seen += 1
+        if self.is_wanted:
             self._carriers[pts] = _scaled(frame, CARRIER_SIDE, CARRIER_SIDE, frame.format.name)
 
     def take(self, pts: int, width: int, height: int, format_: str) -> av.VideoFrame | None:

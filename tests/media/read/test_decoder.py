@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import pytest
 from av.packet import Packet
 from small_clips import NUM_FRAMES, MakeClip
 
@@ -97,6 +98,20 @@ def test_times_that_swap_places_are_put_in_order(make_clip: MakeClip) -> None:
     shown = [_brightness(frame) for frame in frames]
     assert shown[2] < shown[4] < shown[3] < shown[5]  # each at its own time
     assert (decoder.num_reordered, decoder.num_moved_pts) == (1, 0)
+
+
+@pytest.mark.parametrize("places", [(4, 2, 1, 3), (5, 4, 3, 2, 1)], ids=["pyramid", "reversed"])
+def test_times_that_are_far_from_their_places_are_put_in_order(make_clip: MakeClip, places: tuple[int, ...]) -> None:
+    with _decoder(make_clip(codec="mjpeg")) as (decoder, packets, _):
+        pts = [packet.pts or 0 for packet in packets]
+        for index, place in enumerate(places):
+            packets[1 + index].pts = pts[place]
+        frames = _decoded(decoder, packets)
+    assert [frame.pts for frame in frames] == pts
+    shown = [_brightness(frame) for frame in frames]
+    stored = [shown[place] for place in (0, *places)]
+    assert stored == sorted(stored) and len(set(shown)) == len(shown)  # each at its own time
+    assert decoder.num_moved_pts == 0
 
 
 def test_frames_without_timestamps_follow_one_another_by_the_rate(make_clip: MakeClip) -> None:

@@ -23,7 +23,9 @@ HwAccelMode = Literal["none", "auto", "cuda"]
 EXACT_ON_GPU = ("h264", "hevc")  # their standards fix every decoded sample, so that a GPU gives the same
 USUAL_TIME_BASE = Fraction(1, 90000)
 USUAL_RATE = Fraction(25)
-MOST_WAITING = 2  # frames that are held back, so that later ones can go before them
+# Frames that are held back, so that later ones can go before them: four sort three levels of B-frames whose decoder
+# was told of none. A GPU's decoder has few places for frames.
+MOST_WAITING, MOST_WAITING_ON_GPU = 4, 2
 
 
 class Decoder:
@@ -161,7 +163,7 @@ class Decoder:
         self.num_reordered += self._newest_pts is not None and pts < self._newest_pts
         self._newest_pts = pts if self._newest_pts is None else max(pts, self._newest_pts)
         bisect.insort(self._waiting, frame, key=pts_of)
-        if len(self._waiting) > MOST_WAITING:
+        if len(self._waiting) > (MOST_WAITING_ON_GPU if self.is_on_gpu else MOST_WAITING):
             yield self._shown(self._waiting.pop(0))
 
     def _shown(self, frame: av.VideoFrame) -> av.VideoFrame:

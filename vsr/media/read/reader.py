@@ -7,7 +7,7 @@ import hashlib
 import math
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +15,7 @@ from typing import Any, Self
 import av
 from av.packet import Packet
 
+from vsr.color.pixel_formats import FORMATS
 from vsr.events import Note, NoteCode, OnNote, Waking
 from vsr.frames import FrameBatch
 from vsr.media.av_frames import load_batch, pts_of
@@ -23,6 +24,7 @@ from vsr.media.endpoints import Source, parse_source
 from vsr.media.packet_checksum import StreamChecksum
 from vsr.media.read.deinterlace import Deinterlacer
 from vsr.media.read.frame_fitter import FrameFitter
+from vsr.media.read.gif_alpha import is_opaque_gif
 from vsr.media.read.options import InputOptions
 from vsr.media.read.trimmed_input import Frames, TrimmedInput
 from vsr.media.read.video_info import VideoInfo, describe_video
@@ -212,6 +214,8 @@ class VideoReader:
     def _describe(self) -> VideoInfo:
         """Describe the video; say where its frames are not read as the file has them, or not where they should."""
         info = describe_video(self.container, self.stream, self._input.first, self._input.chroma_location)
+        if info.codec == "gif" and self.pipe is None and self.images is None and is_opaque_gif(self.path):
+            info = replace(info, pixel_format=FORMATS["rgb24"])
         if info.pixel_format.name != info.source_pixel_format:
             self._warn(
                 Note(

@@ -110,6 +110,7 @@ class FileContents:
     times: of the frames, all of which were decoded.  video_tags: of the main video stream.  streams: all others.
     num_damaged: parts of the video that could not be decoded.
     mean_rgb: red, green and blue of the first frame, from 0 to 1, the mean of what is not transparent.
+    num_captioned: frames with closed captions.  is_part: whether only a part of the file was read.
     """
 
     path: Path
@@ -123,6 +124,8 @@ class FileContents:
     tags: Mapping[str, str]
     num_damaged: int
     mean_rgb: tuple[float, ...]
+    num_captioned: int
+    is_part: bool
 
 
 def read_contents(path: Path, options: InputOptions, warn: Callable[[str], None]) -> FileContents:
@@ -156,6 +159,8 @@ def read_contents(path: Path, options: InputOptions, warn: Callable[[str], None]
             tags=_tags(reader.container.metadata),
             num_damaged=reader.num_damaged,
             mean_rgb=mean_rgb,
+            num_captioned=reader.captions.num_seen,
+            is_part=options.start_seconds is not None or options.duration_seconds is not None,
         )
 
 

@@ -23,6 +23,7 @@ class DifferenceCode(StrEnum):
     COLOR = "color"  # colour tags
     SAMPLES = "samples"  # fewer bits, chroma samples, or no alpha
     HDR = "hdr"  # HDR10 metadata
+    CAPTIONS = "captions"  # closed captions, which lie in the frames
     STREAM_MISSING = "stream-missing"
     STREAM_ADDED = "stream-added"
     STREAM_CODEC = "stream-codec"  # a stream that was transcoded

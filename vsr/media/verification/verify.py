@@ -132,11 +132,20 @@ def _differences(source: FileContents, output: FileContents) -> Iterator[Differe
         yield Difference(DifferenceCode.DAMAGE, text)
     yield from image_differences(source.info, output.info)
     yield from mean_color_differences(source.mean_rgb, output.mean_rgb)
+    yield from _caption_differences(source, output)
     offset = _common_offset(match)
     yield from stream_differences(source, output, offset)
     yield from chapter_differences(source, output, offset)
     yield from tag_differences(source.tags, output.tags, "the file", None)
     yield from tag_differences(source.video_tags, output.video_tags, "the video", None)
+
+
+def _caption_differences(source: FileContents, output: FileContents) -> Iterator[Difference]:
+    """Compare how many frames have closed captions."""
+    want, got = source.num_captioned, output.num_captioned
+    if got < want:
+        how = f"are in {got} frames of {want}" if got else "are missing"
+        yield Difference(DifferenceCode.CAPTIONS, f"the closed captions (CEA-608/708) {how}")
 
 
 def _common_offset(match: FrameMatch | None) -> float:
