@@ -17,7 +17,7 @@ from tensorrt_double import VERSIONS, Device
 from torch import Tensor, nn
 
 from vsr.backends import openvino_engine
-from vsr.backends.engine import Signature, image_signature, safer_precisions
+from vsr.backends.engine import Precision, Signature, image_signature, safer_precisions
 from vsr.backends.onnx_export import export_onnx
 from vsr.backends.onnx_model import OnnxFile
 from vsr.backends.select import EngineMaker, Place
@@ -26,8 +26,10 @@ from vsr.backends.torch_engine import TorchEngine
 from vsr.errors import EngineError, OptionError
 from vsr.models.cards import ModelCard
 from vsr.models.nets import LumaNet
-from vsr.models.quantization import QuantizedConv2d, calibrate, quantized
+from vsr.models.nets.recurrent import RecurrentNet
+from vsr.models.quantization import QuantizedConv2d, calibrate, quantized, without_quantization
 from vsr.pipeline.checked_network import CheckedNetwork
+from vsr.pipeline.loading import signature_of
 from vsr.pipeline.upscaler import Upscaler
 
 onnx = pytest.importorskip("onnx")
@@ -37,6 +39,9 @@ pytest.importorskip("openvino")
 CPU = torch.device("cpu")
 CARD = ModelCard("small", "luma", {}, 2, "y", halo=4)
 STEP = 1 / 255
+_RECURRENT = signature_of(
+    ModelCard("seeing", "recurrent", {"features": 8, "blocks": 2, "scale": 2}, 2, "yuv", 6, recurrent=True)
+)
 
 
 def _plain() -> LumaNet:
@@ -126,6 +131,36 @@ def test_for_tensorrt_all_beside_the_integers_is_fp16_without_casts_between_laye
     assert [node.op_type for node in graph.node].count("Cast") <= 2, "of the image, and of the result"
     difference = (_run(model, _picture()) - _integers()(_picture())).abs()
     assert difference.max() < 2 * STEP and difference.mean() < STEP / 20
+
+
+@pytest.mark.parametrize("beside", ["fp32", "fp16"])
+def test_the_blocks_of_a_recurrent_network_add_the_integers_that_their_convolutions_take(beside: Precision) -> None:
+    torch.manual_seed(4)
+    net = quantized(RecurrentNet(8, 2, 2).eval().requires_grad_(False))
+    inputs = (
+        torch.cat((_picture(1), torch.zeros(1, 2, 24, 33)), 1),
+        _picture(1),
+        _picture(1),
+        torch.zeros(1, 14, 24, 33),
+    )
+    calibrate(net, [inputs])
+    for layer in net.modules():
+        if isinstance(layer, QuantizedConv2d):
+            layer.input_scale.mul_(4)  # so that the rounding shows
+    model = export_onnx(net, _RECURRENT, precision="int8", beside_integers=beside)
+    graph = onnx.load_from_string(model).graph
+    nodes = {(node.name.rpartition("/")[0], node.op_type): node for node in graph.node}
+    makers = {output: node for node in graph.node for output in node.output}
+    for block in ("body.0", "body.1"):
+        (taken,) = (x for x in nodes[block, "Add"].input if makers[x].op_type == "DequantizeLinear")
+        assert nodes[f"{block}.first", "Conv"].input[0] == taken, "the same integers"
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    given = dict(zip(_RECURRENT.input_names, (x.numpy() for x in inputs), strict=True))
+    found, wanted = session.run(None, given), net(*inputs)
+    plain = without_quantization(net)(*inputs)
+    by_rounding = (wanted[2] - plain[2]).abs().mean()
+    assert by_rounding > STEP / 10
+    assert (torch.from_numpy(found[2]) - wanted[2]).abs().mean() < by_rounding / (20 if beside == "fp32" else 3)
 
 
 def test_a_scale_that_fp16_cannot_hold_becomes_its_least() -> None:

@@ -12,6 +12,7 @@ from vsr.backends.engine import Precision, Signature
 from vsr.backends.onnx_export import largest_tensor
 from vsr.backends.tensorrt_builder import MOST_ELEMENTS
 from vsr.jobs.plan import choose_batch
+from vsr.models.cards import ModelCard, shipped_cards
 from vsr.models.weights import load_int8_net, load_with_card
 from vsr.pipeline.loading import signature_of
 from vsr.pipeline.tiles import SMALLEST_TILE
@@ -29,10 +30,18 @@ CASES: list[tuple[str, Precision]] = [
     ("edsr", "fp16"),
     ("fast", "fp16"),
     ("fast", "int8"),
+    ("fast-x2", "fp16"),
+    ("fast-x2", "int8"),
+    ("nano", "fp16"),
+    ("nano", "int8"),
     ("srgan", "fp16"),
     ("srcnn", "fp16"),
+    ("srcnn-x2", "fp16"),
     ("vdsr", "fp16"),
+    ("vdsr-x2", "fp16"),
+    ("video", "fp16"),
     ("video-fast", "fp16"),
+    ("video-fast", "int8"),
 ]
 
 
@@ -46,6 +55,19 @@ def _with_sizes(model: Any, signature: Signature, batch: int, height: int, width
     for tensor in copy.graph.output:
         tensor.type.tensor_type.ClearField("shape")
     return bytes(copy.SerializeToString())
+
+
+def _structure(card: ModelCard, precision: Precision) -> tuple[object, ...]:
+    """All that a graph depends on but for its weights."""
+    return card.net, sorted(card.options.items()), card.color, precision
+
+
+def test_every_shipped_network_has_its_structure_here() -> None:
+    cards = shipped_cards()
+    held = [_structure(cards[name], precision) for name, precision in CASES]
+    wanted = [_structure(card, "fp16") for card in cards.values()]
+    wanted += [_structure(card, "int8") for card in cards.values() if card.int8_weights]
+    assert all(each in held for each in wanted)
 
 
 @pytest.mark.parametrize(("name", "precision"), CASES)
@@ -63,6 +85,8 @@ def test_a_shipped_network_is_what_tensorrt_takes(
     fitting = min(batch, MOST_ELEMENTS // per_frame)
     assert fitting >= 1 and per_frame * fitting < 2**31, "a job caps its batch by this, and one frame of 720p fits"
     assert (name in ("edsr", "srcnn", "vdsr")) == (fitting < batch), "these were over, at batches of 4"
+    assert set(signature.input_names) == {tensor.name for tensor in model.graph.input}
+    assert list(signature.outputs) == [tensor.name for tensor in model.graph.output]
     assert largest_tensor(_with_sizes(model, signature, 1, SMALLEST_TILE * 2, SMALLEST_TILE * 2)) < 2**24
     _check_operators(model, precision)
 
@@ -86,6 +110,8 @@ def _check_operators(model: Any, precision: Precision) -> None:
             assert [each.op_type for each in consumers[node.output[0]]] == ["DequantizeLinear"]
         if node.op_type == "DequantizeLinear":
             assert constants[node.input[1]].data_type == onnx.TensorProto.FLOAT16, "no cast stands in the way"
-            assert {each.op_type for each in consumers[node.output[0]]} == {"Conv"}, (
-                "nothing in between, so that it fuses"
-            )
+            kinds = {each.op_type for each in consumers[node.output[0]]}
+            assert kinds in ({"Conv"}, {"Conv", "Add"}), "nothing in between, so that it fuses"
+        if node.op_type == "Add" and node.name.startswith("body."):
+            quantized = [x for x in node.input if x.endswith("/values")]
+            assert len(quantized) == (precision == "int8"), "a block's input is read once, as integers"

@@ -22,7 +22,7 @@ from vsr.backends.engine import PRECISIONS, Precision, Signature, converted
 from vsr.backends.onnx_qdq import insert_integers
 from vsr.errors import EngineError
 from vsr.extras import importing
-from vsr.models.quantization import QuantizedConv2d, without_quantization
+from vsr.models.quantization import QuantizedConv2d, rounded_skips, without_quantization
 from vsr.version import __version__
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def export_onnx(
         raise EngineError(f"{name} cannot be exported to ONNX ({type(error).__name__}: {_one_line(error)})") from error
     if program is None:
         raise EngineError(f"{type(net).__name__} cannot be exported to ONNX by this version of PyTorch")
-    return bytes(_clean(program.model_proto, integers).SerializeToString(deterministic=True))
+    return _cleaned(program.model_proto, integers, rounded_skips(net))
 
 
 def _integer_layers(net: nn.Module, precision: Precision) -> dict[str, QuantizedConv2d]:
@@ -160,17 +160,17 @@ def _silence() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _clean(model: ModelProto, integers: Mapping[str, QuantizedConv2d]) -> ModelProto:
-    """Reduce a model to its graph, insert the layers of integers, name the open sizes, and check it."""
+def _cleaned(model: ModelProto, integers: Mapping[str, QuantizedConv2d], skips: frozenset[str]) -> bytes:
+    """Reduce a model to its graph, insert the layers of integers, name the open sizes, check and serialise it."""
     import onnx
 
     _name_by_layer(model)
     _strip(model)
-    insert_integers(model, integers)
+    insert_integers(model, integers, skips)
     model.producer_name = "vsr"
     _name_open_sizes(model)
     onnx.checker.check_model(model, full_check=True)
-    return model
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def _name_open_sizes(model: ModelProto) -> None:

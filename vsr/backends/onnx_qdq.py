@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["insert_integers"]
 
 
-def insert_integers(model: ModelProto, layers: Mapping[str, QuantizedConv2d]) -> None:
+def insert_integers(
+    model: ModelProto, layers: Mapping[str, QuantizedConv2d], skips: Collection[str] = frozenset()
+) -> None:
     """Make convolutions ones of integers, in place: each takes its input and its weights through int8.
 
     layers: by name, which the names of the model's nodes begin with. Symmetric and explicit: runtimes fold the
     pairs into convolutions of integers, and those that do not compute the same numbers in floats. Scales are of the
     type that the convolution had, float32 or float16, so that no cast stands between the layers.
+    skips: names of blocks whose additions take the same integers as a convolution does, where one takes that tensor.
     Raises EngineError where a layer is not a convolution in the model.
     """
     if not layers:
@@ -41,10 +44,22 @@ def insert_integers(model: ModelProto, layers: Mapping[str, QuantizedConv2d]) ->
             nodes += before
             model.graph.initializer.extend(tensors)
         nodes.append(node)
+    for node in nodes:
+        if node.op_type == "Add" and node.name.rpartition("/")[0] in skips:
+            _add_integers(node, nodes)
     if missing := layers.keys() - found:
         raise EngineError(f"the ONNX has no convolution of its own for {', '.join(sorted(missing))}")
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def _add_integers(node: NodeProto, nodes: list[NodeProto]) -> None:
+    """Let an addition take tensors as their integers give them, where a convolution takes those."""
+    integers = {each.input[0]: each.output[0] for each in nodes if each.op_type == "QuantizeLinear"}
+    values = {each.input[0]: each.output[0] for each in nodes if each.op_type == "DequantizeLinear"}
+    for position, name in enumerate(node.input):
+        if name in integers:
+            node.input[position] = values[integers[name]]
 
 
 def _through_integers(

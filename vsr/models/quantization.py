@@ -10,7 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["QuantizedConv2d", "calibrate", "is_quantized", "quantized", "quantized_layers", "without_quantization"]
+__all__ = [
+    "QuantizedConv2d",
+    "calibrate",
+    "is_quantized",
+    "quantized",
+    "quantized_layers",
+    "rounded_skips",
+    "without_quantization",
+]
 
 _LOWEST, _HIGHEST = -128, 127
 _NUM_SAMPLES = 1 << 16  # samples of a layer's input that each batch contributes to its calibration
@@ -49,6 +57,10 @@ class QuantizedConv2d(nn.Conv2d):
     def round_weights(self) -> None:
         """Set the weights to the values of their integers; half precision then keeps the integers."""
         self.weight.copy_(self.weight_integers() * self.weight_scales()[:, None, None, None])
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """Round an input to the values of its integers, as the convolution sees it."""
+        return (_rounded(x.float() / self.input_scale) * self.input_scale).to(x.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         scales = self.weight_scales()
@@ -101,6 +113,11 @@ def quantized(net: nn.Module) -> nn.Module:
         assert isinstance(layer, nn.Conv2d)
         result.set_submodule(name, QuantizedConv2d(layer))
     return result
+
+
+def rounded_skips(net: nn.Module) -> frozenset[str]:
+    """Name the blocks that add their input as the integers that their first convolution takes; see `rounds_skip`."""
+    return frozenset(name for name, module in net.named_modules() if getattr(module, "rounds_skip", False))
 
 
 def is_quantized(net: nn.Module) -> bool:

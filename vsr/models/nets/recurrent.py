@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vsr.models.quantization import QuantizedConv2d
+
 __all__ = ["RecurrentNet", "state_channels"]
 
 # Corrections of chroma are an order of magnitude smaller than those of luma. As outputs of the same layer they would
@@ -99,7 +101,11 @@ class _Pixels(nn.Conv2d):
 
 
 class _Block(nn.Module):
-    """Add two convolutions around a PReLU to their input; begins close to the identity."""
+    """Add two convolutions around a PReLU to their input; begins close to the identity.
+
+    In int8 the input is added as the integers that the first convolution takes: then engines read one tensor of 8 bits
+    for both and add within the second convolution, where they would keep the input in floats beside it.
+    """
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -109,8 +115,14 @@ class _Block(nn.Module):
         with torch.no_grad():
             self.second.weight *= 0.3
 
+    @property
+    def rounds_skip(self) -> bool:
+        """True where the input is added as integers."""
+        return isinstance(self.first, QuantizedConv2d)
+
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.second(self.activation(self.first(x)))
+        kept = self.first.rounded(x) if isinstance(self.first, QuantizedConv2d) else x
+        out: Tensor = kept + self.second(self.activation(self.first(x)))
         return out
 
 
