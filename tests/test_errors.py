@@ -21,7 +21,7 @@ def _documented() -> dict[str, int]:
 
 
 def test_all_names_the_classes_of_the_module_and_what_goes_with_them() -> None:
-    assert sorted(errors.__all__) == sorted(["OPTION", *_defined(), "install_hint", "reason"])
+    assert sorted(errors.__all__) == sorted(["OPTION", *_defined(), "install_hint", "is_disk_full", "reason"])
 
 
 def test_every_error_can_be_caught_as_vsr_error() -> None:

@@ -22,6 +22,7 @@ command line finds these by `OPTION` and puts its own spelling there (--scale 40
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Sequence
 from typing import ClassVar
@@ -40,6 +41,7 @@ __all__ = [
     "VerificationError",
     "VsrError",
     "install_hint",
+    "is_disk_full",
     "reason",
 ]
 
@@ -140,5 +142,11 @@ class JobCancelledError(VsrError):
 
 
 def reason(error: BaseException) -> str:
-    """Return the message of FFmpeg or the system, without the numbers and names around it."""
-    return str(getattr(error, "strerror", None) or error)
+    """Return the message of FFmpeg or the system, without numbers and names around it; of a full disk, the remedy."""
+    text = str(getattr(error, "strerror", None) or error)
+    return f"{text}; make room there, or write to another disk" if is_disk_full(error) else text
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Tell whether FFmpeg or the system had no room for what was to be written."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)

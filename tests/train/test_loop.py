@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ from vsr.train.data import PatchBank
 from vsr.train.loop import Budget, Trainer, train
 from vsr.train.objective import TERMS
 from vsr.train.recipes import RECIPES, Recipe, Stage, card_of
+from vsr.train.record import RunRecord
 
 TINY = Recipe(
     "tiny", "luma", {"features": 4, "depth": 1, "scale": 2}, "y", patch=8, batch=4, num_steps=8, learning_rate=1e-3
@@ -377,12 +379,33 @@ def test_records_of_a_run_that_are_damaged_are_named(images: Path, tmp_path: Pat
 
 
 def test_a_full_disk_is_an_error_of_the_output(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*args: object) -> None:
-        raise RuntimeError("[enforce fail] PytorchStreamWriter failed writing file data/0: file write failed")
+    def fail(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OutputError, match=r"checkpoint\.pt: writing failed"):
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr(RunRecord, "start", lambda *arguments: None)  # whose file is written before
+    with pytest.raises(OutputError, match=r"checkpoint\.pt: writing failed \(.*; make room there, or write to another"):
         run(images, tmp_path, 1)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+class _FullDisk:
+    """Stands in for TensorBoard's writer, every call of which fails once its thread has ended."""
+
+    def __getattr__(self, name: str) -> Any:
+        def fail(*arguments: Any) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        return fail
+
+
+def test_curves_for_which_there_is_no_room_are_named(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunRecord, "_tensorboard", lambda record, num_steps: _FullDisk())
+    with pytest.raises(OutputError, match=r"tensorboard: writing failed \(.*; make room there"):
+        run(images, tmp_path, 1)
+    assert (tmp_path / "checkpoint.pt").is_file()  # which the next run goes on from
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from vsr.errors import reason
 from vsr.files import target_of_partial, write_file
 
 __all__ = ["EngineEntry", "EngineKey", "EngineStore", "Target", "engines_folder"]
@@ -242,7 +243,7 @@ def _read_checked(path: Path) -> tuple[bytes | None, dict[str, Any], str]:
     except FileNotFoundError:
         return None, {}, ""
     except OSError as error:
-        return None, {}, f"cannot be read ({error.strerror})"
+        return None, {}, f"cannot be read ({reason(error)})"
     try:
         record = json.loads(_record_path(path).read_text("utf-8"))
         checksum = record["sha256"]

@@ -23,7 +23,7 @@ from vsr.backends.cuda_runner import DeviceRunner
 from vsr.backends.engine import Precision, Signature, TooLargeError
 from vsr.backends.engine_store import EngineKey, EngineStore, Target
 from vsr.backends.onnx_export import export_onnx, fingerprint, largest_tensor
-from vsr.errors import EngineError, MissingExtraError
+from vsr.errors import EngineError, MissingExtraError, reason
 from vsr.events import Note, NoteCode, OnNote
 
 __all__ = ["EngineBuilder", "Shape", "Source", "fresh_logger", "load_tensorrt", "one_line", "raise_if_out_of_memory"]
@@ -147,7 +147,7 @@ class EngineBuilder:
     def _note_not_kept(self, error: OSError) -> None:
         if not self._is_folder_noted:
             self._is_folder_noted = True
-            text = f"{self._store.folder}: engines cannot be kept there ({error.strerror or error})"
+            text = f"{self._store.folder}: engines cannot be kept there ({reason(error)})"
             self._note(Note(NoteCode.ENGINE, text))
 
     def _from_file(self, key: EngineKey) -> tuple[Any, str]:
@@ -216,7 +216,7 @@ class EngineBuilder:
         try:
             data, problem = self._store.read_timing_cache(self._target)
         except OSError as error:
-            data, problem = None, f"cannot be read ({error.strerror or error})"
+            data, problem = None, f"cannot be read ({reason(error)})"
         if data is not None:
             timing_cache = config.create_timing_cache(data)
             if timing_cache is not None and config.set_timing_cache(timing_cache, False):

@@ -8,11 +8,14 @@ import sys
 import time
 import traceback
 from importlib.metadata import PackageNotFoundError, version
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from vsr.errors import OutputError
+import click
+
+from vsr.errors import OutputError, reason
 from vsr.version import __version__
 
 __all__ = ["LogFile", "describe_versions"]
@@ -35,22 +38,31 @@ def describe_versions() -> str:
 class LogFile:
     """Append lines with their time to a file. Use it as a context manager, which also logs the error that ends it.
 
-    Raises OutputError where the file cannot be written.
+    Raises OutputError where the file cannot be opened. Where it cannot be written later, as on a full disk, that is
+    said on stderr, and the job goes on without it.
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
-            self._file = path.open("a", encoding="utf-8")
+            # Unbuffered: else what could not be written would be tried again when the file is closed.
+            self._file: FileIO | None = FileIO(path, "a")
         except OSError as error:
-            raise OutputError(f"{path}: the log cannot be written ({error.strerror})") from error
+            raise OutputError(f"{path}: the log cannot be written ({reason(error)})") from error
         self._last_progress = 0.0
         self.write(f"begun: {shlex.join(sys.argv)}")
         self.write(describe_versions())
 
     def write(self, line: str) -> None:
         """Write a line."""
-        self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
-        self._file.flush()
+        if self._file is None:
+            return
+        try:
+            self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n".encode(errors="replace"))
+        except OSError as error:
+            self._file.close()
+            self._file = None
+            click.echo(f"vsr: {self._path}: the log ends here ({reason(error)})", err=True)
 
     def write_progress(self, line: str) -> None:
         """Write a line of progress, if some seconds have passed since the last."""
@@ -69,4 +81,5 @@ class LogFile:
             self.write(f"ended by {type(value).__name__}: {value}")
             for line in "".join(traceback.format_tb(trace)).splitlines():
                 self.write(f"    {line}")
-        self._file.close()
+        if self._file is not None:
+            self._file.close()

@@ -23,7 +23,7 @@ from vsr.cli.signals import Terminated, handle_signals
 from vsr.cli.spelling import Group
 from vsr.cli.train import train
 from vsr.cli.verify import verify
-from vsr.errors import VsrError
+from vsr.errors import OutputError, VsrError, is_disk_full, reason
 from vsr.version import __version__
 
 if TYPE_CHECKING:  # it brings torch, which most commands begin without
@@ -103,6 +103,10 @@ def main() -> NoReturn:
         _fail(str(error), error.exit_code)
     except BrokenPipeError:
         sys.exit(EXIT_READER_GONE)
+    except OSError as error:  # of what commands print: files are named by errors of their own
+        if not is_disk_full(error):
+            raise
+        _fail(f"{error.filename or 'stdout'}: writing failed ({reason(error)})", OutputError.exit_code)
 
 
 def _fail(line: str, code: int) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TextIO
 import click
 
 from vsr.cli.spelling import as_typed
-from vsr.errors import OptionError, OutputError
+from vsr.errors import OptionError, OutputError, reason
 from vsr.events import Note, NoteCode
 
 if TYPE_CHECKING:
@@ -181,12 +182,12 @@ class FfmpegProgress:
     """Writes how far a job is as `ffmpeg -progress` does: blocks of key=value, each closed by progress=continue|end.
 
     target: a file, "-" or "pipe:1" for stdout, "pipe:N" for another open file descriptor.
-    Raises OptionError for what is neither, OutputError where it cannot be written. A reader that goes away is no
-    error of the job: nothing more is written.
+    Raises OptionError for what is neither, OutputError where it cannot be opened. A reader that goes away is no error
+    of the job: nothing more is written. Nor is a full disk, which is said on stderr.
     """
 
     def __init__(self, target: str) -> None:
-        self._stream: TextIO | None = _progress_stream(target)
+        self._target, self._stream = target, _progress_stream(target)
         self._last_written = 0.0
         self._progress: Progress | None = None
 
@@ -200,9 +201,7 @@ class FfmpegProgress:
     def close(self) -> None:
         """Write the last block, and close what was opened."""
         self._write("end")
-        if self._stream is not None and self._stream not in (sys.stdout, sys.stderr):
-            self._stream.close()
-        self._stream = None
+        self._end()
 
     def _write(self, state: Literal["continue", "end"]) -> None:
         if self._stream is None:
@@ -212,6 +211,16 @@ class FfmpegProgress:
             self._stream.flush()
         except BrokenPipeError:
             self._stream = None
+        except OSError as error:
+            self._end()
+            click.echo(f"vsr: -progress {self._target}: ends here ({reason(error)})", err=True)
+
+    def _end(self) -> None:
+        """Close what was opened."""
+        stream, self._stream = self._stream, None
+        if stream is not None and stream not in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):  # what could not be written before is tried once more
+                stream.close()
 
 
 def _progress_stream(target: str) -> TextIO:
@@ -225,7 +234,7 @@ def _progress_stream(target: str) -> TextIO:
     try:
         return os.fdopen(int(pipe[1]), "w") if pipe else Path(target.removeprefix("file:")).open("w", encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"-progress {target}: cannot be written ({error.strerror})") from error
+        raise OutputError(f"-progress {target}: cannot be written ({reason(error)})") from error
 
 
 def _ffmpeg_block(progress: Progress | None, state: str) -> str:

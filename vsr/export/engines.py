@@ -16,7 +16,7 @@ from vsr.backends.engine_store import EngineEntry, EngineStore, Target
 from vsr.backends.select import EngineMaker, Place
 from vsr.backends.tensorrt_builder import Shape, load_tensorrt
 from vsr.backends.tensorrt_engine import TensorRTEngine, make_tensorrt_engine
-from vsr.errors import EngineError, MissingExtraError, OptionError, OutputError
+from vsr.errors import EngineError, MissingExtraError, OptionError, OutputError, reason
 from vsr.events import Note, NoteCode
 from vsr.jobs.plan import choose_batch
 from vsr.models.cards import ModelCard, shipped_cards
@@ -172,7 +172,7 @@ def prune_engines(*, everything: bool = False) -> str:
     try:
         removed = store.prune(is_wanted) if store.folder.is_dir() else []
     except OSError as error:
-        raise OutputError(f"{store.folder}: cannot be cleaned up ({error.strerror or error})") from error
+        raise OutputError(f"{store.folder}: cannot be cleaned up ({reason(error)})") from error
     lines = [f"removed {path.name}" for path in removed] or ["nothing to remove"]
     if here is None and not everything:
         lines.append("no TensorRT or GPU to compare with: only damaged files were looked for")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vsr.errors import InputError, MissingExtraError, ModelError, OptionError, OutputError, VsrError
+from vsr.errors import InputError, MissingExtraError, ModelError, OptionError, OutputError, VsrError, reason
 from vsr.events import Note, NoteCode, OnNote
 from vsr.jobs.model_cache import ModelCache
 from vsr.jobs.options import JobOptions
@@ -86,7 +86,7 @@ def _files_in(folder: Path, recursive: bool, outputs: Path) -> list[Path]:
     try:
         entries = sorted(folder.rglob("*") if recursive else folder.iterdir())
     except OSError as error:
-        raise InputError(f"{folder}: cannot be listed ({error.strerror})") from error
+        raise InputError(f"{folder}: cannot be listed ({reason(error)})") from error
     if outputs.resolve() != folder.resolve():
         entries = [path for path in entries if not path.resolve().is_relative_to(outputs.resolve())]
     is_shown = (not any(part.startswith(".") for part in path.relative_to(folder).parts) for path in entries)
@@ -154,4 +154,4 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror})") from error
+        raise OutputError(f"{folder}: cannot be made ({reason(error)})") from error

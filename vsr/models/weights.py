@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from vsr.errors import ModelError, OptionError
-from vsr.files import partial_file
+from vsr.files import write_file
 from vsr.models import spandrel_net
 from vsr.models.cards import CARD_KEY, SHIPPED, ModelCard, card_from_json, find_card, shipped_cards
 from vsr.models.checkpoints import SUFFIXES, import_checkpoint, read_checkpoint, read_safetensors
@@ -173,10 +173,9 @@ def read_card(path: Path) -> ModelCard:
 
 
 def save_model_file(path: Path, card: ModelCard, state: Mapping[str, Tensor]) -> None:
-    """Write weights with their card inside, completely or not at all."""
+    """Write weights with their card inside, completely or not at all. Raises OSError."""
     metadata = {CARD_KEY: replace(card, sha256="").to_json()}
-    with partial_file(path) as partial:
-        save_file({k: v.contiguous() for k, v in state.items()}, partial, metadata)
+    write_file(path, save({k: v.contiguous() for k, v in state.items()}, metadata))
 
 
 def _has_card(path: Path) -> bool:

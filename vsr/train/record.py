@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import subprocess
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -30,11 +31,16 @@ class RunRecord:
 
     def __init__(self, out: Path, num_steps: int, log: Callable[[str], None]) -> None:
         self.out, self._log = out, log
-        self._csv = out / "log.csv"
-        with naming_output(out):
-            out.mkdir(parents=True, exist_ok=True)
-            self._drop_rows_after(num_steps)
-            self._writer = self._tensorboard(num_steps)
+        self._csv, self._writer = out / "log.csv", None
+        self._report_of_threads, threading.excepthook = threading.excepthook, self._report_thread
+        try:
+            with naming_output(out):
+                out.mkdir(parents=True, exist_ok=True)
+                self._drop_rows_after(num_steps)
+                self._writer = self._tensorboard(num_steps)
+        except BaseException:
+            self.close()
+            raise
 
     def start(self, recipe: AnyRecipe, arguments: Mapping[str, Any]) -> None:
         """Record the recipe, arguments and code version of a start or a resumption."""
@@ -55,22 +61,34 @@ class RunRecord:
         row = {"step": step, "minutes": round(minutes, 3), **losses, **scores}
         with naming_output(self._csv):
             self._append(row)
-        if self._writer is not None:
-            for kind, values in (("loss", losses), ("score", scores)):
-                for name, value in values.items():
-                    if math.isfinite(value):
-                        self._writer.add_scalar(f"{kind}/{name}", value, step)
+        for kind, values in (("loss", losses), ("score", scores)):
+            for name, value in values.items():
+                if math.isfinite(value):
+                    self._draw("add_scalar", f"{kind}/{name}", value, step)
 
     def images(self, step: int, grid: Tensor) -> None:
         """Show sample images: (3, H, W) or (1, H, W) in [0, 1]."""
-        if self._writer is not None:
-            with naming_output(self.out / "tensorboard"):
-                self._writer.add_image("bicubic | output | truth", grid, step)
-                self._writer.flush()
+        self._draw("add_image", "bicubic | output | truth", grid, step)
+        self._draw("flush")
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        try:
+            self._draw("close")
+        finally:
+            threading.excepthook = self._report_of_threads
+
+    def _draw(self, method: str, *arguments: Any) -> None:
+        """Call a method of TensorBoard's writer, if there is one; once it fails, it cannot even be closed."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with naming_output(self.out / "tensorboard"):
+                getattr(writer, method)(*arguments)
+            self._writer = writer
+
+    def _report_thread(self, args: threading.ExceptHookArgs) -> None:
+        """Report what ends a thread, but for that of TensorBoard's writer, which hands its error to the next call."""
+        if not type(args.thread).__module__.startswith("tensorboard."):
+            self._report_of_threads(args)
 
     def _append(self, row: Mapping[str, Any]) -> None:
         rows = self._rows()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
 import json
 import math
 import os
@@ -17,11 +18,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vsr.errors import EngineError, InputError, ModelError, OptionError, OutputError
-from vsr.files import naming_output, partial_file, write_file
+from vsr.files import naming_output, write_file
 from vsr.models.cards import ModelCard
 from vsr.models.weights import build_net, load_net, resolve, save_model_file
 from vsr.train.recipes import AnyRecipe
@@ -172,10 +172,12 @@ class Learner:
 
     def save(self, folder: Path) -> None:
         """Write checkpoint and averaged weights, each completely or not at all. Raises OutputError."""
-        # PyTorch and safetensors report a full disk as errors of their own.
-        with naming_output(folder / CHECKPOINT, (OSError, RuntimeError)), partial_file(folder / CHECKPOINT) as partial:
-            torch.save(self.state_dict(), partial)
-        with naming_output(folder / WEIGHTS, (OSError, SafetensorError)):
+        # Made in memory first: PyTorch and safetensors report a full disk as errors that do not say so.
+        content = io.BytesIO()
+        torch.save(self.state_dict(), content)
+        with naming_output(folder / CHECKPOINT):
+            write_file(folder / CHECKPOINT, content.getvalue())
+        with naming_output(folder / WEIGHTS):
             save_model_file(folder / WEIGHTS, self.card, self.ema.state_dict())
 
     def load(self, folder: Path) -> None:
@@ -276,8 +278,9 @@ class Reporter:
         self._record.images(learner.num_steps, self._judge.images(learner.ema))
         if learner.is_judged_by_psnr and held_out_db > self._best:
             self._best = held_out_db
-            save_model_file(out / BEST_WEIGHTS, learner.card, learner.ema.state_dict())
-            write_file(out / BEST_SCORE, json.dumps({"held_out_psnr_db": held_out_db}) + "\n")
+            with naming_output(out / BEST_WEIGHTS):
+                save_model_file(out / BEST_WEIGHTS, learner.card, learner.ema.state_dict())
+                write_file(out / BEST_SCORE, json.dumps({"held_out_psnr_db": held_out_db}) + "\n")
         self._sums, self._num, self._last = {}, 0, time.monotonic()
         self._seconds = self._pace.between(self._last - started)
 

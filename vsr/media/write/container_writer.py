@@ -15,7 +15,7 @@ from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Stream
 
-from vsr.errors import OutputError, reason
+from vsr.errors import OutputError, is_disk_full, reason
 from vsr.events import counted
 from vsr.files import claim, naming_output, partial_path, put_in_place
 from vsr.media.formats import find_container, find_container_of_file
@@ -111,9 +111,9 @@ class OutputFile(ABC):
         try:
             self.container.start_encoding()
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise OutputError(
-                f"{self.path}: {self.container.format.name} cannot hold these streams ({reason(error)})"
-            ) from error
+            refusal = f"{self.container.format.name} cannot hold these streams"
+            what = "writing failed" if is_disk_full(error) else refusal
+            raise OutputError(f"{self.path}: {what} ({reason(error)})") from error
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
