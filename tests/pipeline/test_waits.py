@@ -24,14 +24,17 @@ from vsr.color.pixel_formats import FORMATS, allocate_planes
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
 from vsr.models.cards import ModelCard
 from vsr.models.nets import LumaNet, SRResNet
+from vsr.models.nets.recurrent import RecurrentNet
 from vsr.pipeline.checked_network import CheckedNetwork
 from vsr.pipeline.color_path import Target
+from vsr.pipeline.temporal import TemporalProcessor
 from vsr.pipeline.upscaler import Upscaler
 
 META = torch.device("meta")
 HEIGHT, WIDTH, SCALE = 36, 64, 4
 # Bytes read from and written to memory for a pixel of the output, by what the network takes, the network left out.
 CEILINGS = {"rgb": 28, "y": 33}
+RECURRENT_CEILING = 300  # of which a third warps the luma of two neighbours, and a tenth the state of 32 channels
 CACHED = 12 << 20  # bytes; smaller tensors, as the bands that colour is worked off in, are still in the cache when read
 
 
@@ -163,6 +166,47 @@ def test_colour_stays_below_its_memory_traffic(color: str) -> None:
         upscaler.submit(_batch("yuv420p", height, width), target)
     per_pixel = watch.num_bytes / (2 * width * height * SCALE**2)
     assert per_pixel <= CEILINGS[color], f"{per_pixel:.1f} bytes for a pixel of the output"
+
+
+def _moving(num_frames: int, height: int, width: int) -> FrameBatch:
+    """Noise that moves to the right by a pixel a frame, so that there is motion and no cut."""
+    wide = torch.randint(16, 236, (height // 4, width // 4 + num_frames), generator=torch.Generator().manual_seed(1))
+    wide = wide.repeat_interleave(4, 0).repeat_interleave(4, 1).to(torch.uint8)
+    luma = torch.stack([wide[:, 4 * n : 4 * n + width] for n in range(num_frames)])[:, None]
+    chroma = torch.full((num_frames, 2, height // 2, width // 2), 128, dtype=torch.uint8)
+    numbers = tuple(range(num_frames))
+    return FrameBatch((luma, chroma), numbers, (1,) * num_frames, Fraction(1, 25), _color("yuv420p"))
+
+
+def _temporal(watch: Watch, target: Target) -> TemporalProcessor:
+    torch.manual_seed(2)
+    options = {"features": 8, "blocks": 1, "scale": SCALE}
+    net = RecurrentNet(**options).eval()  # type: ignore[arg-type]
+    card = ModelCard(
+        "tiny", "recurrent", options, SCALE, "yuv", net.halo, recurrent=True, restart_interval=240, warm_up=8
+    )
+
+    def make_engine(precision: Precision) -> UncountedEngine:
+        return UncountedEngine(TorchEngine(net, META, precision), watch)
+
+    network = CheckedNetwork(card, make_engine, "fp32")
+    return TemporalProcessor(network, target, MetaTransfers(watch))
+
+
+def test_a_recurrent_network_steps_without_a_wait_and_below_its_memory_traffic() -> None:
+    """Counted with all between the network's steps: warped neighbours and state, which no other network has."""
+    height, width, num_frames = 96, 160, 4
+    target = Target(width * SCALE, height * SCALE, FORMATS["yuv420p"], _color("yuv420p"))
+    with Watch() as watch:
+        processor, batch = _temporal(watch, target), _moving(num_frames, height, width)
+        for _ in range(3):
+            watch.copies.clear()
+            watch.num_bytes = 0
+            processor.push(batch)
+        assert watch.copies == []
+    per_pixel = watch.num_bytes / (num_frames * width * height * SCALE**2)
+    assert per_pixel <= RECURRENT_CEILING, f"{per_pixel:.1f} bytes for a pixel of the output"
+    assert per_pixel > RECURRENT_CEILING / 2, "as much is expected: the motion was seen"
 
 
 def test_the_watch_sees_a_copy_from_the_cpu() -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vsr.backends.engine import Engine
-from vsr.backends.transfers import make_transfers
+from vsr.backends.transfers import Transfers, make_transfers
 from vsr.color.pixel_formats import as_stored
 from vsr.errors import ModelError
 from vsr.frames import FrameBatch
@@ -85,7 +85,8 @@ class TemporalProcessor:
 
     reused_share: float | None = None
 
-    def __init__(self, network: CheckedNetwork, target: Target) -> None:
+    def __init__(self, network: CheckedNetwork, target: Target, transfers: Transfers | None = None) -> None:
+        """transfers: bring frames to the network's device and back; chosen by the device unless given."""
         card = network.card
         if card.restart_interval < 1 or not 0 <= card.warm_up <= card.restart_interval:
             raise ModelError(
@@ -95,7 +96,7 @@ class TemporalProcessor:
         self._network, self._target = network, target
         self._interval, self._warm_up = card.restart_interval, card.warm_up
         self._num_channels = state_channels(**card.options)
-        self._transfers = make_transfers(network.device)
+        self._transfers = transfers or make_transfers(network.device)
         self._steps: StepQueue[_Passage] = StepQueue(network, self._compute, transfers=self._transfers)
         self.reset()
 
