@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -15,7 +15,7 @@ from vsr.cli.benchmark import benchmark
 from vsr.cli.cluster import cluster
 from vsr.cli.compare import compare, preview
 from vsr.cli.enhance import enhance
-from vsr.cli.models import engine, export, models, states_model
+from vsr.cli.models import engine, export, model_options, models
 from vsr.cli.options import check_exist
 from vsr.cli.remote import remote
 from vsr.cli.serve import serve
@@ -25,9 +25,6 @@ from vsr.cli.train import train
 from vsr.cli.verify import verify
 from vsr.errors import OutputError, VsrError, is_disk_full, reason
 from vsr.version import __version__
-
-if TYPE_CHECKING:  # it brings torch, which most commands begin without
-    from vsr.models.conventions import Stated
 
 __all__ = ["main"]
 
@@ -51,18 +48,21 @@ def cli() -> None:
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-@states_model
-def info(file: Path, as_json: bool, stated: Stated) -> None:
+@model_options
+def info(file: Path, as_json: bool, **stated: Any) -> None:
     """Show what vsr sees in FILE: a video, an image or a model, which may be a name of 'vsr models'."""
     from vsr.models.cards import shipped_cards
 
     if str(file) not in shipped_cards():
         check_exist([file])
     from vsr.cli.info import describe_anything, facts_of
+    from vsr.models.conventions import Stated
 
-    click.echo(
-        json.dumps(facts_of(file, stated), indent=2, ensure_ascii=False) if as_json else describe_anything(file, stated)
-    )
+    facts = Stated(stated["model_range"], stated["model_order"], stated["model_scale"])
+    if as_json:
+        click.echo(json.dumps(facts_of(file, facts), indent=2, ensure_ascii=False))
+    else:
+        click.echo(describe_anything(file, facts))
 
 
 @cli.command()

@@ -17,7 +17,7 @@ from vsr.cli.spelling import Command, Group, as_typed
 if TYPE_CHECKING:
     from vsr.models.cards import ModelCard
 
-__all__ = ["engine", "export", "models", "states_model"]
+__all__ = ["engine", "export", "model_options", "models"]
 
 
 @click.command(cls=Command)
@@ -44,8 +44,19 @@ def _row(card: ModelCard) -> str:
     return f"{card.name:<16}×{card.scale:<6}{color:<10}{card.num_parameters:<12,}{figures}"
 
 
-def states_model(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that state what is known of a file of another project, and hand them on as `stated`."""
+def model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that state what is known of a file of another project."""
+    for option in (
+        click.option("--model-scale", type=int, metavar="N", help="Scale of a foreign network that serves several."),
+        click.option("--model-order", metavar="ORDER", help="Channels of a foreign network: rgb or bgr."),
+        click.option("--model-range", metavar="RANGE", help="Values of a foreign network: 0..1, 0..255, -1..1."),
+    ):
+        command = option(command)
+    return command
+
+
+def _states(command: Callable[..., None]) -> Callable[..., None]:
+    """Add these options, and hand them on as `stated`."""
 
     @functools.wraps(command)
     def wrapped(
@@ -55,13 +66,7 @@ def states_model(command: Callable[..., None]) -> Callable[..., None]:
 
         command(*args, stated=Stated(model_range, model_order, model_scale), **kw)
 
-    for option in (
-        click.option("--model-scale", type=int, metavar="N", help="Scale of a foreign network that serves several."),
-        click.option("--model-order", metavar="ORDER", help="Channels of a foreign network: rgb or bgr."),
-        click.option("--model-range", metavar="RANGE", help="Values of a foreign network: 0..1, 0..255, -1..1."),
-    ):
-        wrapped = option(wrapped)
-    return wrapped
+    return model_options(wrapped)
 
 
 @click.group(cls=Group)
@@ -75,7 +80,7 @@ def engine() -> None:
 @click.option("--batch", type=click.IntRange(1), help="Frames per batch.  [default: by frame size, as a job]")
 @click.option("--precision", default="auto", show_default=True, type=click.Choice(PRECISIONS), help="Of the network.")
 @click.option("--device", default="auto", show_default=True, help="auto, cuda or cuda:N.")
-@states_model
+@_states
 def engine_build(model: str, size: str, **values: Any) -> None:
     """Build the engine that a job with MODEL will load: once for a size, a batch and a GPU."""
     from vsr.export.engines import build_engine
@@ -119,7 +124,7 @@ def engine_prune(everything: bool) -> None:
 @click.option("--calibrate", type=FILE, help="For int8: pictures or clips, where the model has no weights for it.")
 @click.option("--validation", type=FILE, help="For int8: folder that holds Set5 or Vid4, by which it is judged.")
 @click.option("-y", "--overwrite", is_flag=True, help="Replace OUT.onnx if it exists.")
-@states_model
+@_states
 def export(model: str, output: Path, **values: Any) -> None:
     """Write MODEL as ONNX: input "x" and output "y", float32 (N, C, H, W) with values from 0 to 1."""
     from vsr.export.onnx import export_model

@@ -187,7 +187,8 @@ class FfmpegProgress:
     """
 
     def __init__(self, target: str) -> None:
-        self._target, self._stream = target, _progress_stream(target)
+        self._target = target
+        self._stream: TextIO | None = _progress_stream(target)
         self._last_written = 0.0
         self._progress: Progress | None = None
 
