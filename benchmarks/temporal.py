@@ -2,6 +2,7 @@
 
     python benchmarks/temporal.py speed [--clip samples/sample.mp4] [--rounds 3]
     python benchmarks/temporal.py seams [--model video-fast]
+    python benchmarks/temporal.py starts [--model video-fast]
 
 `speed`: whole jobs with `fast` and with the network in turn, round after round, and beside them the parts of the
 second: decoding, optical flow, the network on frames whose flow is known, encoding. Medians, and ratios of rounds:
@@ -12,6 +13,7 @@ second: decoding, optical flow, the network on frames whose flow is known, encod
 and for one frame the seconds of each network and of OpenCV's FSRCNN, per decibel over bicubic on Vid4.
 `seams`: clips of Vid4 with a restart at frame 24 after a run-up of so many frames, against no restart: the loss of
 PSNR in the frames after it, and how far these frames are from those of the unbroken run, in code values.
+`starts`: PSNR of the first frames of Vid4's clips, by the frames after the first that the network runs back through.
 Each writes its part of temporal.json. `speed` writes after every round, so that it may be stopped.
 """
 
@@ -61,6 +63,7 @@ BICUBIC_DB = 23.78  # on Vid4
 RESTART = 24  # frame
 AFTER = 8  # frames that are looked at
 WARM_UPS = (0, 4, 8, 12, 16, 24)
+RUN_INS = (0, 2, 4, 6, 8, 12)
 GRAY = Color(Matrix.SMPTE170M, Primaries.SMPTE170M, Transfer.SMPTE170M, Range.LIMITED, ChromaLocation.LEFT, 8)
 
 
@@ -110,7 +113,7 @@ def speed(clip: Path, model: str, rounds: int, frame_rounds: int, out: Path) -> 
             "fast": job("fast"),
             "job": job(model),
             "decode": lambda: decode_alone(clip),
-            "motion": lambda: [estimate_motion(*pair) for pair in pairwise(lumas)],
+            "motion": lambda: [estimate_motion(*pair, models[model].card.both_flows) for pair in pairwise(lumas)],
             "network": network_alone(models[model], batches),
             "encode": lambda: encode_alone(frames, Path(folder) / "encode.mp4"),
         }
@@ -208,10 +211,10 @@ def seams(model: str, out: Path) -> None:
     rows: dict[int, list[dict[str, float]]] = {warm_up: [] for warm_up in WARM_UPS}
     for folder in sorted(path for path in (data_folder() / "test" / "Vid4").iterdir() if path.is_dir()):
         low, sharp = frames_of(folder)
-        whole = torch.cat(list(upscaled(upscaler, low)))[RESTART : RESTART + AFTER]
+        whole = torch.cat(list(upscaled(upscaler, low, run_in=0)))[RESTART : RESTART + AFTER]
         for warm_up in WARM_UPS:
             first = RESTART - warm_up
-            found = torch.cat(list(upscaled(upscaler, low[first:])))[warm_up : warm_up + AFTER]
+            found = torch.cat(list(upscaled(upscaler, low[first:], run_in=0)))[warm_up : warm_up + AFTER]
             rows[warm_up].append(seam(found, whole, sharp[RESTART : RESTART + AFTER]))
             click.echo(f"{folder.name}, {warm_up} frames: {rows[warm_up][-1]}", err=True)
     table = {
@@ -239,6 +242,32 @@ def seam(found: Tensor, whole: Tensor, sharp: Tensor) -> dict[str, float]:
     }
 
 
+# -- starts ----------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--model", default="video-fast")
+@click.option("--out", type=click.Path(path_type=Path), default=HERE / "temporal.json")
+def starts(model: str, out: Path) -> None:
+    """The PSNR of the first frames, by the number of frames that the network runs back through."""
+    upscaler = load_model(model, device="cpu", backend="openvino")
+    table = {}
+    folders = sorted(path for path in (data_folder() / "test" / "Vid4").iterdir() if path.is_dir())
+    clips = [tuple(part[: 2 * AFTER] for part in frames_of(folder)) for folder in folders]
+    for run_in in RUN_INS:
+        by_frame = []
+        for low, sharp in clips:
+            found = torch.cat(list(upscaled(upscaler, low, run_in)))
+            by_frame.append([psnr_db(f[None], t[None]) for f, t in zip(found, sharp, strict=True)])
+        means = [statistics.fmean(values) for values in zip(*by_frame, strict=True)]
+        table[str(run_in)] = {
+            "frame_psnr_db": [round(value, 3) for value in means],
+            "mean_psnr_db": statistics.fmean(means),
+        }
+        click.echo(f"{run_in} frames: {table[str(run_in)]}", err=True)
+    write("starts", {"model": model, "num_frames": 2 * AFTER, "by_run_in": table}, out)
+
+
 def frames_of(folder: Path) -> tuple[Tensor, Tensor]:
     """Read the luma of a clip, reduced and whole, (N, 1, H, W) uint8, as far as it is looked at."""
     protocol, low, sharp = clip_protocol(4, "bi"), [], []
@@ -254,11 +283,11 @@ def to_codes(luma: Tensor) -> Tensor:
     return luma.round().clamp(0, 255).to(torch.uint8)
 
 
-def upscaled(upscaler: Upscaler, luma: Tensor) -> Iterator[Tensor]:
+def upscaled(upscaler: Upscaler, luma: Tensor, run_in: int) -> Iterator[Tensor]:
     """Upscale luma, without any restart but that at its beginning."""
     height, width = (4 * side for side in luma.shape[-2:])
     network = upscaler.network
-    network.card = replace(network.card, restart_interval=10**6)
+    network.card = replace(network.card, restart_interval=10**6, run_in=run_in)
     processor = TemporalProcessor(network, Target(width, height, FORMATS["gray"], GRAY))
     batches = [
         FrameBatch((part,), tuple(range(len(part))), (1,) * len(part), Fraction(1, 25), GRAY)

@@ -5,9 +5,11 @@ The numbers are the code points of ITU-T H.273 (also ISO/IEC 23091-2), which FFm
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from fractions import Fraction
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -180,6 +182,14 @@ class FrameBatch:
         frames = slice(start, stop)
         planes = tuple(plane[frames] for plane in self.planes)
         return FrameBatch(planes, self.pts[frames], self.durations[frames], self.time_base, self.color)
+
+    @classmethod
+    def joined(cls, batches: Sequence[FrameBatch]) -> FrameBatch:
+        """Put batches of one size, colour and clock in a row."""
+        planes = tuple(torch.cat(parts) for parts in zip(*(batch.planes for batch in batches), strict=True))
+        pts = tuple(chain.from_iterable(batch.pts for batch in batches))
+        durations = tuple(chain.from_iterable(batch.durations for batch in batches))
+        return cls(planes, pts, durations, batches[0].time_base, batches[0].color)
 
     @property
     def height(self) -> int:

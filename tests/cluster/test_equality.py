@@ -33,7 +33,7 @@ from vsr.pipeline.upscaler import Upscaler
 FRAME_WISE = ModelCard("small", "luma", {"features": 4, "depth": 1, "scale": 2}, 2, "y", 3)
 TEMPORAL = ModelCard(
     "small-video", "recurrent", {"features": 4, "blocks": 1, "scale": 2}, 2, "yuv", halo=4, recurrent=True,
-    restart_interval=10, warm_up=3,
+    restart_interval=10, warm_up=3, run_in=4,
 )  # fmt: skip
 
 

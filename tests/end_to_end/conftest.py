@@ -41,7 +41,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def memory_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ×2 network with memory as a model file: its last layer is zero, so that it repeats pixels."""
     options = {"features": 4, "blocks": 1, "scale": 2}
-    card = ModelCard("memory", "recurrent", options, 2, "yuv", 4, recurrent=True, restart_interval=8, warm_up=2)
+    card = ModelCard(
+        "memory", "recurrent", options, 2, "yuv", 4, recurrent=True, restart_interval=8, warm_up=2, run_in=3
+    )
     state = build_net(card).state_dict()
     state["tail.weight"] = torch.zeros_like(state["tail.weight"])
     path = tmp_path_factory.mktemp("model") / "memory.safetensors"

@@ -28,7 +28,16 @@ from vsr.pipeline.upscaler import Upscaler
 NUM_FRAMES, INTERVAL, WARM_UP = 46, 10, 3
 OPTIONS: dict[str, Any] = {"features": 4, "blocks": 1, "scale": 2}
 CARD = ModelCard(
-    "small", "recurrent", OPTIONS, 2, "yuv", halo=4, recurrent=True, restart_interval=INTERVAL, warm_up=WARM_UP
+    "small",
+    "recurrent",
+    OPTIONS,
+    2,
+    "yuv",
+    halo=4,
+    recurrent=True,
+    restart_interval=INTERVAL,
+    warm_up=WARM_UP,
+    run_in=4,
 )
 
 

@@ -103,6 +103,23 @@ def test_ten_bits_are_brought_to_eight() -> None:
     assert luma_8bit(_batch(torch.tensor([[[[16, 235, 255]]]], dtype=torch.uint8), 8)).tolist() == [[[16, 235, 255]]]
 
 
+def test_luma_of_rgb_is_coded_bt601() -> None:
+    codes = [[0, 255, 255, 0, 0], [0, 255, 0, 255, 0], [0, 255, 0, 0, 255]]  # black, white, red, green, blue
+    for bit_depth, dtype in ((8, torch.uint8), (10, torch.uint16), (16, torch.uint16)):
+        rgb = (torch.tensor(codes) * (2**bit_depth - 1) // 255).to(dtype)[None, :, None]
+        color = Color(Matrix.RGB, Primaries.BT709, Transfer.SRGB, Range.FULL, ChromaLocation.LEFT, bit_depth)
+        batch = FrameBatch((rgb,), (0,), (1,), Fraction(1, 25), color)
+        assert np.abs(luma_8bit(batch)[0, 0].astype(int) - [16, 235, 81, 145, 41]).max() <= 1
+
+
+def test_the_way_ahead_is_estimated_on_request() -> None:
+    earlier, later = _scene(3), _moved(_scene(3), 3, 0)
+    both, inverted_only = estimate_motion(earlier, later, both_flows=True), estimate_motion(earlier, later)
+    assert both is not None and inverted_only is not None
+    np.testing.assert_array_equal(both.back, inverted_only.back)
+    np.testing.assert_array_equal(both.ahead, optical_flow(earlier, later))
+
+
 def test_motion_has_both_directions_and_ends_at_a_cut() -> None:
     frame = _scene(1)
     motion = submit_motion(_moved(frame, 3, 0), frame).result()

@@ -24,7 +24,7 @@ from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Ran
 from vsr.models.cards import ModelCard
 from vsr.models.nets import RecurrentNet
 from vsr.pipeline.checked_network import CheckedNetwork
-from vsr.pipeline.color_path import Target
+from vsr.pipeline.color_path import Target, batch_to_video_network
 from vsr.pipeline.loading import ModelOptions, upscaler_of_net
 from vsr.pipeline.motion import inverted, optical_flow, taps_of, warp
 from vsr.pipeline.processor import FrameProcessor, make_processor
@@ -35,6 +35,8 @@ OPTIONS: dict[str, Any] = {"features": 6, "blocks": 1, "scale": 4}
 CARD = ModelCard(
     "small", "recurrent", OPTIONS, 4, "yuv", halo=4, recurrent=True, restart_interval=INTERVAL, warm_up=WARM_UP
 )
+RUN_IN = 3
+CARDS = (CARD, replace(CARD, run_in=RUN_IN, both_flows=True))
 COLOR = Color(Matrix.BT709, Primaries.BT709, Transfer.BT709, Range.LIMITED, ChromaLocation.LEFT, 8)
 HEIGHT, WIDTH = 36, 50
 
@@ -70,8 +72,10 @@ def _target(color: Color = COLOR, pixel_format: PixelFormat = FORMATS["yuv420p"]
     return Target(WIDTH * scale, HEIGHT * scale, pixel_format, color)
 
 
-def _processor(net: RecurrentNet, target: Target | None = None, **options: Any) -> FrameProcessor:
-    upscaler = upscaler_of_net(CARD, net, ModelOptions(precision="fp32", backend="pytorch", device="cpu", **options))
+def _processor(
+    net: RecurrentNet, target: Target | None = None, card: ModelCard = CARD, **options: Any
+) -> FrameProcessor:
+    upscaler = upscaler_of_net(card, net, ModelOptions(precision="fp32", backend="pytorch", device="cpu", **options))
     return make_processor(upscaler, target or _target())
 
 
@@ -122,10 +126,40 @@ def test_the_first_frames_are_what_the_network_makes_of_frame_neighbours_and_sta
     assert difference.max() <= 1 and (difference > 0).float().mean() < 0.001
 
 
+@pytest.mark.parametrize("card", CARDS)
 @pytest.mark.parametrize("size", [1, 3, 7, 26])
-def test_batches_of_any_size_give_the_same_bits(net: RecurrentNet, size: int) -> None:
-    luma = _luma(26, scenes=(0, 14))
-    assert _equal(_run(_processor(net), _in_batches(luma, size)), _run(_processor(net), _in_batches(luma, 4)))
+def test_batches_of_any_size_give_the_same_bits(net: RecurrentNet, size: int, card: ModelCard) -> None:
+    luma = _luma(26, scenes=(0, 14, 20, 25))  # the third begins with an interval, the last has no second frame
+    found, wanted = (_run(_processor(net, card=card), _in_batches(luma, each)) for each in (size, 4))
+    assert _equal(found, wanted)
+
+
+def test_a_scene_begins_with_the_state_of_its_following_frames_in_reverse(net: RecurrentNet) -> None:
+    """The first frame is what it would be if the video came to it backwards and then turned."""
+    card = CARDS[1]
+    luma = _luma(9, scenes=(0, 5))
+    found = _run(_processor(net, card=card), _in_batches(luma, 2))
+    for start, stop in ((0, 5), (5, 9)):
+        scene = luma[start:stop]
+        turned = np.concatenate((scene[1 : RUN_IN + 1][::-1], scene))
+        plain = _run(_processor(net, card=replace(card, run_in=0)), _in_batches(turned, 4))
+        num = len(turned) - len(scene)
+        assert _equal([plane[start:stop] for plane in found], [plane[num:] for plane in plain])
+    assert not _equal(found, _run(_processor(net), _in_batches(luma, 2)))
+
+
+def test_frames_after_the_last_are_seen(net: RecurrentNet) -> None:
+    """A part of a video ends as it would in the whole, even where a scene begins with its last frame."""
+    card = CARDS[1]
+    luma = _luma(12, scenes=(0, 7))
+    whole = _run(_processor(net, card=card), _in_batches(luma, 4))
+    processor = _processor(net, card=card)
+    results = list(processor.push(_batch(luma[:8])))
+    results += processor.flush(_batch(luma[8 : 8 + card.num_seen_after], 8))
+    done = [result() for result in results]
+    assert [pts for batch in done for pts in batch.pts] == [*range(8)]
+    planes = [torch.cat(parts) for parts in zip(*(batch.planes for batch in done), strict=True)]
+    assert _equal(planes, [plane[:8] for plane in whole])
 
 
 def test_a_frame_is_held_back_until_the_one_after_it_is_known(net: RecurrentNet) -> None:
@@ -138,11 +172,14 @@ def test_a_frame_is_held_back_until_the_one_after_it_is_known(net: RecurrentNet)
     assert result().pts == (4, 5, 6, 7)
 
 
+@pytest.mark.parametrize("card", CARDS)
 @pytest.mark.parametrize("first", [1, 9, 10, 11, 13, 20, 25])
-def test_a_run_that_begins_later_gives_the_bits_of_an_unbroken_one(net: RecurrentNet, first: int) -> None:
+def test_a_run_that_begins_later_gives_the_bits_of_an_unbroken_one(
+    net: RecurrentNet, first: int, card: ModelCard
+) -> None:
     luma = _luma(28, scenes=(0, 18))
-    whole = _run(_processor(net), _in_batches(luma, 4))
-    processor = _processor(net)
+    whole = _run(_processor(net, card=card), _in_batches(luma, 4))
+    processor = _processor(net, card=card)
     num = processor.lead_in_frames(first)
     assert 0 <= num <= first
     processor.reset(first - num)
@@ -167,11 +204,12 @@ def test_the_state_matters_within_an_interval_and_is_made_anew_at_its_end(net: R
     assert not any(changed[INTERVAL:])
 
 
-def test_nothing_passes_a_cut(net: RecurrentNet) -> None:
+@pytest.mark.parametrize("card", CARDS)
+def test_nothing_passes_a_cut(net: RecurrentNet, card: ModelCard) -> None:
     luma = _luma(8, scenes=(0, 4))
-    before, after = _run(_processor(net), _in_batches(luma, 3)), _run(_processor(net), _in_batches(luma[4:], 3, 4))
-    assert _equal([plane[4:] for plane in before], after)
-    alone = _run(_processor(net), _in_batches(luma[:4], 3))
+    before = _run(_processor(net, card=card), _in_batches(luma, 3))
+    assert _equal([plane[4:] for plane in before], _run(_processor(net, card=card), _in_batches(luma[4:], 3, 4)))
+    alone = _run(_processor(net, card=card), _in_batches(luma[:4], 3))
     assert _equal([plane[:4] for plane in before], alone)
 
 
@@ -343,6 +381,25 @@ def test_an_untrained_network_gives_every_format_its_nearest_neighbours(name: st
         wanted = torch.from_numpy(_luma(3)).repeat_interleave(4, 1).repeat_interleave(4, 2).int()
         assert ((found[0][:, 0].int() >> (color.bit_depth - 8)) - wanted).abs().max() <= 1
     assert all(torch.isfinite(plane.float()).all() for plane in found)
+
+
+@pytest.mark.parametrize("name", ["yuv444p", "yuv422p", "gbrp"])
+def test_a_network_sees_chroma_as_420_leaves_it(name: str) -> None:
+    """Stripes of colour one pixel wide, which 4:2:0 cannot hold, are hidden from the network but stay in the output."""
+    stripes = torch.tensor([100, 156], dtype=torch.uint8).repeat(HEIGHT // 2).view(1, 1, HEIGHT, 1)
+    chroma = stripes.expand(1, 2, HEIGHT, WIDTH if name != "yuv422p" else WIDTH // 2).contiguous()
+    luma = torch.full((1, 1, HEIGHT, WIDTH), 128, dtype=torch.uint8)
+    if name == "gbrp":
+        planes: tuple[Tensor, ...] = (torch.cat((stripes.expand_as(luma), luma, luma), 1),)
+        color = replace(COLOR, matrix=Matrix.RGB, range=Range.FULL)
+    else:
+        planes, color = (luma, chroma), COLOR
+    batch = FrameBatch(planes, (0,), (1,), Fraction(1, 25), color)
+    prepared = batch_to_video_network(planes, batch, _target(color, FORMATS[name]))
+    assert prepared.planes[:, 1:].std(2).max() < 0.01
+    large = torch.full((1, 1, HEIGHT * 4, WIDTH * 4), 128 / 255)
+    out = prepared.finish(large, torch.zeros(1, 2, HEIGHT * 2, WIDTH * 2))
+    assert out[-1][:, 0].float().std(1).min() > 10
 
 
 def test_an_image_alone_is_refused_with_what_to_take(net: RecurrentNet) -> None:

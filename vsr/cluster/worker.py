@@ -73,10 +73,10 @@ class SegmentMaker:
             upscaler.network.use_precision(upscaler.precision)  # which was checked when the job was divided
             started = time.perf_counter()
             processor = make_processor(upscaler, target_of(job.plan), reuse=job.reuse, note=notes.append)
-            beside = FramesBeside.of(job, reader, is_seen=upscaler.card.recurrent)
+            beside = FramesBeside.of(job, reader, upscaler.card.num_seen_after)
             begin = task.range.first_frame - task.range.num_lead_in
             before = before_part(beside, processor, begin)
-            part = _Part(reader, found, task, job.batch, sees_after=upscaler.card.recurrent)
+            part = _Part(reader, found, task, job.batch, upscaler.card.num_seen_after)
             after = beside.after if task.range.is_last else part.take_following
             network = NetworkStage(processor, reader.path, task.range.num_lead_in, after)
             sink = _SegmentSink(task, job.plan, reader)
@@ -138,18 +138,18 @@ class _Part:
     """
 
     def __init__(
-        self, reader: VideoReader, found: FramePosition | None, task: SegmentTask, batch: int, *, sees_after: bool
+        self, reader: VideoReader, found: FramePosition | None, task: SegmentTask, batch: int, num_seen_after: int
     ) -> None:
-        """found: the frame before those that are read.  sees_after: whether the network sees a frame further."""
+        """found: the frame before those that are read.  num_seen_after: frames after them that the network sees."""
         self._reader, self._range, self._batch = reader, task.range, batch
-        self._reads_on = sees_after or task.range.is_last
-        self._following: FrameBatch | None = None
+        self._num_seen_after = num_seen_after
+        self._following: list[FrameBatch] = []
         self.before = None if task.range.num_lead_in else found
         self.last: FramePosition | None = None
 
     def take_following(self) -> FrameBatch | None:
-        """Return the frame after the segment, once all chunks are read."""
-        return self._following
+        """Return the frames after the segment that the network sees, once all chunks are read."""
+        return FrameBatch.joined(self._following) if self._following else None
 
     def chunks(self) -> Iterator[Chunk]:
         """Read the frames in batches, without the packets of the other streams."""
@@ -159,8 +159,10 @@ class _Part:
                 continue
             num_left = self._range.num_read - num_read
             if num_left <= 0 and not self._range.is_last:
-                self._following = chunk.batch.part(0, 1)
-                return
+                self._following.append(chunk.batch)
+                if sum(each.num_frames for each in self._following) >= self._num_seen_after:
+                    return
+                continue
             # Behind the last segment no frame is expected; the check of its times would say so.
             yield Chunk((), chunk.batch)
             num_read += chunk.batch.num_frames
@@ -168,7 +170,7 @@ class _Part:
                 self.before = FramePosition.of_last(chunk.batch)
             if num_read >= self._range.num_read:
                 self.last = FramePosition.of_last(chunk.batch)
-                if not self._reads_on:
+                if not self._num_seen_after and not self._range.is_last:
                     return
 
 

@@ -25,14 +25,14 @@ class FramesBeside:
     """Frames of a source before and after the part of it that a job reads.
 
     reader: of the part.
-    is_seen: whether the network sees them; else there are none.
+    num_seen_after: frames after it that the network sees; 0 where it sees none beside the part at all.
     times: of all frames before the part, in ticks of the source's own clock, in order; none where they cannot be
         counted, as of a pipe.
     """
 
     job: Job
     reader: VideoReader
-    is_seen: bool
+    num_seen_after: int
     times: array[int]
 
     @property
@@ -55,24 +55,26 @@ class FramesBeside:
                     yield Chunk((), replace(chunk.batch, pts=pts), is_beside=True)
 
     def after(self) -> FrameBatch | None:
-        """Decode the first frame after the part; None where there is none, or it is of another size or format."""
+        """Decode the first frames after the part; None where there are none, or of another size or format."""
         start, duration = self.job.input.start_seconds or Fraction(0), self.job.input.duration_seconds
-        if not self.is_seen or duration is None or isinstance(self.job.source, Pipe):
+        if not self.num_seen_after or duration is None or isinstance(self.job.source, Pipe):
             return None
         with suppress(InputError), _reading(self.job, start + duration) as reader:
-            return reader.first_batch(1) if _are_alike(reader, self.reader) else None
+            if _are_alike(reader, self.reader):
+                batches = (chunk.batch for chunk in reader.chunks(self.num_seen_after))
+                return next((batch for batch in batches if batch is not None), None)
         return None
 
     @classmethod
-    def of(cls, job: Job, reader: VideoReader, *, is_seen: bool) -> FramesBeside:
+    def of(cls, job: Job, reader: VideoReader, num_seen_after: int) -> FramesBeside:
         """Count the frames before the part that a reader was opened for, by their packets, without decoding."""
         times = array("q")
         start = job.input.start_seconds
-        if is_seen and start and not isinstance(job.source, Pipe):
+        if num_seen_after and start and not isinstance(job.source, Pipe):
             times = _times_before(job, reader)
             if times and not _has_same_frames(job, reader, times):
                 times = array("q")
-        return cls(job, reader, is_seen, times)
+        return cls(job, reader, num_seen_after, times)
 
 
 def _times_before(job: Job, reader: VideoReader) -> array[int]:

@@ -57,7 +57,7 @@ class Ends:
     """Both ends of a running job: the chunks to upscale, and the sink of the result.
 
     num_lead_in: frames at the beginning of the chunks that are done already; a network with memory needs them again.
-    after: gives the frame of the source after the last of the chunks, for a network that sees it.
+    after: gives frames of the source after the last of the chunks, for a network that sees them.
     """
 
     chunks: Iterator[Chunk]
@@ -224,7 +224,7 @@ def _keeping(sink: SegmentedSink) -> Iterator[None]:
 
 def frames_beside(opened: OpenVideo) -> FramesBeside:
     """Find the frames beside the part of its source that a job reads, where its network sees them."""
-    return FramesBeside.of(opened.job, opened.reader, is_seen=opened.upscaler.card.recurrent)
+    return FramesBeside.of(opened.job, opened.reader, opened.upscaler.card.num_seen_after)
 
 
 def before_part(beside: FramesBeside, processor: FrameProcessor, first_frame: int = 0) -> Iterator[Chunk]:

@@ -34,6 +34,9 @@ class ModelCard:
         recurrent: True where a state goes from frame to frame.
         restart_interval: frames of the source after which a recurrent network's state is made anew.
         warm_up: frames before a restart from which the new state is computed.
+        run_in: frames after the first of a scene through which a recurrent network runs backwards before that one.
+        both_flows: True where the motion to the frame after is estimated like that to the frame before. Else it is
+            the same, inverted: a little less exact, in half the time.
         weights: file name beside the card.
         sha256: checksum of that file.
         int8_weights: file name of the weights for int8, "" for none.
@@ -55,6 +58,8 @@ class ModelCard:
     recurrent: bool = False
     restart_interval: int = 0
     warm_up: int = 0
+    run_in: int = 0
+    both_flows: bool = False
     weights: str = ""
     sha256: str = ""
     int8_weights: str = ""
@@ -77,6 +82,11 @@ class ModelCard:
         ):
             return False
         return all(self.figures[name] - self.figures[f"{name} int8"] <= MOST_INT8_LOSS_DB for name in names)
+
+    @property
+    def num_seen_after(self) -> int:
+        """Frames after a frame that it may depend on."""
+        return max(1, self.run_in) if self.recurrent else 0
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"

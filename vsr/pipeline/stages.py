@@ -117,7 +117,7 @@ class NetworkStage:
         Args:
             num_lead_in: frames at the beginning whose results are dropped, beside those of chunks that say so; see
                 `FrameProcessor.lead_in_frames`.
-            after: gives a frame of the source after the last chunk, to be seen and not upscaled, if there is one.
+            after: gives frames of the source after the last chunk, to be seen and not upscaled, if there are any.
         """
         self._processor, self._path, self._num_lead_in, self._after = processor, path, num_lead_in, after
         self._cut = _Cut()
