@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from vsr.backends import cuda_runner, transfers
+from vsr.backends import cuda_runner, engine, transfers
 from vsr.backends.cuda_runner import CudaRunner
 from vsr.backends.transfers import DirectTransfers, MetalTransfers, PinnedTransfers, make_transfers
 from vsr.color.conversion import sample_dtype
@@ -196,3 +196,17 @@ def test_on_a_gpu_planes_come_back_as_they_went() -> None:
     fetches = [moving.download(tuple(plane + 1 for plane in moving.upload(planes))) for _ in range(5)]
     for fetch in fetches:
         assert all(torch.equal(got, plane + 1) for got, plane in zip(fetch(), planes, strict=True))
+
+
+def test_the_work_of_a_thread_is_queued_beside_the_default_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[torch.device] = []
+    entered: list[object] = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: made.append(device) or f"stream of {device}")
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext(entered.append(stream)))
+    engine._stream_of.cache_clear()
+    for device in ("cuda:0", "cuda:1", "cuda:0", "cpu"):
+        with engine.own_stream(torch.device(device)):
+            pass
+    engine._stream_of.cache_clear()
+    assert entered == ["stream of cuda:0", "stream of cuda:1", "stream of cuda:0"]
+    assert len(made) == 2, "one for each GPU, so that the work of a job follows on that of the one before"

@@ -10,7 +10,7 @@ PyTorch gets back is written to by the next owner, on the stream that it was all
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +21,7 @@ import torch
 from vsr.backends import cuda_runner, transfers
 from vsr.backends.cuda_runner import CudaRunner
 from vsr.backends.transfers import PinnedTransfers
+from vsr.media.read import gpu_frames
 
 Clock = dict[str, int]
 
@@ -61,6 +62,7 @@ class Model:
         self.left_out, self.was_left_out = left_out, False
         self.host = Stream(self, "host")
         self.caller = self.current = Stream(self, "caller")
+        self.default = Stream(self, "default")
         self.num_streams = 0
 
     def has_effect(self, call: str) -> bool:
@@ -95,13 +97,16 @@ class Model:
             Event=lambda blocking=False: Event(self),
             stream=on,
             current_stream=lambda device: self.current,
+            default_stream=lambda device: self.default,
+            device=lambda device: nullcontext(),
             current_device=lambda: 0,
             is_available=lambda: True,
             get_device_capability=lambda device: (9, 0),
             get_device_name=lambda device: "Pretended GPU",
         )
         empty_like = lambda x, **options: Plane(self, Buffer("page-locked result", None))  # noqa: E731
-        return SimpleNamespace(cuda=cuda, device=torch.device, Tensor=torch.Tensor, empty_like=empty_like)
+        empty = lambda shape, **options: Plane(self, Buffer("page-locked frame", None))  # noqa: E731
+        return SimpleNamespace(cuda=cuda, device=torch.device, Tensor=torch.Tensor, empty_like=empty_like, empty=empty)
 
 
 class Stream:
@@ -144,6 +149,8 @@ class Event:
 
 class Plane:
     """A tensor of the pretended GPU."""
+
+    is_cuda, shape, dtype, device = True, (2, 3), torch.uint8, torch.device("cuda")
 
     def __init__(self, model: Model, buffer: Buffer) -> None:
         self._model, self.buffer = model, buffer
@@ -209,6 +216,18 @@ def _run_engine(model: Model) -> None:
         model.free(copy.buffer)
 
 
+def _fetch_frames(model: Model) -> None:
+    """Decode to one surface again and again, on the default stream; the frame before is with the reader by then."""
+    surface = Buffer("the decoder's surface", None)
+    for _ in range(3):
+        model.default.work("the decoder", (), (surface,))
+        planes: Any = [Plane(model, surface)]
+        (held,) = gpu_frames.copied(planes)
+        fetched: Any = held
+        model.host.work("the reader", (fetched.buffer,), ())
+        model.caller.work("the network", (), (Buffer("what it computes", None),))
+
+
 # The first stream that transfers make is for uploads, the second for downloads; a runner makes one.
 MUTATIONS = [
     (_move_planes, "caller waits for stream 1"),
@@ -217,6 +236,8 @@ MUTATIONS = [
     (_move_planes, "upscaled plane is recorded for stream 2"),
     (_move_planes, "an event is recorded on stream 2"),
     (_move_planes, "the host waits for an event"),
+    (_fetch_frames, "an event is recorded on default"),
+    (_fetch_frames, "the host waits for an event"),
     (_run_engine, "stream 1 waits for caller"),
     (_run_engine, "stream 1 waits for an event"),
     (_run_engine, "caller waits for stream 1"),
@@ -226,12 +247,12 @@ MUTATIONS = [
 
 def _model(monkeypatch: pytest.MonkeyPatch, left_out: str = "") -> Model:
     model = Model(left_out)
-    for module in (cuda_runner, transfers):
+    for module in (cuda_runner, transfers, gpu_frames):
         monkeypatch.setattr(module, "torch", model.torch())
     return model
 
 
-@pytest.mark.parametrize("run", [_move_planes, _run_engine])
+@pytest.mark.parametrize("run", [_move_planes, _fetch_frames, _run_engine])
 def test_no_two_accesses_race(run: Callable[[Model], None], monkeypatch: pytest.MonkeyPatch) -> None:
     run(_model(monkeypatch))
 
@@ -246,7 +267,7 @@ def test_each_wait_and_each_record_is_needed(
     assert model.was_left_out
 
 
-@pytest.mark.parametrize("run", [_move_planes, _run_engine])
+@pytest.mark.parametrize("run", [_move_planes, _fetch_frames, _run_engine])
 def test_no_wait_or_record_is_forgotten_here(run: Callable[[Model], None], monkeypatch: pytest.MonkeyPatch) -> None:
     model = _model(monkeypatch)
     calls = set[str]()

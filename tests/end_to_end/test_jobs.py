@@ -7,7 +7,8 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -22,13 +23,14 @@ import torch
 from vsr.backends.select import Place
 from vsr.errors import InputError, JobCancelledError, OptionError, OutputError, StrictError
 from vsr.events import Note, NoteCode, Progress
-from vsr.jobs import open_job, resume
+from vsr.jobs import model_cache, open_job, resume
 from vsr.jobs.job import Job
 from vsr.jobs.options import JobOptions
 from vsr.jobs.run import enhance_file, make_job, run_job
 from vsr.jobs.segmented_sink import FinishedSegment
 from vsr.media.endpoints import Images, Pipe
 from vsr.models import checkpoints, weights
+from vsr.pipeline.loading import upscaler_of_net
 
 LOSSLESS = {"crf": 0, "preset": "ultrafast"}
 
@@ -125,6 +127,26 @@ def test_two_devices_make_the_file_of_one(
     run_job(job, note=notes.append)
     assert _packets(tmp_path / "two.mkv") == _packets(tmp_path / "one.mkv")
     assert "batches go in turn to cpu, cpu" in notes
+
+
+def test_decoder_and_network_of_a_video_are_opened_on_the_networks_own_stream(
+    clip: Path, tmp_path: Path, options: JobOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside: list[str] = []
+
+    @contextmanager
+    def own_stream(device: torch.device) -> Iterator[None]:
+        inside.append(str(device))
+        yield
+        inside.append("left")
+
+    monkeypatch.setattr(open_job, "own_stream", own_stream)
+    opened, loaded = open_job.open_source, upscaler_of_net
+    for name, real in (("open_source", opened), ("upscaler_of_net", loaded)):
+        module = open_job if name == "open_source" else model_cache
+        monkeypatch.setattr(module, name, lambda *a, real=real, **b: (inside.append(real.__name__), real(*a, **b))[1])
+    run_job(make_job(clip, tmp_path / "out.mkv", options))
+    assert inside == ["cpu", "open_source", "upscaler_of_net", "left"] * 2
 
 
 def test_two_devices_are_refused_for_a_network_with_a_state(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ __all__ = [
     "cpu_has_bf16",
     "current_device",
     "image_signature",
+    "own_stream",
     "release_buffers",
     "safer_precisions",
 ]
@@ -122,6 +124,20 @@ def current_device(device: torch.device) -> AbstractContextManager[object]:
     Every thread begins with the first GPU as its current one.
     """
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def own_stream(device: torch.device) -> AbstractContextManager[object]:
+    """Queue the work of this thread on a GPU on a stream that does not wait for the default one; one for each GPU.
+
+    Decoders use the default stream: a frame would else be fetched only when all work is done that a network has
+    queued before.
+    """
+    return torch.cuda.stream(_stream_of(device)) if device.type == "cuda" else nullcontext()
+
+
+@functools.cache
+def _stream_of(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def choose_precision(device: torch.device, asked: str = "auto") -> Precision:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vsr.backends.engine import own_stream
 from vsr.backends.select import Place, choose_place
 from vsr.errors import OptionError
 from vsr.events import OnNote
@@ -71,7 +72,7 @@ def decide(
         yield _decided_image(begin, end, options, note, models, is_dry)
         return
     place = choose_place(options.model.device, options.model.backend, takes_several=True)
-    with open_source(begin, options.input, place, note) as reader:
+    with own_stream(place.device), open_source(begin, options.input, place, note) as reader:
         _check_ends(begin, end, options, is_dry)
         yield _decided_video(reader, begin, end, options, place, note, models)
 
@@ -85,7 +86,8 @@ def open_again(job: Job, note: OnNote, models: ModelSource) -> Iterator[OpenVide
         upscaler = models.load(job.model, image.shape[0] * image.shape[1], note)
         yield OpenImage(job, job.plan, image, upscaler)
         return
-    with open_source(job.source, job.input, job.model.place, note, job.canceller.waking) as reader:
+    place = job.model.place
+    with own_stream(place.device), open_source(job.source, job.input, place, note, job.canceller.waking) as reader:
         resumes = job.policy.resume is not False and is_in_place(job.target)
         _check_output(job.source, job.target, job.policy.overwrite or resumes, False)
         upscaler = models.load(job.model, _num_pixels(reader), note)

@@ -20,7 +20,7 @@ def _decoder(path: Path) -> Iterator[tuple[Decoder, list[Packet[Any]], Any]]:
     """A decoder, the packets of a clip, and its container."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        decoder = Decoder(stream, path, one_by_one=False)
+        decoder = Decoder(stream, path, print, one_by_one=False)
         yield decoder, [packet for packet in container.demux(stream) if packet.size], container
 
 

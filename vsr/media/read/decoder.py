@@ -13,9 +13,11 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vsr.errors import InputError, reason
+from vsr.events import OnNote
 from vsr.media.av_frames import copy_frame, pts_of
 from vsr.media.pyav_fixes import choose_decoding_threads, flush_decoder
 from vsr.media.read.alpha_decoder import decoder_with_alpha
+from vsr.media.read.gpu_frames import GpuFrames
 
 __all__ = ["EXACT_ON_GPU", "Decoder", "HwAccelMode"]
 
@@ -42,12 +44,13 @@ class Decoder:
     is_timed: whether the first frame has a time from the file; else it is taken for zero.
     """
 
-    def __init__(self, stream: VideoStream, path: Path, *, one_by_one: bool) -> None:
+    def __init__(self, stream: VideoStream, path: Path, warn: OnNote, *, one_by_one: bool) -> None:
         """Prepare the stream's decoder.
 
         Args:
             stream: of a container that was just opened.
             path: of the input, for messages.
+            warn: called with one line where frames of a GPU are fetched the slower way.
             one_by_one: decode in one thread, for images of which any may be damaged.
         """
         self.last_pts: int | None = None
@@ -62,6 +65,7 @@ class Decoder:
         self._awaited_pts: set[int] = set()  # of packets that were decoded and have given no frame yet
         choose_decoding_threads(stream, one_by_one=one_by_one)
         self._alpha_decoder = decoder_with_alpha(stream)
+        self._gpu_frames = GpuFrames(path, warn)
 
     @property
     def is_on_gpu(self) -> bool:
@@ -82,6 +86,7 @@ class Decoder:
         self.num_torn += packet.is_corrupt
         try:
             frames = packet.decode() if self._alpha_decoder is None else self._alpha_decoder.decode(packet)
+            frames = [self._gpu_frames.fetch(frame) for frame in frames]
         except av.FFmpegError as error:
             self._count_failure(error)
             return
@@ -92,6 +97,7 @@ class Decoder:
         context = self._alpha_decoder or self._stream.codec_context
         try:
             frames = flush_decoder(context, self._stream.time_base or USUAL_TIME_BASE)
+            frames = [self._gpu_frames.fetch(frame) for frame in frames]
         except av.FFmpegError as error:
             self._count_failure(error)
             frames = []  # with many threads, also those of sound packets

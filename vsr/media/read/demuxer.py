@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
@@ -23,6 +22,7 @@ from vsr.media.packet_times import JUMP_SECONDS, RESTART_SECONDS, PacketClock
 from vsr.media.pipe import PipeReader
 from vsr.media.pyav_fixes import close_input, count_streams, demux_packets
 from vsr.media.read.decoder import EXACT_ON_GPU
+from vsr.media.read.gpu_frames import open_on_gpu
 from vsr.media.read.opening import DEFAULT_FRAMERATE, InputFormat, open_images, open_input, open_pipe
 from vsr.media.read.stream_map import main_stream, mapped_streams
 
@@ -118,8 +118,11 @@ class Demuxer:
             self._say_once(f"{self.path}: decoded on the CPU: to open it again for a GPU, it has to be a file")
             return
         try:
-            device = HWAccel("cuda", str(gpu), allow_software_fallback=True)
-            container = open_input(self.path, device, opened=self._opened)
+            container = open_on_gpu(
+                gpu,
+                lambda device: open_input(self.path, device, opened=self._opened),
+                lambda text: self._say_once(f"{self.path}: {text}"),
+            )
         except (av.FFmpegError, OSError, ValueError) as error:
             self._say_once(f"{self.path}: decoded on the CPU: FFmpeg finds no CUDA decoder ({reason(error)})")
             return

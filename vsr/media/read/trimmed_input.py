@@ -197,7 +197,7 @@ class TrimmedInput:
         self.chroma_location = read_chroma_location(demuxer.container, demuxer.stream.index)  # before threads decode
         self.trim = TrimRange(demuxer.container, options.start_seconds, options.duration_seconds)
         self.others = OtherPackets(self.trim)
-        self.decoder = Decoder(demuxer.stream, demuxer.path, one_by_one=demuxer.images is not None)
+        self.decoder = Decoder(demuxer.stream, demuxer.path, self._warn, one_by_one=demuxer.images is not None)
         if seconds_before is not None:
             # Where a container cannot be searched, the next step is tried, and at last all is decoded.
             with contextlib.suppress(av.FFmpegError):
