@@ -10,7 +10,7 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from vsr.errors import OutputError, reason
@@ -28,6 +28,7 @@ __all__ = [
     "partial_file",
     "partial_folder",
     "partial_path",
+    "put_all_in_place",
     "put_in_place",
     "remove_left",
     "sha256_of",
@@ -165,6 +166,42 @@ def _move_to_free_name(partial: Path, target: Path) -> None:
             raise
     else:
         partial.unlink()
+
+
+def put_all_in_place(partials: Mapping[Path, Path], overwrite: bool = True) -> None:
+    """Move complete files to their targets' places in one folder, all of them or none. Raises OutputError.
+
+    Another process that does the same in that folder waits meanwhile, so that two sets of files do not mix.
+
+    Args:
+        partials: files by their targets.
+        overwrite: whether files are replaced that have appeared there meanwhile.
+    """
+    placed: list[Path] = []
+    with _only_writer_in(next(iter(partials)).parent if partials else None):
+        try:
+            for target, partial in partials.items():
+                put_in_place(partial, target, overwrite)
+                placed.append(target)
+        except BaseException:
+            for target in () if overwrite else placed:  # those that were replaced are gone in any case
+                target.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def _only_writer_in(folder: Path | None) -> Iterator[None]:
+    """Wait until no other process puts files into a folder, and let others wait."""
+    if folder is None or sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import pytest
 import vsr
 from vsr.errors import InputError, OptionError, OutputError, StrictError
 from vsr.media.write import image_writer
+from vsr.media.write.image_writer import ImageWriter
 
 Enhance = Callable[..., list[str]]
 
@@ -265,6 +266,27 @@ def test_a_disk_that_fills_up_leaves_nothing(enhance: Enhance, monkeypatch: pyte
     with pytest.raises(OutputError, match="the disk is full"):
         enhance("in", "kept")
     assert list(Path("kept").iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["out_%02d.png", "folder"])
+def test_images_that_appear_during_the_job_are_kept(
+    target: str, enhance: Enhance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write("in", "%d.png", 4)
+    name, finish = {"out_%02d.png": "out_03.png", "folder": "folder/3.png"}[target], ImageWriter.finish
+
+    def finish_late(writer: ImageWriter) -> None:
+        finish(writer)
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("of another job")
+
+    monkeypatch.setattr(ImageWriter, "finish", finish_late)
+    with pytest.raises(OutputError, match=rf"{name}: has appeared meanwhile, and is kept"):
+        enhance("in", target)
+    assert Path(name).read_text() == "of another job"
+    assert [p.name for p in Path(name).parent.iterdir() if p.name != "in"] == [Path(name).name]  # none, rather than two
+    enhance("in", target, overwrite=True)
+    assert len(list(Path(name).parent.glob("out_*.png" if "%" in target else "*.png"))) == 4
 
 
 def test_info_of_a_sequence(enhance: Enhance, capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,7 +70,7 @@ def open_sink(
 
 def _sink(target: Target, pipe: PipeWriter | None, reader: VideoReader, plan: VideoPlan, overwrite: bool) -> Sink:
     if isinstance(target, Images):
-        return ImageWriter(target, reader, plan.settings)
+        return ImageWriter(target, reader, plan.settings, overwrite)
     if plan.container == Y4M:
         return Y4mWriter(target.path if pipe is None else Path(pipe.name), reader, plan.settings, pipe, overwrite)
     spec = OutputSpec(plan.settings, plan.streams, plan.container, None, overwrite, plan.audio_bitrate)

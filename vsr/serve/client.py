@@ -147,7 +147,7 @@ class RemoteService:
             self._pause(job["id"])
             raise
         self._check(job, source)
-        self._download(job, output)
+        self._download(job, output, overwrite)
         self._forget(ticket, path)
         engine, result = f"{job['engine']} at {self.url}", job["result"]
         seconds = time.perf_counter() - started
@@ -279,7 +279,7 @@ class RemoteService:
 
     # -- down --------------------------------------------------------------------------------------
 
-    def _download(self, job: Mapping[str, Any], output: Path) -> None:
+    def _download(self, job: Mapping[str, Any], output: Path, overwrite: bool) -> None:
         """Fetch the result, and check it, before it is put in its place."""
         result, partial, tries = job["result"], partial_path(output), _Tries(self.url, self._note)
         for name in remove_left(output):
@@ -296,7 +296,7 @@ class RemoteService:
                         tries.failed(error)
             if sha256_of(partial) != result["sha256"]:
                 raise OutputError(f"{output}: was damaged on its way from {self.url}; try again")
-            put_in_place(partial, output)
+            put_in_place(partial, output, overwrite)
         finally:
             partial.unlink(missing_ok=True)
             release()

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from vsr.errors import OutputError, VerificationError, reason
-from vsr.files import claim, naming_output, partial_path
+from vsr.files import claim, naming_output, partial_path, put_all_in_place
 from vsr.frames import FrameBatch
 from vsr.media.endpoints import Images, Source
 from vsr.media.images import encode_image
@@ -82,9 +82,10 @@ class ImageWriter:
 
     omissions: Sequence[str] = ()  # the plan names them all
 
-    def __init__(self, target: Images, reader: VideoReader, settings: VideoSettings) -> None:
+    def __init__(self, target: Images, reader: VideoReader, settings: VideoSettings, overwrite: bool = True) -> None:
+        """overwrite: whether images are replaced that have appeared in their places meanwhile."""
         self.path, self.settings = target.folder, settings
-        self._target, self._reader = target, reader
+        self._target, self._reader, self._overwrite = target, reader, overwrite
         self._matrix = reader.info.display_matrix
         self._first_index = round(reader.shift_seconds / reader.info.time_base)
         self._indices = array("q")  # of the images among those of the input
@@ -157,11 +158,10 @@ class ImageWriter:
         return [path for path in _existing(self._target) if path not in written]
 
     def commit(self) -> None:
-        """Put the images in their place, one after the other."""
+        """Put the images in their place, all of them or none."""
+        paths = [self._path(position) for position in range(self.num_frames)]
+        put_all_in_place({path: self._partial / path.name for path in paths}, self._overwrite)
         try:
-            for position in range(self.num_frames):
-                path = self._path(position)
-                (self._partial / path.name).replace(path)
             self._partial.rmdir()
         except OSError as error:
             raise OutputError(f"{self.path}: images cannot be put in place ({reason(error)})") from error
