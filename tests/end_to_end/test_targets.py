@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import threading
@@ -46,6 +47,20 @@ def test_a_named_pipe_is_written_to_and_read_and_stays(
     writer.join(30)
     assert len(read_back(tmp_path / "again.mkv").times) == 20
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_pipe_that_another_job_writes_to_is_refused(enhance: Enhance, tmp_path: Path) -> None:
+    pipe, arrived = tmp_path / "pipe.mkv", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: arrived.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    with pipe.open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)  # as a job does
+        with pytest.raises(OutputError, match=r"pipe\.mkv: another process of vsr writes to this pipe"):
+            enhance(pipe, overwrite=True)
+        other.write(b"of the other")
+    reader.join(30)
+    assert arrived == [b"of the other"]
 
 
 def test_a_start_in_a_pipe_is_found_by_decoding(

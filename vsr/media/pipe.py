@@ -14,6 +14,9 @@ from typing import TypeVar
 
 from vsr.errors import InputError, OutputError, reason
 
+if sys.platform != "win32":
+    import fcntl
+
 __all__ = ["PIPE", "PipeReader", "PipeWriter", "is_pipe", "opened_for_writing", "run_in_thread", "standard_output"]
 
 PIPE = Path("-")  # stdin as an input, stdout as an output; a file of that name needs its folder, as in /tmp/-
@@ -172,10 +175,23 @@ def opened_for_writing(path: Path) -> Iterator[PipeWriter]:
         raise OutputError(f"{path}: cannot be written to ({reason(error)})") from error
     writer = PipeWriter(descriptor, str(path))
     try:
+        _take_pipe(descriptor, path)
         yield writer
     finally:
         os.close(descriptor)
         writer._close()
+
+
+def _take_pipe(descriptor: int, path: Path) -> None:
+    """Refuse a named pipe that another job writes to: its reader would get a mixture. Raises OutputError."""
+    if sys.platform == "win32" or not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which the system takes away with the process
+    except BlockingIOError as error:
+        raise OutputError(f"{path}: another process of vsr writes to this pipe; wait for its end") from error
+    except OSError:  # a system without locks of pipes
+        return
 
 
 @contextmanager
