@@ -8,7 +8,7 @@ import pickle
 import sys
 import tarfile
 import zipfile
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -1245,10 +1245,35 @@ def test_options_and_numbers_of_numpy_beside_weights_are_passed_over(tmp_path: P
         "args": argparse.Namespace(lr=1e-4, name="srcnn"),
         "best_psnr": np.float64(32.5),
         "epoch": np.int64(7),
+        "losses": np.arange(5.0),
+        "history": defaultdict(list, loss=[np.float32(0.5)]),
+        "folder": tmp_path,
     }
     torch.save(content, tmp_path / "net.pth")
     card, _ = load_with_card(str(tmp_path / "net.pth"), Stated("0..1"))
     assert (card.net, card.color) == ("srcnn", "y")
+
+
+def test_weights_as_arrays_of_numpy_are_taken(tmp_path: Path) -> None:
+    state = SRCNN((9, 1, 5), 4, residual=False).state_dict()
+    arrays = {key: value.numpy() for key, value in state.items() if not key.startswith("up.")}
+    torch.save(arrays, tmp_path / "net_x4.pth")
+    card, net = load_with_card(str(tmp_path / "net_x4.pth"), Stated("0..1"))
+    assert (card.net, card.scale) == ("srcnn", 4)
+    x = torch.rand(1, 1, 6, 7)
+    expected = SRCNN((9, 1, 5), 4, residual=False)
+    expected.load_state_dict(state)
+    torch.testing.assert_close(net(x), expected(x))
+
+
+def test_an_array_of_objects_executes_nothing(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (tmp_path.joinpath("executed").write_text, ("yes",))
+
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "x": np.array([Evil()], dtype=object)}, tmp_path / "net.pth")
+    assert "was not executed" in _refusal(tmp_path / "net.pth")
+    assert not (tmp_path / "executed").exists()
 
 
 def test_srcnn_for_rgb(data_folder: Path) -> None:

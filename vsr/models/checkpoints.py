@@ -7,9 +7,10 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 import numpy as np
@@ -178,11 +179,20 @@ def _read_pickled(path: Path, kind: str) -> Any:
 
 
 def _harmless_types() -> list[Any]:
-    """List what checkpoints hold beside weights and what does nothing when it is built: options, numbers of NumPy."""
+    """List what checkpoints hold beside weights and what does nothing when it is built.
+
+    These are options, numbers and arrays of NumPy, plain containers and the names of files.
+    """
     scalar = type(np.float64(0)).__reduce__(np.float64(0))[0]  # the function that unpickles a number
+    array = np.zeros(0).__reduce__()[0]  # and the one of an array
     kinds = [np.dtype(kind) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")]
-    old_names = [(scalar, f"{module}.multiarray.scalar") for module in ("numpy.core", "numpy._core")]
-    return [argparse.Namespace, np.dtype, *{type(kind) for kind in kinds}, *old_names]
+    modules = ("numpy.core", "numpy._core")
+    named = [(scalar, f"{module}.multiarray.scalar") for module in modules]
+    named += [(array, f"{module}.multiarray._reconstruct") for module in modules]
+    for module in ("pathlib", "pathlib._local"):  # a path of another system cannot be built as one that opens files
+        named += [(PurePosixPath, f"{module}.PosixPath"), (PureWindowsPath, f"{module}.WindowsPath")]
+    plain = [argparse.Namespace, defaultdict, list, dict, int, float, set]
+    return [*plain, np.dtype, np.ndarray, *{type(kind) for kind in kinds}, *named]
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -201,7 +211,13 @@ def _unwrap(content: Any, depth: int = 0) -> State:
         inner = _unwrap(content.get(key), depth + 1)
         if inner:
             return inner
-    return {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    numbers = {k: torch.from_numpy(v) for k, v in content.items() if isinstance(v, np.ndarray) and _is_numeric(v)}
+    values = {**content, **numbers}
+    return {k: v for k, v in values.items() if isinstance(k, str) and isinstance(v, Tensor)}
+
+
+def _is_numeric(array: np.ndarray) -> bool:
+    return array.dtype.kind in "fiub" and array.dtype.isnative and array.flags.writeable
 
 
 def _check_sizes(path: Path, state: State) -> None:
