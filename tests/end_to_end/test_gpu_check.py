@@ -42,6 +42,13 @@ def test_on_a_cpu_all_parts_run_and_what_needs_a_gpu_is_skipped_by_name(script: 
     assert lines["models", "nano pytorch fp32"]["outcome"] == "pass"
     assert lines["models", "nano pytorch int8"]["detail"] == "PyTorch has no engine for int8"
     assert lines["speed", "time of a batch"]["outcome"] == "pass"
+    assert lines["steady", "a state: steps 1 to 8 are equal twice"]["outcome"] == "pass"
+    assert lines["planes", "frames for the encoder, as they were fetched"]["outcome"] == "pass"
+    for part, name in (
+        ("planes", "the sample by NVDEC, fetched by DLPack"),
+        ("steady", "several GPUs make the file of one"),
+    ):
+        assert lines[part, name]["detail"].startswith("no NVIDIA GPU")
     assert all(line["detail"] for line in lines.values())
 
 
