@@ -7,7 +7,6 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -191,8 +190,14 @@ def _harmless_types() -> list[Any]:
     named += [(array, f"{module}.multiarray._reconstruct") for module in modules]
     for module in ("pathlib", "pathlib._local"):  # a path of another system cannot be built as one that opens files
         named += [(PurePosixPath, f"{module}.PosixPath"), (PureWindowsPath, f"{module}.WindowsPath")]
-    plain = [argparse.Namespace, defaultdict, list, dict, int, float, set]
+    named.append((_plain_dict, "collections.defaultdict"))  # PyTorch's reader fills plain ones alone
+    plain = [argparse.Namespace, list, dict, int, float, set]
     return [*plain, np.dtype, np.ndarray, *{type(kind) for kind in kinds}, *named]
+
+
+def _plain_dict(factory: Any = None) -> dict[Any, Any]:
+    """Stand in for `defaultdict`."""
+    return {}
 
 
 def _is_torchscript(path: Path) -> bool:
