@@ -63,6 +63,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "samples" / "sample.mp4"
 TOLERANCE = 2 / 255  # of a network in any precision, against fp32 on the CPU: that of a job's own check
 SIZES = {"480p": (854, 480), "720p": (1280, 720), "1080p": (1920, 1080)}
+SMALL = (160, 96)  # of networks with memory on a CPU
 LARGE = {"1080p": (1920, 1080), "2880p": (5120, 2880), "4320p": (7680, 4320)}
 LEAST_SHARE = 0.9  # of the slower of network and encoder alone, that a whole job reaches
 MOST_GROWTH_MIB = 64.0
@@ -348,7 +349,7 @@ def _equal_steps(setting: Setting) -> str:
     upscaler, frames = _upscaler(setting, "video-fast"), _moving(8)
     target = Target(frames.width * 4, frames.height * 4, FORMATS["yuv420p"], frames.color)
     runs = []
-    for size in (4, 4, 2):
+    for size in (4, 4, 2) if setting.device.type == "cuda" else (4, 2):
         processor = make_processor(upscaler, target)
         results = [result for part in frames.split(size) for result in processor.push(part)]
         runs.append([result().planes for result in (*results, *processor.flush())])
@@ -451,7 +452,7 @@ def _flat(setting: Setting, model: str) -> str:
     is_gpu = setting.device.type == "cuda"
     upscaler, batch = _upscaler(setting, model, "pytorch"), _noise("yuv420p", 90, 160, 4)
     target = Target(640, 360, FORMATS["yuv420p"], batch.color)
-    num_batches = 500 if is_gpu else 10
+    num_batches = 500 if is_gpu else 5
     processor = make_processor(upscaler, target)
 
     def run(number: int) -> None:
@@ -517,7 +518,8 @@ def speed(setting: Setting) -> Checks:
             name = f"{title}, {codec or 'no encoder'}: at least {LEAST_SHARE:.0%} of the slower stage alone"
             yield name, functools.partial(_frame_rate, setting, size, codec, "nano")
     for name in ("video-fast", "video"):
-        yield f"{name} at 480p, no encoder", functools.partial(_frame_rate, setting, SIZES["480p"], None, name)
+        size = SIZES["480p"] if setting.device.type == "cuda" else SMALL
+        yield f"{name} at {size[1]}p, no encoder", functools.partial(_frame_rate, setting, size, None, name)
 
 
 def _batch_times(setting: Setting) -> str:
@@ -550,7 +552,7 @@ def _seconds(run: Callable[[], object], wait: Callable[[], object], rounds: int 
 
 def _frame_rate(setting: Setting, size: tuple[int, int], codec: str | None, model: str) -> str:
     is_gpu = setting.device.type == "cuda"
-    if codec == "hevc_nvenc" or not (is_gpu or size == SIZES["480p"]):
+    if codec == "hevc_nvenc" or not (is_gpu or size in (SIZES["480p"], SMALL)):
         setting.need_gpu()
     if model == "video":
         setting.need_gpu()  # seconds a frame on a CPU
