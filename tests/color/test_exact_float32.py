@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 from fractions import Fraction
 from typing import Any
@@ -21,8 +22,10 @@ from vsr.color.pixel_formats import FORMATS, allocate_planes
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
 from vsr.models.cards import ModelCard
 from vsr.models.nets import SRResNet
+from vsr.models.nets.recurrent import RecurrentNet
 from vsr.pipeline.checked_network import CheckedNetwork
 from vsr.pipeline.color_path import Target
+from vsr.pipeline.processor import upscale_alone
 from vsr.pipeline.upscaler import Upscaler
 
 _CONVOLUTIONS = (torch.ops.aten.conv2d.default, torch.ops.aten.convolution.default)
@@ -71,21 +74,40 @@ def _upscaled(batch: FrameBatch, precision: Precision, pixel_format: str) -> tup
     return upscaler.upscale(batch, Target(64, 48, FORMATS[pixel_format], batch.color)).planes
 
 
+def _upscaled_as_video(batch: FrameBatch, precision: Precision, pixel_format: str) -> tuple[Tensor, ...]:
+    torch.manual_seed(3)
+    options: dict[str, Any] = {"features": 8, "blocks": 1, "scale": 2}
+    net = RecurrentNet(**options).eval()
+    nn.init.normal_(net.tail.weight, std=0.05)
+    card = ModelCard("tiny", "recurrent", options, 2, "yuv", net.halo, recurrent=True, restart_interval=8, warm_up=2)
+
+    def make_engine(precision: Precision) -> TorchEngine:
+        return TorchEngine(net, torch.device("cpu"), precision)
+
+    upscaler = Upscaler(CheckedNetwork(card, make_engine, precision))
+    return upscale_alone(upscaler, batch, Target(64, 48, FORMATS[pixel_format], batch.color)).planes
+
+
 @pytest.fixture(autouse=True)
 def _pytorch_as_it_comes() -> None:
     assert torch.backends.cudnn.allow_tf32, "PyTorch's default"
 
 
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv420p10le", "yuv420p12le", "yuv420p16le"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("upscale", "precision"), [(_upscaled, "fp32"), (_upscaled, "bf16"), (_upscaled_as_video, "fp32")]
+)
 def test_no_sample_is_off_where_pytorch_may_use_tf32(
-    pixel_format: str, precision: Precision, monkeypatch: pytest.MonkeyPatch
+    pixel_format: str,
+    upscale: Callable[[FrameBatch, Precision, str], tuple[Tensor, ...]],
+    precision: Precision,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The reference, the last resort, the layers in float32 beside bf16 and all colour: bit for bit."""
     batch = _batch(pixel_format)
-    expected = _upscaled(batch, precision, pixel_format)
+    expected = upscale(batch, precision, pixel_format)
     with Tf32() as emulated:
-        found = _upscaled(batch, precision, pixel_format)
+        found = upscale(batch, precision, pixel_format)
     assert emulated.num_convolutions > 3 and emulated.num_rounded == 0
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     assert torch.backends.cudnn.allow_tf32, "the program's own setting is back"
@@ -93,7 +115,7 @@ def test_no_sample_is_off_where_pytorch_may_use_tf32(
         for module in (torch_engine, resample):
             monkeypatch.setattr(module, "exact_float32", nullcontext)
         with Tf32() as emulated:
-            rounded = _upscaled(batch, precision, pixel_format)
+            rounded = upscale(batch, precision, pixel_format)
         assert emulated.num_rounded == emulated.num_convolutions
         assert not any(torch.equal(a, b) for a, b in zip(rounded, expected, strict=True))
 
