@@ -122,3 +122,19 @@ def test_a_name_without_room_for_a_partial_file_is_refused(tmp_path: Path) -> No
     for name in ("x" * 240 + ".mp4", "ä" * 120 + ".mp4", "x" * 300):
         with pytest.raises(OutputError, match="the name is too long"):
             check_target(tmp_path / name, overwrite=False)
+
+
+@pytest.mark.parametrize(("shell", "mark"), [("bash", ","), ("zsh", "\n"), ("fish", ",")])
+@pytest.mark.parametrize(("typed", "kind", "found"), [("video-f", "plain", "video-fast"), ("./mi", "file", "./mi")])
+def test_shells_complete_names_of_models_and_files(
+    shell: str, mark: str, typed: str, kind: str, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMP_WORDS", f"vsr enhance --model {typed}")
+    monkeypatch.setenv("COMP_CWORD", typed if shell == "fish" else "3")
+    done = CliRunner().invoke(cli, prog_name="vsr", env={"_VSR_COMPLETE": f"{shell}_complete"})
+    assert f"{kind}{mark}{found}" in done.stdout and "nano" not in done.stdout
+
+
+def test_a_folder_as_a_rate_names_the_option_for_folders_in_folders(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["enhance", "-r", str(tmp_path), "--output-dir", "out"])
+    assert done.exit_code == 2 and "--recursive takes the folders inside a folder" in done.stderr

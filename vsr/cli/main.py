@@ -15,7 +15,7 @@ from vsr.cli.benchmark import benchmark
 from vsr.cli.cluster import cluster
 from vsr.cli.compare import compare, preview
 from vsr.cli.enhance import enhance
-from vsr.cli.models import engine, export, model_options, models
+from vsr.cli.models import engine, export, foreign_options, models
 from vsr.cli.options import check_exist
 from vsr.cli.remote import remote
 from vsr.cli.serve import serve
@@ -34,7 +34,7 @@ EXIT_READER_GONE = 141  # 128 + SIGPIPE: whoever reads stdout has gone, which is
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="vsr")
+@click.version_option(__version__, prog_name="vsr", message="%(prog)s %(version)s")  # as help2man expects it
 def cli() -> None:
     """Video super-resolution that loses nothing on the way.
 
@@ -48,7 +48,7 @@ def cli() -> None:
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-@model_options
+@foreign_options
 def info(file: Path, as_json: bool, **stated: Any) -> None:
     """Show what vsr sees in FILE: a video, an image or a model, which may be a name of 'vsr models'."""
     from vsr.models.cards import shipped_cards

@@ -17,7 +17,7 @@ from vsr.cli.spelling import Command, Group, as_typed
 if TYPE_CHECKING:
     from vsr.models.cards import ModelCard
 
-__all__ = ["engine", "export", "model_options", "models"]
+__all__ = ["engine", "export", "foreign_options", "models"]
 
 
 @click.command(cls=Command)
@@ -44,7 +44,7 @@ def _row(card: ModelCard) -> str:
     return f"{card.name:<16}×{card.scale:<6}{color:<10}{card.num_parameters:<12,}{figures}"
 
 
-def model_options(command: Callable[..., None]) -> Callable[..., None]:
+def foreign_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that state what is known of a file of another project."""
     for option in (
         click.option("--model-scale", type=int, metavar="N", help="Scale of a foreign network that serves several."),
@@ -66,7 +66,7 @@ def _states(command: Callable[..., None]) -> Callable[..., None]:
 
         command(*args, stated=Stated(model_range, model_order, model_scale), **kw)
 
-    return model_options(wrapped)
+    return foreign_options(wrapped)
 
 
 @click.group(cls=Group)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from vsr.cli.ffmpeg_args import parse_seconds, translated
 from vsr.cli.spelling import Command
@@ -69,7 +70,8 @@ class Rate(click.ParamType[Fraction]):
         try:
             return _NAMED_RATES.get(value) or Fraction(value)
         except (ValueError, ZeroDivisionError):
-            self.fail(f"{value!r} is not a frame rate; give 25, 23.976 or 30000/1001", param, ctx)
+            hint = "; --recursive takes the folders inside a folder" if Path(value).is_dir() else ""
+            self.fail(f"{value!r} is not a frame rate; give 25, 23.976 or 30000/1001{hint}", param, ctx)
 
 
 class BitRate(click.ParamType[int]):
@@ -161,10 +163,20 @@ deinterlace_option = in_section("Input")(
     help="Make whole frames of interlaced video; auto: where the video says that it is; double: one of each field.",
 )
 
+
+def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete names of models, or else files: bash takes one or the other."""
+    from vsr.models.cards import shipped_cards
+
+    names = [name for name in ("auto", *shipped_cards()) if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
+
+
 model_options = _all_of(
     _model(
         "--model",
         metavar="NAME|FILE",
+        shell_complete=complete_model,
         default="auto",
         show_default=True,
         help="Network that upscales: a name that 'vsr models' lists, or a weights file (.safetensors, .pth, .onnx). "
