@@ -71,7 +71,7 @@ def _with_sound(path: Path, codec: str, rate: int, layout: str) -> Path:
         video = output.add_stream("libx264", rate=25)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         audio = output.add_stream(codec, rate=rate)
-        audio.codec_context.layout = layout
+        audio.codec_context.layout, audio.codec_context.bit_rate = layout, 128_000
         for index in range(25):
             frame = av.VideoFrame.from_ndarray(np.full((72, 64), 40 + index, np.uint8), "yuv420p")
             frame.pts = index
@@ -132,3 +132,19 @@ def test_sound_that_the_encoder_asked_for_does_not_take_is_left_out_and_named(
     assert [note for note in notes if "left out: aac takes nothing like it" in note]
     with av.open(str(tmp_path / "out.mkv")) as container:
         assert not container.streams.audio
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
+def test_sound_whose_decoder_gives_none_of_the_first_packets_is_in_time(
+    name: str, sound_of_output: Callable[..., tuple[str, str, int, float]], tmp_path: Path
+) -> None:
+    source = _with_sound(tmp_path / "in.asf", "wmav2", 44100, "stereo")
+    sound_of_output(source, name)
+    codes = {difference.code for difference in vsr.verify(source, tmp_path / name).differences}
+    assert "stream-codec" in codes and "stream-times" not in codes
+    firsts = []
+    for path in (source, tmp_path / name):
+        with av.open(str(path)) as container:
+            frame = next(container.decode(audio=0))
+            firsts.append(float(frame.pts * frame.time_base))  # type: ignore[operator]
+    assert firsts[0] > 0.05 and abs(firsts[1] - firsts[0]) < 0.03

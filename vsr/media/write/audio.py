@@ -197,6 +197,7 @@ class AudioTranscoder:
     """Decode one audio stream and encode it anew, at the same times.
 
     stream: the output's.
+    first_seconds: when the first samples are heard; some decoders, such as WMA's, give none of the first packets.
     """
 
     def __init__(self, output: OutputContainer, source: Stream, encoder: str, bit_rate: int | None) -> None:
@@ -208,6 +209,7 @@ class AudioTranscoder:
             raise ValueError(f"{encoder} takes no audio of {decoder.sample_rate} Hz, {decoder.layout.name}")
         self.stream = _add_stream(output, fit)
         self._source, self._fit = source, fit
+        self.first_seconds: float | None = None
         self._resampler: AudioResampler | None = None
         self._taken: tuple[str, str, int] | None = None  # what the resampler was made for
 
@@ -232,6 +234,8 @@ class AudioTranscoder:
 
     def _encode(self, frame: AudioFrame) -> Iterator[Packet[Any]]:
         """Encode a frame, whatever its layout and rate: a broadcast changes them from one programme to the next."""
+        if self.first_seconds is None and frame.pts is not None and frame.time_base is not None:
+            self.first_seconds = float(frame.pts * frame.time_base)
         kind = frame.format.name, frame.layout.name, frame.sample_rate
         if kind != self._taken:
             for last in self._end_of_resampler():

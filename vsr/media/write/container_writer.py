@@ -147,6 +147,7 @@ class OutputFile(ABC):
             # Damaged sound is left out, and may have been at the beginning or the end.
             {t: given[s] for s, t in remuxer.transcoded_audio.items() if s in given and not remuxer.num_damaged_audio},
             remuxer.text_seconds,
+            remuxer.heard_seconds,
         )
         verify_output(self.partial, self.path, expected)
 

@@ -163,6 +163,12 @@ class Remuxer:
         """Return the index in the output of each audio stream that is transcoded, by its index in the input."""
         return {index: transcoder.stream.index for index, transcoder in self._transcoders.items()}
 
+    @property
+    def heard_seconds(self) -> dict[int, float]:
+        """Return when the first samples of each stream that is transcoded are heard, by its index in the output."""
+        found = {t.stream.index: t.first_seconds for t in self._transcoders.values()}
+        return {index: seconds for index, seconds in found.items() if seconds is not None}
+
     def mux(self, packet: Packet[Any]) -> None:
         """Mux one packet of the input."""
         index = packet.stream.index

@@ -36,6 +36,7 @@ class ExpectedOutput:
         checksums: Of the source's packets of each copied stream, by the stream's index in the file.
         transcoded: The same of each audio stream that was transcoded, of which only the times are compared.
         texts: When each text of a transcoded stream is due, in seconds, by the same index.
+        heard: When the first samples of each transcoded stream are due, where its decoder gives none of some packets.
         source_format: FFmpeg's name of the demuxer that gave those packets.
         num_refused: The number of packets that the muxer did not take, which has been reported, by the same index.
     """
@@ -48,6 +49,7 @@ class ExpectedOutput:
     num_refused: Mapping[int, int] = field(default_factory=dict)
     transcoded: Mapping[int, StreamChecksum] = field(default_factory=dict)
     texts: Mapping[int, Sequence[float]] = field(default_factory=dict)
+    heard: Mapping[int, float] = field(default_factory=dict)
 
 
 def verify_output(path: Path, name: Path, expected: ExpectedOutput) -> None:
@@ -215,7 +217,7 @@ def _compare_other_times(name: Path, expected: ExpectedOutput, found: _Found) ->
         got, tick = found.checksums[index], found.ticks[index]
         if want.times and got.times:  # sound is cut into other packets, and its encoder may need a lead
             longest = max(want.longest_seconds, got.longest_seconds)
-            due, found_at = [want.times[0]], [got.times[0]]
+            due, found_at = [max(want.times[0], expected.heard.get(index, want.times[0]))], [got.times[0]]
             if want.longest_seconds:  # else packets do not say how long they last
                 due, found_at = [*due, want.end_seconds], [*found_at, got.end_seconds]
             _compare_packet_times(name, index, due, found_at, tick + TRANSCODED_SECONDS + longest)
