@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
+from vsr.backends.engine import own_stream
 from vsr.cluster.segment_task import MisplacedFramesError, SegmentResult, SegmentTask, settings_hash
 from vsr.errors import VsrError
 from vsr.events import Note, NoteCode
@@ -67,6 +68,7 @@ class SegmentMaker:
             notes.append(Note(NoteCode.CLUSTER, text))
         assert isinstance(job.plan, VideoPlan)
         with ExitStack() as stack:
+            stack.enter_context(own_stream(job.model.place.device))
             reader, found = _reader_at(job, task, search)
             stack.enter_context(reader)
             upscaler = self._models.load(job.model, task.num_pixels, notes.append)
