@@ -41,7 +41,7 @@ from vsr.quality.protocols import (
     upscale_each,
     upscale_frames_with,
     upscale_with,
-    vid4_bi,
+    vid4_psnr,
 )
 
 HERE = Path(__file__).parent
@@ -122,7 +122,7 @@ class Measuring:
             measures = self.measures if name in LOOKED_AT else {"psnr_db": luma_psnr_db}
             for measure, mean in stills.measure(name, upscale, measures).items():
                 figures[measure][name] = round(mean, 4)
-        clips = vid4_bi(self.data / "Vid4", scale, upscale_frames)
+        clips = vid4_psnr(self.data / "Vid4", scale, upscale_frames)
         figures["psnr_db"]["Vid4 BI"] = round(fmean(clips.values()), 4)
         return {
             "scale": scale,

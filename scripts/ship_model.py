@@ -19,7 +19,8 @@ from vsr.models.cards import SHIPPED, ModelCard
 from vsr.models.weights import load_net, read_card, save_model_file
 from vsr.pipeline.loading import ModelOptions, upscaler_of_net
 from vsr.quality.data_folder import data_folder
-from vsr.quality.protocols import StillsBenchmark, upscale_frames_with, vid4_bi
+from vsr.quality.protocols import Degradation, StillsBenchmark, upscale_frames_with, vid4_psnr
+from vsr.train.video_recipes import VIDEO_RECIPES
 
 FP16_COST_DB = 0.01  # weights are stored in fp16 where that costs less
 
@@ -35,9 +36,14 @@ def measure_stills(
 
 
 def measure_clips(card: ModelCard, path: Path, data: Path, precision: str) -> dict[str, float]:
-    """Measure weights on Vid4 BI: luma PSNR in dB."""
+    """Measure weights on Vid4 BI, and on BD where they were trained on that: luma PSNR in dB."""
     upscaler = upscaler_of_net(card, load_net(card, path), ModelOptions(device="cpu", precision=precision))
-    return {"Vid4 BI": fmean(vid4_bi(data / "Vid4", card.scale, upscale_frames_with(upscaler)).values())}
+    degradations: list[Degradation] = ["bi", "bd"] if VIDEO_RECIPES[card.name].degradation == "gaussian" else ["bi"]
+    upscale = upscale_frames_with(upscaler)
+    return {
+        f"Vid4 {degradation.upper()}": fmean(vid4_psnr(data / "Vid4", card.scale, upscale, degradation).values())
+        for degradation in degradations
+    }
 
 
 @click.command()

@@ -26,7 +26,7 @@ from vsr.quality.protocols import (
     upscale_bicubic,
     upscale_each,
     upscale_with,
-    vid4_bi,
+    vid4_psnr,
 )
 
 
@@ -149,7 +149,7 @@ def test_bd_leaves_out_eight_pixels_and_reduces_by_the_gaussian() -> None:
 
 
 def test_vid4_is_scored_clip_by_clip(folder: Path) -> None:
-    means = vid4_bi(folder, 4, upscale_each(upscale_bicubic(4)))
+    means = vid4_psnr(folder, 4, upscale_each(upscale_bicubic(4)))
     assert list(means) == ["Set14", "Set5"]
     single = measure_images(
         find_images(folder / "Set5"), clip_protocol(4, "bi"), upscale_bicubic(4), {"psnr": luma_psnr_db}

@@ -17,7 +17,7 @@ from vsr.pipeline.loading import ModelOptions, upscaler_of_net
 from vsr.pipeline.upscaler import Upscaler
 from vsr.quality.data_folder import evaluation_sets
 from vsr.quality.metrics import luma_bt601
-from vsr.quality.protocols import StillsBenchmark, upscale_frames_with, vid4_bi
+from vsr.quality.protocols import StillsBenchmark, upscale_frames_with, vid4_psnr
 
 __all__ = ["GATE_SET", "MAX_DROP_DB", "calibrated", "check_drop", "gate_set", "measure_drop", "vid4_bi_db"]
 
@@ -106,7 +106,7 @@ def measure_drop(card: ModelCard, plain: nn.Module, integers: nn.Module, validat
 
 def vid4_bi_db(folder: Path, upscaler: Upscaler) -> float:
     """Measure the luma PSNR on Vid4 under BI, in dB; the mean of the clips' means."""
-    return fmean(vid4_bi(folder / "Vid4", upscaler.card.scale, upscale_frames_with(upscaler)).values())
+    return fmean(vid4_psnr(folder / "Vid4", upscaler.card.scale, upscale_frames_with(upscaler)).values())
 
 
 def gate_set(card: ModelCard) -> str:

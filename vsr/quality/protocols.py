@@ -47,7 +47,7 @@ __all__ = [
     "upscale_each",
     "upscale_frames_with",
     "upscale_with",
-    "vid4_bi",
+    "vid4_psnr",
     "without_edge",
 ]
 
@@ -219,13 +219,13 @@ class StillsBenchmark:
         return {name: self.measure(name, upscale, {"psnr": luma_psnr_db})["psnr"] for name in self.sets}
 
 
-def vid4_bi(folder: Path, scale: int, upscale: UpscaleFrames) -> dict[str, float]:
-    """Compute the luma PSNR in dB by clip of Vid4 under BI: the mean over all frames, no crop.
+def vid4_psnr(folder: Path, scale: int, upscale: UpscaleFrames, degradation: Degradation = "bi") -> dict[str, float]:
+    """Compute the luma PSNR in dB by clip of Vid4: the mean over all frames, no crop.
 
     Vid4's figure is the mean of the clips' means.
     """
     clips = sorted(path for path in folder.iterdir() if path.is_dir())
-    protocol, measures = clip_protocol(scale, "bi"), {"psnr": luma_psnr_db}
+    protocol, measures = clip_protocol(scale, degradation), {"psnr": luma_psnr_db}
     return {clip.name: measure_clip(find_images(clip), protocol, upscale, measures)["psnr"] for clip in clips}
 
 
