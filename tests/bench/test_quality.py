@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 from pathlib import Path
 from statistics import fmean
 
@@ -294,7 +295,7 @@ def test_without_matplotlib_it_is_said_before_anything_is_measured(
 
     from vsr.cli.main import cli
 
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr("vsr.bench.quality.measure_quality", lambda *_, **__: pytest.fail("measured"))
     result = CliRunner().invoke(cli, ["benchmark", str(clips), "--out", str(tmp_path / "out")])
     assert isinstance(result.exception, MissingExtraError) and "vsr-enhance[bench]" in str(result.exception)

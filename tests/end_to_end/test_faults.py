@@ -777,7 +777,12 @@ def test_signal_stops_a_job(
     source = make_clip(tmp_path / "in.mkv", size=(320, 240), pts=tuple(range(400)))
     options = ["--model", "fast", "--progress", "json", "--batch", "1"]
     command = [warm_python, "-m", "vsr.cli", "enhance", str(source), str(tmp_path / "out.mp4"), *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    before = signal.signal(number, signal.SIG_DFL)  # a job under nohup goes on, and so would this one under it
+    try:
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(number, before)
+    with process:
         _wait_for_progress(process)
         assert len(list(tmp_path.iterdir())) == 2  # the partial file is there: the job is at work
         process.send_signal(number)
