@@ -44,22 +44,21 @@ def insert_integers(
             nodes += before
             model.graph.initializer.extend(tensors)
         nodes.append(node)
-    for node in nodes:
-        if node.op_type == "Add" and node.name.rpartition("/")[0] in skips:
-            _add_integers(node, nodes)
+    _add_integers([node for node in nodes if node.op_type == "Add" and node.name.rpartition("/")[0] in skips], nodes)
     if missing := layers.keys() - found:
         raise EngineError(f"the ONNX has no convolution of its own for {', '.join(sorted(missing))}")
     del model.graph.node[:]
     model.graph.node.extend(nodes)
 
 
-def _add_integers(node: NodeProto, nodes: list[NodeProto]) -> None:
-    """Let an addition take tensors as their integers give them, where a convolution takes those."""
-    integers = {each.input[0]: each.output[0] for each in nodes if each.op_type == "QuantizeLinear"}
-    values = {each.input[0]: each.output[0] for each in nodes if each.op_type == "DequantizeLinear"}
-    for position, name in enumerate(node.input):
-        if name in integers:
-            node.input[position] = values[integers[name]]
+def _add_integers(additions: list[NodeProto], nodes: list[NodeProto]) -> None:
+    """Let additions take tensors as their integers give them, where a convolution takes those."""
+    integers = {node.input[0]: node.output[0] for node in nodes if node.op_type == "QuantizeLinear"}
+    values = {node.input[0]: node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
+    for addition in additions:
+        for position, name in enumerate(addition.input):
+            if name in integers:
+                addition.input[position] = values[integers[name]]
 
 
 def _through_integers(

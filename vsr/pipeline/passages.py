@@ -93,6 +93,11 @@ class Passages:
         self._last_luma: np.ndarray | None = None
         self._recent: deque[Passage] = deque()  # frames before it, one each: what a restart begins with
 
+    def lead_in_frames(self, first_frame: int) -> int:
+        """Return how many frames before a frame of the source its state goes back to; see `FrameProcessor`."""
+        restart = first_frame // self._interval * self._interval
+        return first_frame - max(0, restart - self._warm_up)
+
     def push(self, batch: FrameBatch) -> Iterator[list[Passage]]:
         """Take the next frames; yield the passages of each batch for which all is known now."""
         self._hold(batch)

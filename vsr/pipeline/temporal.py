@@ -49,7 +49,7 @@ class TemporalProcessor:
                 f"{card.restart_interval}, warm_up {card.warm_up}); train it with this version"
             )
         self._network, self._target = network, target
-        self._interval, self._warm_up = card.restart_interval, card.warm_up
+        self._warm_up = card.warm_up
         self._passages = Passages(card)
         self._num_channels = state_channels(**card.options)
         self._transfers = transfers or make_transfers(network.device)
@@ -70,8 +70,7 @@ class TemporalProcessor:
         self._passages.reset(next_frame)
 
     def lead_in_frames(self, first_frame: int) -> int:
-        restart = first_frame // self._interval * self._interval
-        return first_frame - max(0, restart - self._warm_up)
+        return self._passages.lead_in_frames(first_frame)
 
     def push(self, batch: FrameBatch) -> Sequence[Result]:
         return [self._submit(parts) for parts in self._passages.push(batch)]

@@ -80,8 +80,8 @@ class GpuFrames:
                 return _fetched(frame)
             except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
                 self._has_failed = True
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                text = f"{self._path}: the GPU's frames are fetched by PyAV, which is slower ({reason})"
+                why = (str(error).strip() or type(error).__name__).splitlines()[0]
+                text = f"{self._path}: the GPU's frames are fetched by PyAV, which is slower ({why})"
                 self._warn(Note(NoteCode.INPUT, text))
         return frame.reformat(format=frame.sw_format.name)
 
