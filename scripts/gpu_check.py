@@ -55,8 +55,10 @@ from vsr.models.weights import load_int8_net, load_with_card
 from vsr.pipeline.checked_network import CheckedNetwork
 from vsr.pipeline.color_path import Target
 from vsr.pipeline.loading import ModelOptions, signature_of, upscaler_of_net
+from vsr.pipeline.motion import taps_of, warp
 from vsr.pipeline.processor import Result, make_processor
 from vsr.pipeline.upscaler import Upscaler
+from vsr.pipeline.warping import TapsWay, make_warping
 from vsr.quality.provenance import versions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -244,6 +246,9 @@ def planes(setting: Setting) -> Checks:
         for color in ("y", "rgb"):
             yield f"{format_}, network of {color}", functools.partial(_planes, setting, format_, color)
     yield "RGB to planes, compiled against in bands", functools.partial(_compiled_planes, setting)
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        name = f"state of {str(dtype).partition('.')[2]} along motion, by one kernel against the CPU"
+        yield name, functools.partial(_warped, setting, dtype)
     yield "the sample by NVDEC, fetched by DLPack", functools.partial(_nvdec, setting)
     yield "frames for the encoder, as they were fetched", functools.partial(_wrapped, setting)
 
@@ -276,6 +281,41 @@ def _compiled_planes(setting: Setting) -> str:
         _seconds(run, wait) for run in (lambda: encode_whole(rgb, coding, step), lambda: encode_bands(rgb, coding))
     )
     return f"the same samples; {whole * 1e3:.2f} ms for 1440p, {bands * 1e3:.2f} ms in bands"
+
+
+def _warped(setting: Setting, dtype: torch.dtype) -> str:
+    """Warp a state as large as that of `video` at 720p along a flow that leaves the frame."""
+    width, height = SIZES["720p"] if setting.device.type == "cuda" else SMALL
+    flow = (
+        F.interpolate(torch.randn(1, 2, 9, 16) * 20, (height, width), mode="bicubic").permute(0, 2, 3, 1).contiguous()
+    )
+    x, notes, times = torch.rand(1, 88, height, width).to(dtype), list[str](), list[str]()
+    exact = warp(x.float(), taps_of(flow))
+    for order, title in ((torch.channels_last, "channels last"), (torch.contiguous_format, "channels first")):
+        on_device, along = x.contiguous(memory_format=order).to(setting.device), flow.to(setting.device)
+        way = make_warping(setting.device, notes.append)(along)
+        strays = (way.state(on_device, 0).float().cpu() - exact).abs().max()
+        most = 1e-5 + torch.finfo(dtype).eps * (1 if setting.device.type == "cuda" else 4)  # taps round weights, too
+        assert strays <= most, f"{title}: differs by {strays:.2g}"
+        times.append(f"{title} {_device_ms(setting, functools.partial(way.state, on_device, 0)):.2f} ms")
+        times.append(f"by taps {_device_ms(setting, functools.partial(TapsWay(along).state, on_device, 0)):.2f} ms")
+    assert not notes, "; ".join(notes)
+    return ", ".join(times)
+
+
+def _device_ms(setting: Setting, run: Callable[[], object], rounds: int = 10) -> float:
+    """Return the time of a run on the device, by its own clock where it is a GPU; the shortest of some."""
+    if setting.device.type != "cuda":
+        return _seconds(run, lambda: None, rounds=2) * 1e3
+    times = list[float]()
+    for _ in range(rounds):
+        begun, done = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begun.record()
+        run()
+        done.record()
+        done.synchronize()
+        times.append(begun.elapsed_time(done))
+    return min(times)
 
 
 def _noise(name: str, height: int = 90, width: int = 160, num_frames: int = 2) -> FrameBatch:

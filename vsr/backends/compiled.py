@@ -11,12 +11,20 @@ from torch import Tensor, nn
 from vsr.color.encoding import Coding, EncodeStep, encode_bands, encode_step, encode_whole
 from vsr.events import Note, NoteCode, OnNote
 
-__all__ = ["CompiledEncoding", "CompiledNet", "Compiler", "StepCompiler", "compile_for_gpu", "compile_step"]
+__all__ = [
+    "CompiledEncoding",
+    "CompiledNet",
+    "Compiler",
+    "StepCompiler",
+    "compile_for_gpu",
+    "compile_step",
+    "reason_of",
+]
 
 Function = Callable[..., Any]  # of tensors, as the network
 Compiler = Callable[[nn.Module], Function]
 StepCompiler = Callable[[EncodeStep], EncodeStep]
-LONGEST_REASON = 200  # characters
+_LONGEST_REASON = 200  # characters
 FRAMES_BEFORE_COMPILING = 500  # of one shape: the seconds that it takes are little beside a job of so many
 
 
@@ -30,6 +38,11 @@ def compile_step(step: EncodeStep) -> EncodeStep:
     """Fuse the operations on a whole frame; products and sums stay rounded by themselves, as in bands."""
     compiled: EncodeStep = torch.compile(step, dynamic=False, fullgraph=True, options={"emulate_precision_casts": True})
     return compiled
+
+
+def reason_of(error: Exception) -> str:
+    """Say on one line why something does not compile."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:_LONGEST_REASON]
 
 
 class CompiledNet:
@@ -66,8 +79,7 @@ class CompiledNet:
             raise
         except Exception as error:  # whatever a compiler, which may be missing, makes of a network
             self._has_failed = True
-            reason = (" ".join(str(error).split()) or type(error).__name__)[:LONGEST_REASON]
-            self._note(Note(NoteCode.FALLBACK, f"the network does not compile ({reason}): going on without"))
+            self._note(Note(NoteCode.FALLBACK, f"the network does not compile ({reason_of(error)}): going on without"))
             return self._net(*inputs)
         self._shapes.add(shape)
         return out
@@ -111,6 +123,6 @@ class CompiledEncoding:
             raise
         except Exception as error:  # see `CompiledNet`
             self._has_failed = True
-            reason = (" ".join(str(error).split()) or type(error).__name__)[:LONGEST_REASON]
-            self._note(Note(NoteCode.FALLBACK, f"colour conversion does not compile ({reason}): going on without"))
+            text = f"colour conversion does not compile ({reason_of(error)}): going on without"
+            self._note(Note(NoteCode.FALLBACK, text))
             return encode_bands(rgb, coding)

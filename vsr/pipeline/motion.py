@@ -20,6 +20,7 @@ __all__ = [
     "Motion",
     "Sampling",
     "Taps",
+    "along_axis",
     "estimate_motion",
     "inverted",
     "is_scene_cut",
@@ -205,8 +206,8 @@ def _interleaved(planes: list[Tensor]) -> Tensor:
 def sampling_of(flow: Tensor) -> Sampling:
     """Find the pixels of a flow, (N, H, W, 2) float32, in pixels to the right and down, and their weights."""
     _, height, width, _ = flow.shape
-    columns, x_weights = _along_axis(flow[..., 0] + torch.arange(width, device=flow.device), width)
-    rows, y_weights = _along_axis(flow[..., 1] + torch.arange(height, device=flow.device).unsqueeze(1), height)
+    columns, x_weights = along_axis(flow[..., 0] + torch.arange(width, device=flow.device), width)
+    rows, y_weights = along_axis(flow[..., 1] + torch.arange(height, device=flow.device).unsqueeze(1), height)
     return Sampling(columns, rows, x_weights, y_weights)
 
 
@@ -215,7 +216,7 @@ def taps_of(flow: Tensor) -> Taps:
     return sampling_of(flow).taps()
 
 
-def _along_axis(place: Tensor, length: int) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+def along_axis(place: Tensor, length: int) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Find the pixel at or before each place, kept within the frame, and the weights of the four around it."""
     place = place.clamp(0, length - 1)
     first = place.floor()

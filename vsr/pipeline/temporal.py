@@ -18,10 +18,10 @@ from vsr.frames import FrameBatch
 from vsr.models.nets.recurrent import state_channels
 from vsr.pipeline.checked_network import CheckedNetwork, SteppingNetwork
 from vsr.pipeline.color_path import Target, VideoInput, batch_to_video_network, luma_to_video_network
-from vsr.pipeline.motion import Taps, sampling_of, warp, warp_plane
 from vsr.pipeline.passages import Passage, Passages
 from vsr.pipeline.sequence_gate import SequenceGate
 from vsr.pipeline.steps import State, Stepped, StepQueue
+from vsr.pipeline.warping import Warping, Way, make_warping
 
 __all__ = ["TemporalProcessor"]
 
@@ -40,8 +40,19 @@ class TemporalProcessor:
 
     reused_share: float | None = None
 
-    def __init__(self, network: CheckedNetwork, target: Target, transfers: Transfers | None = None) -> None:
-        """transfers: bring frames to the network's device and back; chosen by the device unless given."""
+    def __init__(
+        self,
+        network: CheckedNetwork,
+        target: Target,
+        transfers: Transfers | None = None,
+        warping: Warping | None = None,
+    ) -> None:
+        """Begin before the first frame.
+
+        Args:
+            transfers: bring frames to the network's device and back; chosen by the device unless given.
+            warping: warps neighbours and state there; chosen by the device unless given.
+        """
         card = network.card
         if card.restart_interval < 1 or not 0 <= card.warm_up <= card.restart_interval:
             raise ModelError(
@@ -53,6 +64,7 @@ class TemporalProcessor:
         self._passages = Passages(card)
         self._num_channels = state_channels(**card.options)
         self._transfers = transfers or make_transfers(network.device)
+        self._warping = warping or make_warping(network.device, network.note)
         self._steps: StepQueue[Passage] = StepQueue(network, self._compute, transfers=self._transfers)
         self.reset()
 
@@ -158,11 +170,10 @@ class TemporalProcessor:
         before, after = (luma[:1] if beside is None else self._luma(beside) for beside in passage.neighbours)
         back = [None if motion is None else motion.back for motion in passage.motions[:-1]]
         ahead = [None if motion is None else motion.ahead for motion in passage.motions[1:]]
-        places, places_ahead = (sampling_of(self._uploaded(flows, luma)) for flows in (back, ahead))
-        previous = self._where_known(back, warp_plane(torch.cat((before, luma[:-1])), places), luma)
-        following = self._where_known(ahead, warp_plane(torch.cat((luma[1:], after)), places_ahead), luma)
-        taps = places.taps().split(len(back))
-        return _Sight((planes, previous, following), taps, [flow is not None for flow in back])
+        way, way_ahead = (self._warping(self._uploaded(flows, luma)) for flows in (back, ahead))
+        previous = self._where_known(back, way.plane(torch.cat((before, luma[:-1]))), luma)
+        following = self._where_known(ahead, way_ahead.plane(torch.cat((luma[1:], after))), luma)
+        return _Sight((planes, previous, following), way, [flow is not None for flow in back])
 
     def _where_known(self, flows: Sequence[object | None], warped: Tensor, own: Tensor) -> Tensor:
         """Take a frame's own luma where there is no motion to its neighbour."""
@@ -181,7 +192,7 @@ class TemporalProcessor:
     def _moved(self, sight: _Sight, position: int, state: State) -> Tensor:
         """Warp the state to a frame; zeros where a scene begins."""
         if state and sight.goes_on[position]:
-            return warp(state[0], sight.taps[position])
+            return sight.way.state(state[0], position)
         x = sight.frames[0][:1]
         return x.new_zeros(1, self._num_channels, *x.shape[2:])
 
@@ -191,9 +202,9 @@ class _Sight:
     """The inputs of a network for N frames, but for the state.
 
     frames: planes, previous and following luma, as in `RecurrentNet`.
-    taps: of the flow from each frame to the one before.  goes_on: whether its state is that of the frame before.
+    way: the flows from each frame to the one before.  goes_on: whether its state is that of the frame before.
     """
 
     frames: tuple[Tensor, Tensor, Tensor]
-    taps: list[Taps]
+    way: Way
     goes_on: list[bool]
