@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from unittest import mock
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does; before torch is imported
 
@@ -52,11 +53,13 @@ from vsr.media.read.reader import VideoReader
 from vsr.media.write.options import EncodingOptions
 from vsr.models.cards import ModelCard, shipped_cards
 from vsr.models.weights import load_int8_net, load_with_card
+from vsr.pipeline import temporal
 from vsr.pipeline.checked_network import CheckedNetwork
 from vsr.pipeline.color_path import Target
 from vsr.pipeline.loading import ModelOptions, signature_of, upscaler_of_net
 from vsr.pipeline.motion import taps_of, warp
 from vsr.pipeline.processor import Result, make_processor
+from vsr.pipeline.temporal import TemporalProcessor
 from vsr.pipeline.upscaler import Upscaler
 from vsr.pipeline.warping import TapsWay, make_warping
 from vsr.quality.provenance import versions
@@ -364,6 +367,9 @@ def steady(setting: Setting) -> Checks:
     yield "engine: runs 1, 2 and 100 are equal", functools.partial(_equal_runs, setting, "auto")
     yield "TensorRT and its graph: runs 1, 2 and 100 are equal", functools.partial(_equal_runs, setting, "tensorrt")
     yield "a state: steps 1 to 8 are equal twice", functools.partial(_equal_steps, setting)
+    for backend, title in (("pytorch", "PyTorch"), ("tensorrt", "TensorRT")):
+        name = f"a state and its graph, {title}: runs 1, 2 and 100 are equal, and equal steps without"
+        yield name, functools.partial(_equal_graph_steps, setting, backend)
     for name in ("nano", "srgan", "video-fast", "video"):
         yield f"{name}: nothing waits but the fetch", functools.partial(_waits, setting, name)
     yield "several GPUs make the file of one", functools.partial(_several, setting)
@@ -398,6 +404,34 @@ def _equal_steps(setting: Setting) -> str:
     return upscaler.engine.name
 
 
+def _equal_graph_steps(setting: Setting, backend: str) -> str:
+    """Run a clip a hundred times through a network with a state, as a graph; and once without."""
+    setting.need_gpu()
+    if backend == "tensorrt":
+        setting.need_tensorrt()
+    upscaler, frames = _upscaler(setting, "video-fast", backend), _moving(8)
+    target = Target(frames.width * 4, frames.height * 4, FORMATS["yuv420p"], frames.color)
+    with mock.patch.object(temporal, "make_runner", return_value=None):
+        plain = TemporalProcessor(upscaler.network, target)
+    graphed = TemporalProcessor(upscaler.network, target)
+    wanted, runs = _whole_clip(plain, frames), {number: _whole_clip(graphed, frames) for number in range(1, 3)}
+    for _ in range(3, 101):
+        runs[100] = _whole_clip(graphed, frames)
+    assert graphed.is_graphed and not plain.is_graphed, "the steps are not replayed"
+    for number, found in runs.items():
+        differing = sum(int((a != b).sum()) for a, b in zip(found, wanted, strict=True))
+        assert differing == 0, f"{differing} samples of run {number} differ"
+    return upscaler.engine.name
+
+
+def _whole_clip(processor: TemporalProcessor, frames: FrameBatch) -> list[Tensor]:
+    """Return all planes of all frames."""
+    processor.reset()
+    results = [result for part in frames.split(2) for result in processor.push(part)]
+    done = [result().planes for result in (*results, *processor.flush())]
+    return [torch.cat(planes) for planes in zip(*done, strict=True)]
+
+
 def _moving(num_frames: int) -> FrameBatch:
     """The beginning of the sample, in which there is motion."""
     with VideoReader(File(SAMPLE), InputOptions()) as reader:
@@ -421,7 +455,10 @@ def _waits(setting: Setting, model: str) -> str:
         torch.cuda.set_sync_debug_mode("default")
     num_frames = sum(result().num_frames for result in results)
     assert num_frames == 6, f"{num_frames} frames came out"
-    return "three batches queued"
+    if not isinstance(processor, TemporalProcessor):
+        return "three batches queued"
+    assert processor.is_graphed, "the steps are not replayed as a graph"
+    return "three batches queued, their steps as a graph"
 
 
 def _several(setting: Setting) -> str:

@@ -75,6 +75,7 @@ class Device:
     gpu: Gpu = field(default_factory=lambda: Gpu("Double GPU", "9.0"))
     is_active: bool = False
     in_turn: bool = False
+    current_stream: int = 0
     queue: list[Callable[[], None]] = field(default_factory=list)
     captured: list[Callable[[], None]] | None = None
     broken: set[int] = field(default_factory=set)  # streams of captures that failed
@@ -101,6 +102,7 @@ class Device:
         assert stream >= STREAM, "not an engine's stream"
         assert stream not in self.broken, "queued on a stream of a capture that failed"
         assert self.in_turn, "queued while nobody waits for the caller's stream"
+        assert stream == self.current_stream, "queued beside the work of the turn"
         (self.queue if self.captured is None else self.captured).append(operation)
 
     def flush(self) -> None:
@@ -134,7 +136,7 @@ class Runner:
     @contextmanager
     def turn(self) -> Iterator[None]:
         assert not self._double.in_turn
-        self._double.in_turn = True
+        self._double.in_turn, self._double.current_stream = True, self.stream_handle
         try:
             yield
         finally:
@@ -531,6 +533,7 @@ class _CudaEngine:
 class _Context:
     def __init__(self, engine: Any) -> None:
         self._engine, self._addresses, self._scratch, self._has_run = engine, {}, 0, False
+        self._stream = 0  # that it runs on
 
     def set_device_memory(self, memory: int, size: int) -> None:
         assert size >= SCRATCH_BYTES
@@ -553,6 +556,8 @@ class _Context:
             return False
         if device.captured is not None:
             assert self._has_run, "a capture needs a run before it"
+        assert self._stream in (0, stream_handle), "a context on two streams"
+        self._stream = stream_handle
         self._has_run = True
         device.log.append("execute")
         addresses = dict(self._addresses)  # as a graph does, keep what they are now

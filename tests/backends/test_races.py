@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 import torch
 
-from vsr.backends import cuda_runner, transfers
+from vsr.backends import cuda_runner, step_graph, transfers
 from vsr.backends.cuda_runner import CudaRunner
+from vsr.backends.step_graph import StepGraph
 from vsr.backends.transfers import PinnedTransfers
 from vsr.media.read import gpu_frames
 
@@ -64,14 +65,19 @@ class Model:
         self.caller = self.current = Stream(self, "caller")
         self.default = Stream(self, "default")
         self.num_streams = 0
+        self.graphs = list[Graph]()
+        self.captured: list[Callable[[], None]] | None = None  # work, while it is captured
 
     def has_effect(self, call: str) -> bool:
         self.was_left_out = self.was_left_out or call == self.left_out
         return call != self.left_out
 
     def work(self, what: str, reads: tuple[Buffer, ...] = (), writes: tuple[Buffer, ...] = ()) -> None:
-        """Queue work on the current stream."""
-        self.current.work(what, reads, writes)
+        """Queue work on the current stream, or write it down for a graph."""
+        if self.captured is None:
+            self.current.work(what, reads, writes)
+        else:
+            self.captured.append(lambda: self.current.work(what, reads, writes))
 
     def free(self, buffer: Buffer) -> None:
         """Give memory back: its next owner writes to it at once, on the stream that it is of."""
@@ -92,7 +98,20 @@ class Model:
             self.num_streams += 1
             return Stream(self, f"stream {self.num_streams}")
 
+        @contextmanager
+        def capture(graph: Graph, **options: Any) -> Iterator[None]:
+            self.captured = graph.work
+            yield
+            self.captured = None
+
+        def zeros(shape: Any, **options: Any) -> Plane:
+            buffer = Buffer("a buffer of the graph", self.current)
+            self.work("the zeros", (), (buffer,))
+            return Plane(self, buffer)
+
         cuda = SimpleNamespace(
+            CUDAGraph=lambda: Graph(self),
+            graph=capture,
             Stream=make_stream,
             Event=lambda blocking=False: Event(self),
             stream=on,
@@ -106,7 +125,8 @@ class Model:
         )
         empty_like = lambda x, **options: Plane(self, Buffer("page-locked result", None))  # noqa: E731
         empty = lambda shape, **options: Plane(self, Buffer("page-locked frame", None))  # noqa: E731
-        return SimpleNamespace(cuda=cuda, device=torch.device, Tensor=torch.Tensor, empty_like=empty_like, empty=empty)
+        made = {"zeros": zeros, "empty_like": empty_like, "empty": empty}
+        return SimpleNamespace(cuda=cuda, device=torch.device, Tensor=torch.Tensor, **made)
 
 
 class Stream:
@@ -132,6 +152,28 @@ class Stream:
     def wait_event(self, event: Event) -> None:
         if self._model.has_effect(f"{self.name} waits for an event"):
             self.clock = _joined(self.clock, event.clock)
+
+    def synchronize(self) -> None:
+        if self._model.has_effect(f"the host waits for {self.name}"):
+            self._model.host.clock = _joined(self._model.host.clock, self.clock)
+
+
+class Graph:
+    """Work that is queued again at each replay, on the current stream."""
+
+    def __init__(self, model: Model) -> None:
+        self._model, self.work = model, list[Callable[[], None]]()
+        self._last: tuple[str, int] | None = None
+        model.graphs.append(self)
+
+    def replay(self) -> None:
+        for queue in self.work:
+            queue()
+        self._last = (self._model.current.name, self._model.current.clock[self._model.current.name])
+
+    def destroy(self) -> None:
+        if self._last and self._model.host.clock.get(self._last[0], 0) < self._last[1]:
+            raise RaceError("a graph goes while it may still run")
 
 
 class Event:
@@ -167,6 +209,21 @@ class Plane:
 
     def copy_(self, source: Plane, non_blocking: bool = False) -> None:
         self._model.work("the download", (source.buffer,), (self.buffer,))
+
+    def zero_(self) -> None:
+        self._model.work("the zeros", (), (self.buffer,))
+
+    def is_contiguous(self) -> bool:
+        return False
+
+    def permute(self, *order: int) -> Plane:
+        return self
+
+    def __getitem__(self, part: object) -> Plane:
+        return self
+
+    def new_empty(self, shape: Any) -> Plane:
+        return Plane(self._model, Buffer("a result", self._model.current))
 
     def clone(self) -> Plane:
         copy = Buffer("copy of the output", self._model.current)
@@ -216,6 +273,31 @@ def _run_engine(model: Model) -> None:
         model.free(copy.buffer)
 
 
+def _run_steps(model: Model) -> None:
+    """Run passages of a recurrent network as a graph, each from the state of the one before; then let the graph go."""
+
+    def step(*inputs: Any) -> Any:
+        outputs = tuple(Buffer(f"the graph's {name}", model.current) for name in ("image", "state", "flag"))
+        model.work("the step", tuple(x.buffer for x in inputs), outputs)
+        return tuple(Plane(model, buffer) for buffer in outputs)
+
+    def frames() -> Any:
+        model.work("the caller", (), (made := Buffer("the caller's frames", model.caller),))
+        return Plane(model, made)
+
+    graph, state = StepGraph(CudaRunner(torch.device("cuda")), step, (frames(),), (1, 2, 3, 4), torch.uint8), None
+    for _ in range(3):
+        before, x = state, frames()
+        done: Any = graph.run([(x,), (x,)], [True, True], state)
+        model.work("the caller", (done.images[0].buffer, done.are_finite.buffer), ())
+        for let_go in (x, *done.images, done.are_finite, *([] if before is None else [before])):
+            model.free(let_go.buffer)
+        state = done.state
+    graph.close()
+    for each in model.graphs:
+        each.destroy()
+
+
 def _fetch_frames(model: Model) -> None:
     """Decode to one surface again and again, on the default stream; the frame before is with the reader by then."""
     surface = Buffer("the decoder's surface", None)
@@ -238,21 +320,29 @@ MUTATIONS = [
     (_move_planes, "the host waits for an event"),
     (_fetch_frames, "an event is recorded on default"),
     (_fetch_frames, "the host waits for an event"),
+    (_run_steps, "stream 1 waits for caller"),
+    (_run_steps, "caller waits for stream 1"),
+    (_run_steps, "the host waits for stream 1"),
     (_run_engine, "stream 1 waits for caller"),
     (_run_engine, "stream 1 waits for an event"),
     (_run_engine, "caller waits for stream 1"),
     (_run_engine, "an event is recorded on caller"),
 ]
 
+# What a runner does for engines, whose outputs are copied after a turn; steps are copied within it.
+NOT_NEEDED = {(_run_steps, "stream 1 waits for an event")}
+RUNS = [_move_planes, _fetch_frames, _run_engine, _run_steps]
+
 
 def _model(monkeypatch: pytest.MonkeyPatch, left_out: str = "") -> Model:
     model = Model(left_out)
     for module in (cuda_runner, transfers, gpu_frames):
         monkeypatch.setattr(module, "torch", model.torch())
+    monkeypatch.setattr(step_graph, "torch", SimpleNamespace(empty_like=lambda x: x.new_empty(x.shape)))
     return model
 
 
-@pytest.mark.parametrize("run", [_move_planes, _fetch_frames, _run_engine])
+@pytest.mark.parametrize("run", RUNS)
 def test_no_two_accesses_race(run: Callable[[Model], None], monkeypatch: pytest.MonkeyPatch) -> None:
     run(_model(monkeypatch))
 
@@ -267,12 +357,12 @@ def test_each_wait_and_each_record_is_needed(
     assert model.was_left_out
 
 
-@pytest.mark.parametrize("run", [_move_planes, _fetch_frames, _run_engine])
+@pytest.mark.parametrize("run", RUNS)
 def test_no_wait_or_record_is_forgotten_here(run: Callable[[Model], None], monkeypatch: pytest.MonkeyPatch) -> None:
     model = _model(monkeypatch)
     calls = set[str]()
     monkeypatch.setattr(model, "has_effect", lambda call: not calls.add(call))  # type: ignore[func-returns-value]
     run(model)
-    tried = {call for tried_run, call in MUTATIONS if tried_run is run}
+    tried = {call for tried_run, call in (*MUTATIONS, *NOT_NEEDED) if tried_run is run}
     mirrored = {call.replace("another caller", "caller") for call in calls}
     assert mirrored == tried

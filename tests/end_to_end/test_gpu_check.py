@@ -47,6 +47,7 @@ def test_on_a_cpu_all_parts_run_and_what_needs_a_gpu_is_skipped_by_name(script: 
     for part, name in (
         ("planes", "the sample by NVDEC, fetched by DLPack"),
         ("steady", "several GPUs make the file of one"),
+        ("steady", "a state and its graph, PyTorch: runs 1, 2 and 100 are equal, and equal steps without"),
     ):
         assert lines[part, name]["detail"].startswith("no NVIDIA GPU")
     assert all(line["detail"] for line in lines.values())

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 import torch
+from graph_double import GraphRunner
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vsr.backends.engine import Precision
+from vsr.backends.cuda_runner import DeviceRunner
+from vsr.backends.engine import Launch, Precision
 from vsr.backends.torch_engine import TorchEngine
 from vsr.backends.transfers import Planes
 from vsr.color.pixel_formats import FORMATS, allocate_planes
@@ -101,6 +103,9 @@ class UncountedEngine:
     def __init__(self, engine: TorchEngine, watch: Watch) -> None:
         self.name, self.device, self.dtype = engine.name, engine.device, engine.dtype
         self._engine, self._watch = engine, watch
+
+    def make_launch(self, runner: DeviceRunner, shape: tuple[int, int, int, int]) -> Launch:
+        return self
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         before, copies = self._watch.num_bytes, len(self._watch.copies)
@@ -197,7 +202,7 @@ def _counted(watch: Watch, step: WarpStep) -> WarpStep:
     return run
 
 
-def _temporal(watch: Watch, target: Target, warping: Warping) -> TemporalProcessor:
+def _temporal(watch: Watch, target: Target, warping: Warping, runner: DeviceRunner | None = None) -> TemporalProcessor:
     torch.manual_seed(2)
     options = {"features": 8, "blocks": 1, "scale": SCALE}
     net = RecurrentNet(**options).eval()  # type: ignore[arg-type]
@@ -209,7 +214,7 @@ def _temporal(watch: Watch, target: Target, warping: Warping) -> TemporalProcess
         return UncountedEngine(TorchEngine(net, META, precision), watch)
 
     network = CheckedNetwork(card, make_engine, "fp32")
-    return TemporalProcessor(network, target, MetaTransfers(watch), warping)
+    return TemporalProcessor(network, target, MetaTransfers(watch), warping, runner)
 
 
 @pytest.mark.parametrize("warping", RECURRENT_CEILINGS)
@@ -232,6 +237,18 @@ def test_a_recurrent_network_steps_without_a_wait_and_below_its_memory_traffic(w
     ceiling = RECURRENT_CEILINGS[warping]
     assert per_pixel <= ceiling, f"{per_pixel:.1f} bytes for a pixel of the output"
     assert per_pixel > ceiling * 0.8, f"{per_pixel:.1f} bytes are less than expected: was the motion seen?"
+
+
+def test_replayed_steps_wait_for_nothing() -> None:
+    target = Target(160 * SCALE, 96 * SCALE, FORMATS["yuv420p"], _color("yuv420p"))
+    runner = GraphRunner(device="meta")
+    with Watch() as watch:
+        processor, batch = _temporal(watch, target, FusedWarping(lambda step: step), runner), _moving(4, 96, 160)
+        for _ in range(3):
+            watch.copies.clear()
+            processor.push(batch)
+        assert watch.copies == []
+    assert runner.log == ["capture", *["replay 1"] * 4], "the second batch is the first that is replayed"
 
 
 def test_the_watch_sees_a_copy_from_the_cpu() -> None:

@@ -12,11 +12,13 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor, nn
 
+from vsr.backends.cuda_runner import DeviceRunner
 from vsr.errors import OptionError
 
 __all__ = [
     "PRECISIONS",
     "Engine",
+    "Launch",
     "Precision",
     "Signature",
     "TooLargeError",
@@ -26,6 +28,7 @@ __all__ = [
     "cpu_has_bf16",
     "current_device",
     "image_signature",
+    "make_launch",
     "own_stream",
     "release_buffers",
     "safer_precisions",
@@ -97,6 +100,22 @@ def release_buffers(engine: Engine) -> None:
     release: Callable[[], None] | None = getattr(engine, "release", None)
     if release is not None:
         release()
+
+
+Launch = Callable[..., tuple[Tensor, ...]]  # as the call of an engine
+
+
+def make_launch(engine: Engine, runner: DeviceRunner, shape: tuple[int, int, int, int]) -> Launch | None:
+    """Return a call that only queues an engine's work for one shape on a runner's stream; None where it has none.
+
+    It can be captured as part of a graph that somebody else makes. Its outputs may be buffers that the next call
+    overwrites, and nobody but the caller uses them. It is valid until the runner is renewed, and keeps what it needs.
+
+    Args:
+        shape: (N, C, H, W) of the first input.
+    """
+    make: Callable[[DeviceRunner, tuple[int, int, int, int]], Launch] | None = getattr(engine, "make_launch", None)
+    return None if make is None else make(runner, shape)
 
 
 def choose_device(asked: str = "auto") -> torch.device:

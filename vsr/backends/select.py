@@ -10,13 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from vsr.backends.compiled import Compiler, compile_for_gpu
+from vsr.backends.cuda_runner import DeviceRunner
 from vsr.backends.engine import (
     Engine,
+    Launch,
     Precision,
     Signature,
     choose_device,
     choose_precision,
     cpu_has_bf16,
+    make_launch,
     release_buffers,
     safer_precisions,
 )
@@ -397,6 +400,10 @@ class _Fallback:
     def release(self) -> None:
         """Let go of the buffers of earlier batches, where the engine holds any."""
         release_buffers(self._engine)
+
+    def make_launch(self, runner: DeviceRunner, shape: tuple[int, int, int, int]) -> Launch | None:
+        """See `make_launch`; where it fails, PyTorch does not take over."""
+        return make_launch(self._engine, runner, shape)
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         try:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vsr.backends.cuda_runner import CudaRunner, DeviceRunner
-from vsr.backends.engine import PRECISIONS, Precision, Signature
+from vsr.backends.engine import PRECISIONS, Launch, Precision, Signature
 from vsr.backends.engine_store import EngineStore
 from vsr.backends.tensorrt_builder import (
     EngineBuilder,
@@ -95,6 +95,17 @@ class TensorRTEngine:
             if shape not in self._plans:
                 self._plans[shape] = self._new_plan(shape)
 
+    @torch.inference_mode()
+    def make_launch(self, runner: DeviceRunner, shape: Shape) -> Launch:
+        """See `make_launch`: a call enqueues the engine, in an execution context and buffers of its own.
+
+        What this engine's own graphs hold is left alone. The first call must be no part of a capture.
+        """
+        with self._lock, self._runner.active(), self._errors_named():
+            plan = self._plans.get(shape)
+            engine = plan.engine if plan else self._builder.engine(shape)
+            return _Plan(self._builder, engine, runner, shape, has_graph=False).launch
+
     def build_nothing(self) -> None:
         """Use engines that are kept, and raise EngineError for other shapes: for jobs that are over before a build."""
         self._builder.may_build = False
@@ -158,6 +169,7 @@ class _Plan:
         has_graph: bool,
     ) -> None:
         trt, logger = maker.trt, fresh_logger(maker.trt)
+        self.engine = engine
         self._runner, self._has_graph, self._reason = runner, has_graph, logger.reason
         inputs = {name: runner.zeros(shape, torch.float32) for name, shape in maker.input_shapes(shape).items()}
         outputs = {
@@ -190,16 +202,23 @@ class _Plan:
                 buffer[:num_frames].copy_(x)
             if self._has_run and self._has_graph and self._replay is None:
                 self._replay = self._captured()
-            (self._replay or self._launch)()
+            (self._replay or self._enqueue)()
             self._has_run = True
         return tuple(self._runner.copy_out(buffer[:num_frames]) for buffer in self._outputs)
 
+    def launch(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Queue the engine on the runner's stream, which is the current one; the next call overwrites the outputs."""
+        for buffer, x in zip(self._inputs, inputs, strict=True):
+            buffer.copy_(x)
+        self._enqueue()
+        return self._outputs
+
     def _captured(self) -> Callable[[], None]:
         try:
-            return self._runner.capture(self._launch)
+            return self._runner.capture(self._enqueue)
         except (RuntimeError, EngineError) as error:
             raise _CaptureError(one_line(str(error))) from error
 
-    def _launch(self) -> None:
+    def _enqueue(self) -> None:
         if not self._context.execute_async_v3(self._runner.stream_handle):
             raise EngineError(f"TensorRT does not run the engine ({self._reason()})")

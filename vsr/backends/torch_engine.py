@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vsr.backends.compiled import CompiledNet, Compiler
-from vsr.backends.engine import PRECISIONS, Precision, converted, current_device
+from vsr.backends.cuda_runner import DeviceRunner
+from vsr.backends.engine import PRECISIONS, Launch, Precision, converted, current_device
 from vsr.color.exact_float32 import exact_float32
 from vsr.events import OnNote
 
@@ -52,6 +53,10 @@ class TorchEngine:
         # Layers in float32 are the reference, the last resort, or those that take and give the image itself.
         with exact_float32(), current_device(self.device):
             return self._computed(inputs)
+
+    def make_launch(self, runner: DeviceRunner, shape: tuple[int, int, int, int]) -> Launch:
+        """See `make_launch`: a call queues all its work on the stream that is the current one."""
+        return self
 
     def _computed(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if self.device.type != "cpu" or inputs[0].shape[0] < 2 or self._is_compiled:  # what is compiled has its shape

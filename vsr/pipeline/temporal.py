@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vsr.backends.cuda_runner import DeviceRunner
 from vsr.backends.engine import Engine
 from vsr.backends.transfers import Transfers, make_transfers
 from vsr.color.pixel_formats import as_stored
@@ -18,6 +19,7 @@ from vsr.frames import FrameBatch
 from vsr.models.nets.recurrent import state_channels
 from vsr.pipeline.checked_network import CheckedNetwork, SteppingNetwork
 from vsr.pipeline.color_path import Target, VideoInput, batch_to_video_network, luma_to_video_network
+from vsr.pipeline.graphed_steps import GraphedSteps, make_runner
 from vsr.pipeline.passages import Passage, Passages
 from vsr.pipeline.sequence_gate import SequenceGate
 from vsr.pipeline.steps import State, Stepped, StepQueue
@@ -46,12 +48,14 @@ class TemporalProcessor:
         target: Target,
         transfers: Transfers | None = None,
         warping: Warping | None = None,
+        runner: DeviceRunner | None = None,
     ) -> None:
         """Begin before the first frame.
 
         Args:
             transfers: bring frames to the network's device and back; chosen by the device unless given.
             warping: warps neighbours and state there; chosen by the device unless given.
+            runner: replays steps as graphs; a `CudaRunner` on CUDA unless given.
         """
         card = network.card
         if card.restart_interval < 1 or not 0 <= card.warm_up <= card.restart_interval:
@@ -65,7 +69,10 @@ class TemporalProcessor:
         self._num_channels = state_channels(**card.options)
         self._transfers = transfers or make_transfers(network.device)
         self._warping = warping or make_warping(network.device, network.note)
-        self._steps: StepQueue[Passage] = StepQueue(network, self._compute, transfers=self._transfers)
+        runner = runner or make_runner(network.device)
+        self._graphed = None if runner is None else GraphedSteps(network, self._num_channels, self._warping, runner)
+        compute = self._compute if self._graphed is None else self._graphed.making_room(self._compute)
+        self._steps: StepQueue[Passage] = StepQueue(network, compute, transfers=self._transfers)
         self.reset()
 
     @property
@@ -75,6 +82,11 @@ class TemporalProcessor:
     @property
     def num_in_flight(self) -> int:
         return self._steps.num_in_flight
+
+    @property
+    def is_graphed(self) -> bool:
+        """Tell whether steps are replayed as a CUDA graph."""
+        return self._graphed is not None and self._graphed.is_in_use
 
     def reset(self, next_frame: int = 0) -> None:
         self._steps.reset()
@@ -145,8 +157,12 @@ class TemporalProcessor:
 
     def _along(self, passage: Passage, planes: Tensor, state: State, network: SteppingNetwork | None = None) -> Stepped:
         """Run the network, or another, along the frames of a passage; luma and chroma as it gives them."""
-        network = network or self._network
         sight = self._sight(passage, planes)
+        if network is None and self._graphed is not None:
+            run = self._graphed.run(sight.frames, sight.flow, sight.goes_on, state)
+            if run is not None:
+                return run
+        network = network or self._network
         outputs, are_finite = [], []
         for position in range(passage.num_frames):
             moved = self._moved(sight, position, state).to(network.state_dtype)
@@ -170,10 +186,11 @@ class TemporalProcessor:
         before, after = (luma[:1] if beside is None else self._luma(beside) for beside in passage.neighbours)
         back = [None if motion is None else motion.back for motion in passage.motions[:-1]]
         ahead = [None if motion is None else motion.ahead for motion in passage.motions[1:]]
-        way, way_ahead = (self._warping(self._uploaded(flows, luma)) for flows in (back, ahead))
+        flow, flow_ahead = (self._uploaded(flows, luma) for flows in (back, ahead))
+        way, way_ahead = self._warping(flow), self._warping(flow_ahead)
         previous = self._where_known(back, way.plane(torch.cat((before, luma[:-1]))), luma)
         following = self._where_known(ahead, way_ahead.plane(torch.cat((luma[1:], after))), luma)
-        return _Sight((planes, previous, following), way, [flow is not None for flow in back])
+        return _Sight((planes, previous, following), flow, way, [each is not None for each in back])
 
     def _where_known(self, flows: Sequence[object | None], warped: Tensor, own: Tensor) -> Tensor:
         """Take a frame's own luma where there is no motion to its neighbour."""
@@ -202,9 +219,11 @@ class _Sight:
     """The inputs of a network for N frames, but for the state.
 
     frames: planes, previous and following luma, as in `RecurrentNet`.
-    way: the flows from each frame to the one before.  goes_on: whether its state is that of the frame before.
+    flow: from each frame to the one before.  way: prepared to warp along it.
+    goes_on: whether its state is that of the frame before.
     """
 
     frames: tuple[Tensor, Tensor, Tensor]
+    flow: Tensor
     way: Way
     goes_on: list[bool]
