@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -119,6 +120,25 @@ def test_a_capture_is_of_this_thread_and_replays(calls: Calls) -> None:
     replay = runner.capture(lambda: calls.log.append("launch"))
     replay()
     assert calls.log == ["capture on stream 1, thread_local", "launch", "replay"]
+
+
+def test_captures_of_two_threads_follow_each_other(calls: Calls) -> None:
+    is_second_here, is_second_captured = threading.Event(), threading.Event()
+
+    def capture_second() -> None:
+        is_second_here.set()
+        CudaRunner(torch.device("cuda")).capture(is_second_captured.set)
+
+    second = threading.Thread(target=capture_second)
+
+    def launch() -> None:
+        second.start()
+        assert is_second_here.wait(60)
+        assert not is_second_captured.wait(0.2), "captured within another capture"
+
+    CudaRunner(torch.device("cuda")).capture(launch)
+    second.join(60)
+    assert is_second_captured.is_set()
 
 
 def test_planes_go_up_and_down_on_streams_of_their_own(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:

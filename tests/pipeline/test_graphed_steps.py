@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -196,6 +198,41 @@ def test_nan_from_a_replay_is_seen_and_the_safer_engine_gets_a_graph_of_its_own(
     log = bench.runner.log
     assert bench.runner.num_captures == 2
     assert "replay 1" in log and "replay 1" not in log[log.index("wait") :], "a graph of the engine that was left"
+
+
+class _Drifting(_Widening):
+    """An engine whose images are right, and whose state is a little off at every step."""
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        *images, state = self._engine(*inputs)
+        return (*images, state + 1)
+
+
+def test_the_first_frames_are_checked_as_they_are_replayed(bench: Bench) -> None:
+    def make(precision: Precision) -> Engine:
+        engine = bench.engine(precision)
+        return _Drifting(engine) if precision == "bf16" else engine
+
+    batches = _batches(_clip(), 3)
+    found, wanted = (
+        _run(make_processor(CheckedNetwork(CARD, make, "bf16", note=bench.notes.append)), batches)
+        for make_processor in (bench.processor, bench.plain)
+    )
+    assert _equal(found, wanted)
+    assert len(bench.notes) == 2 and all("differs from fp32" in note for note in bench.notes)
+
+
+def test_a_graph_goes_with_its_processor(bench: Bench) -> None:
+    processor = bench.processor(bench.network())
+    _run(processor, _batches(_clip(num_frames=9), 3))
+    assert processor.is_graphed
+    gone = weakref.ref(processor._graphed)
+    gc.disable()
+    try:
+        del processor
+        assert gone() is None, "its memory would be held until a collection"
+    finally:
+        gc.enable()
 
 
 def test_an_engine_that_becomes_another_by_itself_is_seen(bench: Bench) -> None:

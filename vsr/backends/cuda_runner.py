@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from torch import Tensor
 from vsr.errors import EngineError
 
 __all__ = ["CudaRunner", "DeviceRunner", "Gpu"]
+
+_capturing = threading.Lock()  # one at a time in a process: each begins with a wait for the whole device
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,7 @@ class CudaRunner:
     def capture(self, launch: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
         # Only this thread's calls belong to the capture; others go on decoding and encoding on the GPU.
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+        with _capturing, torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             launch()
         return graph.replay
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -71,8 +72,14 @@ class TemporalProcessor:
         self._warping = warping or make_warping(network.device, network.note)
         runner = runner or make_runner(network.device)
         self._graphed = None if runner is None else GraphedSteps(network, self._num_channels, self._warping, runner)
-        compute = self._compute if self._graphed is None else self._graphed.making_room(self._compute)
-        self._steps: StepQueue[Passage] = StepQueue(network, compute, transfers=self._transfers)
+        own = weakref.proxy(self)  # in no circle: the memory of a graph goes with its processor, at once
+
+        def compute(passage: Passage, state: State) -> Stepped:
+            done: Stepped = own._compute(passage, state)
+            return done
+
+        computed = compute if self._graphed is None else self._graphed.making_room(compute)
+        self._steps: StepQueue[Passage] = StepQueue(network, computed, transfers=self._transfers)
         self.reset()
 
     @property
