@@ -78,8 +78,27 @@ def test_neighbours_and_state_are_warped_as_on_a_cpu_also_where_it_does_not_comp
         for position in range(3):
             found = way.state(state, position)
             torch.testing.assert_close(found, wanted.state(state, position), rtol=0, atol=2e-6)
-    reason = "warping along motion does not compile (Cannot find a working triton installation): going on without"
+    reason = "warping along motion is not compiled (Cannot find a working triton installation): going on without"
     assert [str(note) for note in notes] == ([reason] if compiler is _refused else [])
+
+
+def test_a_kernel_that_gives_other_values_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one for processors did, whose vector instructions mixed up 16 bit integers."""
+    right = dict[tuple[int, ...], bool]()
+
+    def compile_(step: WarpStep, **options: object) -> WarpStep:
+        return lambda x, flow: step(x, flow) if right[tuple(x.shape)] else step(x, flow).roll(1, -1)
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    notes = list[Note]()
+    warping, flow = FusedWarping(note=notes.append), _flow(1, 11, 14, "small")
+    for shape, right[shape] in (((1, 6, 11, 14), True), ((1, 5, 11, 14), False)):
+        for is_last in (False, True):
+            x = _frames(shape, is_last=is_last)
+            found = warping(flow).state(x, 0)
+            torch.testing.assert_close(found, TapsWay(flow).state(x, 0), rtol=0, atol=2e-6)
+        assert len(notes) == (not right[shape])
+    assert "not compiled (its values differ by" in str(notes[0])
 
 
 def test_out_of_memory_is_no_failure_to_compile() -> None:

@@ -16,6 +16,7 @@ __all__ = [
     "CompiledNet",
     "Compiler",
     "StepCompiler",
+    "compared",
     "compile_for_gpu",
     "compile_step",
     "reason_of",
@@ -25,6 +26,7 @@ Function = Callable[..., Any]  # of tensors, as the network
 Compiler = Callable[[nn.Module], Function]
 StepCompiler = Callable[[EncodeStep], EncodeStep]
 _LONGEST_REASON = 200  # characters
+_MOST_STRAYS = 16.0  # sums in another order, and products that are rounded or not; a wrong kernel is off by thousands
 FRAMES_BEFORE_COMPILING = 500  # of one shape: the seconds that it takes are little beside a job of so many
 
 
@@ -43,6 +45,40 @@ def compile_step(step: EncodeStep) -> EncodeStep:
 def reason_of(error: Exception) -> str:
     """Say on one line why something does not compile."""
     return (" ".join(str(error).split()) or type(error).__name__)[:_LONGEST_REASON]
+
+
+def compared(compiled: Function, reference: Function, probe: Callable[..., tuple[Tensor, ...]]) -> Function:
+    """Compare what a compiled function gives with a reference, once for each shape; RuntimeError where they differ.
+
+    For kernels whose numbers nothing else checks. The first call with shapes, strides and types that are new waits for
+    the device, and must be no part of a capture.
+
+    Args:
+        compiled, reference: take tensors and give one.
+        probe: makes inputs to compare by, like those that it is given, which may be all zeros.
+    """
+    seen = set[tuple[object, ...]]()
+
+    def run(*inputs: Tensor) -> Tensor:
+        kind = tuple((x.shape, x.stride(), x.dtype, x.device) for x in inputs)
+        if kind not in seen:
+            made = probe(*inputs)
+            strays = _strays(compiled(*made), reference(*made))
+            if not strays <= _MOST_STRAYS:  # true for NaN
+                raise RuntimeError(f"its values differ by {strays:.2g} units in the last place")
+            seen.add(kind)
+        out: Tensor = compiled(*inputs)
+        return out
+
+    return run
+
+
+def _strays(found: Tensor, wanted: Tensor) -> float:
+    """Return the largest difference in units in the last place of the largest value; of integers, in quarters of 1."""
+    difference = (found.to(torch.float32) - wanted.to(torch.float32)).abs().max()
+    if not wanted.dtype.is_floating_point:
+        return 4 * float(difference)
+    return float(difference / (wanted.abs().max().to(torch.float32) * torch.finfo(wanted.dtype).eps).clamp_min(1e-30))
 
 
 class CompiledNet:

@@ -9,9 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from vsr.backends.compiled import reason_of
+from vsr.backends.compiled import compared, reason_of
 from vsr.events import Note, NoteCode, OnNote
-from vsr.pipeline.motion import Taps, along_axis, sampling_of, warp, warp_plane
+from vsr.pipeline.motion import Taps, along_axis, sampling_of, taps_of, warp, warp_plane
 
 __all__ = ["FusedWarping", "TapsWay", "WarpStep", "Warping", "Way", "compile_warp", "make_warping", "warp_step"]
 
@@ -30,6 +30,7 @@ class Way(Protocol):
 
 Warping = Callable[[Tensor], Way]  # prepares flows
 WarpStep = Callable[[Tensor, Tensor], Tensor]  # see `warp_step`
+_PROBED_MOTION = 16.0  # pixels
 
 
 def make_warping(device: torch.device, note: OnNote) -> Warping:
@@ -55,7 +56,7 @@ class TapsWay:
 
 
 class FusedWarping:
-    """Warp by one kernel, compiled when it is first needed; by taps where it does not compile.
+    """Warp by one kernel, compiled when it is first needed; by taps where it does not compile, or gives other values.
 
     From the first frame of a job, short or long: a kernel that took over later would round otherwise than the taps
     before it, and a job that was resumed would differ in its last bits. Out of memory surfaces as itself.
@@ -68,7 +69,7 @@ class FusedWarping:
 
         Args:
             compiler: makes a kernel of `warp_step`; `compile_warp` unless given.
-            note: called with the reason where it does not compile; taps go on then.
+            note: called with the reason where taps go on.
         """
         self._step, self._note = (compiler or compile_warp)(warp_step), note
         self._has_failed = False
@@ -86,7 +87,7 @@ class FusedWarping:
             raise
         except Exception as error:  # whatever a compiler, which may be missing, makes of it
             self._has_failed = True
-            text = f"warping along motion does not compile ({reason_of(error)}): going on without"
+            text = f"warping along motion is not compiled ({reason_of(error)}): going on without"
             self._note(Note(NoteCode.FALLBACK, text))
             return None
 
@@ -114,9 +115,17 @@ class _FusedWay:
 
 
 def compile_warp(step: WarpStep) -> WarpStep:
-    """Fuse all of the step; one kernel serves all sizes of frames. Places are kept within the frame by the step."""
+    """Fuse all of the step; one kernel serves all sizes of frames, and is compared with taps at the first of each.
+
+    Places are kept within the frame by the step itself.
+    """
     compiled: WarpStep = torch.compile(step, dynamic=True, fullgraph=True, options={"assert_indirect_indexing": False})
-    return compiled
+    return compared(compiled, lambda x, flow: warp(x, taps_of(flow)), _probe)
+
+
+def _probe(x: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+    """Make noise in the order of memory of x, and flows that leave the frame."""
+    return torch.empty_like(x).uniform_(), torch.empty_like(flow).normal_(0, _PROBED_MOTION)
 
 
 def warp_step(x: Tensor, flow: Tensor) -> Tensor:
