@@ -167,6 +167,22 @@ def test_what_tensorrt_refuses_in_a_capture_is_an_error_and_leaves_its_engine_al
 
 
 @torch.inference_mode()
+def test_a_graph_takes_the_place_of_tensorrt_s_own_buffers(bench: Bench) -> None:
+    """Memory that holds one set of them, and not two, is enough; and no engine is loaded twice."""
+    if bench.device is None:
+        pytest.skip("PyTorch's engine has no buffers")
+    frames, state = _frames(3), torch.zeros(STATE)
+    wanted, _ = bench.plain(frames, state)
+    own = sum(block.nbytes for ref in bench.device.blocks if (block := ref()) is not None)
+    bench.device.faults.memory_bytes = own + 2 * 4 * HEIGHT * WIDTH * (2 + 6)
+    bench.device.faults.load = "an engine that is there already"
+    graph = bench.graph()
+    assert torch.equal(graph.run(frames, [True] * 3, None).images[0], torch.cat(wanted))
+    bench.device.faults.memory_bytes = None
+    assert torch.equal(torch.cat(bench.plain(frames, state)[0]), torch.cat(wanted))
+
+
+@torch.inference_mode()
 def test_the_state_goes_in_as_the_type_it_comes_out_as() -> None:
     seen: list[torch.dtype] = []
 

@@ -72,6 +72,7 @@ class TensorRTEngine:
         self.name = f"TensorRT {maker.trt.__version__}, {runner.gpu.name}, {precision}"
         self._builder, self._runner, self._note = maker, runner, note
         self._plans: dict[Shape, _Plan] = {}
+        self._lent: dict[Shape, Any] = {}  # engines, without buffers here, of `make_launch`
         self._has_graphs = True
         self._lock = threading.Lock()
 
@@ -99,12 +100,15 @@ class TensorRTEngine:
     def make_launch(self, runner: DeviceRunner, shape: Shape) -> Launch:
         """See `make_launch`: a call enqueues the engine, in an execution context and buffers of its own.
 
-        What this engine's own graphs hold is left alone. The first call must be no part of a capture.
+        They take the place of those that are here, which go; calls may follow all the same, and make them anew. The
+        first call of the result must be no part of a capture.
         """
         with self._lock, self._runner.active(), self._errors_named():
-            plan = self._plans.get(shape)
-            engine = plan.engine if plan else self._builder.engine(shape)
-            return _Plan(self._builder, engine, runner, shape, has_graph=False).launch
+            self._runner.wait()
+            plan = self._plans.pop(shape, None)
+            self._lent[shape] = self._loaded(shape) if plan is None else plan.engine
+            del plan
+            return _Plan(self._builder, self._lent[shape], runner, shape, has_graph=False).launch
 
     def build_nothing(self) -> None:
         """Use engines that are kept, and raise EngineError for other shapes: for jobs that are over before a build."""
@@ -114,7 +118,7 @@ class TensorRTEngine:
         """Let go of all buffers; smaller batches follow, which would run padded inside the plans of larger ones."""
         with self._lock, self._runner.active():
             self._runner.wait()
-            self._plans.clear()
+            self._let_go()
 
     def _plan(self, shape: Shape) -> _Plan:
         larger = [other for other in self._plans if other[1:] == shape[1:] and other[0] >= shape[0]]
@@ -124,7 +128,14 @@ class TensorRTEngine:
         return self._plans[shape]
 
     def _new_plan(self, shape: Shape) -> _Plan:
-        return _Plan(self._builder, self._builder.engine(shape), self._runner, shape, has_graph=self._has_graphs)
+        return _Plan(self._builder, self._loaded(shape), self._runner, shape, has_graph=self._has_graphs)
+
+    def _loaded(self, shape: Shape) -> Any:
+        return self._lent[shape] if shape in self._lent else self._builder.engine(shape)
+
+    def _let_go(self) -> None:
+        self._plans.clear()
+        self._lent.clear()
 
     @contextmanager
     def _errors_named(self) -> Iterator[None]:
@@ -135,7 +146,7 @@ class TensorRTEngine:
         except (RuntimeError, AttributeError, TypeError, ValueError, ImportError) as error:
             if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
                 self._runner.wait()
-                self._plans.clear()
+                self._let_go()
                 raise
             # What the bindings raise by themselves, say where an early 10.x lacks a name of the API.
             raise EngineError(f"TensorRT {self._builder.trt.__version__}: {one_line(str(error))}") from error
@@ -144,7 +155,7 @@ class TensorRTEngine:
         """Let go of all that a failed capture may have left in an unknown state: engines, buffers, the stream."""
         self._note(Note(NoteCode.ENGINE, f"TensorRT runs without a CUDA graph, and slower ({why})"))
         self._has_graphs = False
-        self._plans.clear()
+        self._let_go()
         self._runner.renew()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vsr.backends.compiled import reason_of
 from vsr.backends.cuda_runner import CudaRunner, DeviceRunner
-from vsr.backends.engine import Launch, make_launch
+from vsr.backends.engine import Launch, make_launch, release_buffers
 from vsr.backends.step_graph import StepGraph
 from vsr.errors import EngineError
 from vsr.events import Note, NoteCode
@@ -136,6 +136,7 @@ class GraphedSteps:
         """Go without from now on, and touch nothing again that a failed capture may have left in an unknown state."""
         self._is_given_up = True
         self._runner.renew()
+        release_buffers(self._network.engine)
         text = f"no CUDA graph of the network's steps, which take longer to queue ({why})"
         self._network.note(Note(NoteCode.FALLBACK, text))
 
