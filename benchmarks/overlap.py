@@ -29,6 +29,7 @@ from torch import Tensor
 from vsr.jobs.options import JobOptions
 from vsr.jobs.plan import choose_batch
 from vsr.jobs.run import enhance_file
+from vsr.media.endpoints import File
 from vsr.media.read.reader import VideoReader
 from vsr.media.write.encoder import encoder_threads
 from vsr.pipeline.loading import load_model
@@ -61,7 +62,7 @@ def encode_alone(frames: list[av.VideoFrame], target: Path) -> None:
 
 
 def luma_batches(clip: Path, batch_size: int) -> list[Tensor]:
-    with VideoReader(clip) as reader:
+    with VideoReader(File(clip)) as reader:
         return [c.batch.planes[0].float() / 255 for c in reader.chunks(batch_size) if c.batch is not None]
 
 
@@ -87,9 +88,9 @@ def upscaled_frames(path: Path) -> list[av.VideoFrame]:
 @click.option("--out", type=click.Path(path_type=Path), default=HERE / "overlap.json")
 def main(clip: Path, model: str, rounds: int, out: Path) -> None:
     upscaler = load_model(model, device="cpu")
-    with VideoReader(clip) as reader:
+    with VideoReader(File(clip)) as reader:
         width, height = reader.info.width, reader.info.height
-    batches = luma_batches(clip, choose_batch(JobOptions.of(), upscaler.card, width, height, upscaler.device))
+    batches = luma_batches(clip, choose_batch(None, width, height, upscaler.device))
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "job.mp4"
         options = JobOptions.of(overwrite=True)

@@ -5,12 +5,15 @@
     python benchmarks/temporal.py starts [--model video-fast]
 
 `speed`: whole jobs with `fast` and with the network in turn, round after round, and beside them the parts of the
-second: decoding, optical flow, the network on frames whose flow is known, encoding. Medians, and ratios of rounds:
+second: decoding, optical flow, the engine alone, all that is done between decoder and encoder on frames whose flow is
+known (the engine, the warping around it, colours), encoding. Medians, and ratios of rounds:
     fps_ratio     frames per second of the job with memory over that of `fast`       goal: at least 0.6
     work_ratio    CPU of the job of `fast` over that of the job with memory: the same, whatever else runs
-    cpu_ratio     CPU of the job with memory over that of its parts                  goal: at most 1.15
+    cpu_ratio     CPU of the job with memory over decoding, flow, engine, encoding   goal: at most 1.15
+    stage_ratio   the same with all between decoder and encoder in place of the engine: what running side by side costs
     motion_share  CPU of the optical flow over that of the job                       goal: at most 0.1
-and for one frame the seconds of each network and of OpenCV's FSRCNN, per decibel over bicubic on Vid4.
+and for one frame the seconds of each network, from tensors to images, and of OpenCV's FSRCNN, per decibel over bicubic
+on Vid4.
 `seams`: clips of Vid4 with a restart at frame 24 after a run-up of so many frames, against no restart: the loss of
 PSNR in the frames after it, and how far these frames are from those of the unbroken run, in code values.
 `starts`: PSNR of the first frames of Vid4's clips, by the frames after the first that the network runs back through.
@@ -24,10 +27,12 @@ import os
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import patch
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does; before torch is imported
 
@@ -39,8 +44,10 @@ from machine import describe_run
 from overlap import decode_alone, encode_alone, timed, upscaled_frames
 from torch import Tensor
 
+from vsr.backends.engine import state_dtype
 from vsr.bench.opencv_peer import load_opencv_peer
 from vsr.color.pixel_formats import FORMATS
+from vsr.color.shuffle import shuffled
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
 from vsr.jobs.options import JobOptions
 from vsr.jobs.run import enhance_file
@@ -48,9 +55,11 @@ from vsr.media.endpoints import File
 from vsr.media.images import find_images, read_rgb
 from vsr.media.read.reader import VideoReader
 from vsr.models.cards import shipped_cards
+from vsr.models.nets.recurrent import CHROMA_GAIN, details
 from vsr.pipeline.color_path import Target
 from vsr.pipeline.loading import load_model
-from vsr.pipeline.motion import estimate_motion, luma_8bit
+from vsr.pipeline.motion import Motion, estimate_motion, luma_8bit
+from vsr.pipeline.processor import make_processor
 from vsr.pipeline.temporal import TemporalProcessor
 from vsr.pipeline.upscaler import Upscaler
 from vsr.quality.data_folder import data_folder
@@ -115,6 +124,7 @@ def speed(clip: Path, model: str, rounds: int, frame_rounds: int, out: Path) -> 
             "decode": lambda: decode_alone(clip),
             "motion": lambda: [estimate_motion(*pair, models[model].card.both_flows) for pair in pairwise(lumas)],
             "network": network_alone(models[model], batches),
+            "stage": stage_alone(models[model], batches),
             "encode": lambda: encode_alone(frames, Path(folder) / "encode.mp4"),
         }
         results: dict[str, list[tuple[float, float]]] = {name: [] for name in parts}
@@ -136,9 +146,34 @@ def network_alone(upscaler: Upscaler, batches: list[FrameBatch]) -> Callable[[],
     num_frames = sum(batch.num_frames for batch in batches)
 
     def run() -> None:
-        state = torch.zeros(1, num_state_channels(upscaler), height, width)
+        state = torch.zeros(1, num_state_channels(upscaler), height, width, dtype=state_dtype(upscaler.engine))
         for _ in range(num_frames):
             state = upscaler.engine(planes, planes[:, :1], planes[:, 1:2], state)[-1]
+
+    return run
+
+
+def stage_alone(upscaler: Upscaler, batches: list[FrameBatch]) -> Callable[[], object]:
+    """Run all that lies between decoder and encoder, but for the optical flow, which is known."""
+    lumas = np.concatenate([luma_8bit(batch) for batch in batches])
+    motions = [estimate_motion(*pair, upscaler.card.both_flows) for pair in pairwise(lumas)]
+    height, width = (upscaler.card.scale * side for side in batches[0].planes[0].shape[-2:])
+
+    def run() -> None:
+        known = iter(motions)
+
+        def submit(*_: object, both_flows: bool = False) -> Future[Motion | None]:
+            future = Future[Motion | None]()
+            future.set_result(next(known))
+            return future
+
+        with patch("vsr.pipeline.passages.submit_motion", submit):
+            processor = make_processor(upscaler, Target(width, height, FORMATS["yuv420p"], batches[0].color))
+            for batch in batches:
+                for result in processor.push(batch):
+                    result()
+            for result in processor.flush():
+                result()
 
     return run
 
@@ -150,11 +185,13 @@ def num_state_channels(upscaler: Upscaler) -> int:
 
 def job_figures(results: dict[str, list[tuple[float, float]]], num_frames: int) -> dict[str, object]:
     """Medians, and ratios round by round, as a machine's speed drifts."""
-    ratios: dict[str, list[float]] = {"fps_ratio": [], "work_ratio": [], "cpu_ratio": [], "motion_share": []}
-    for fast, job, decode, motion, network, encode in zip(*results.values(), strict=True):
+    names = ("fps_ratio", "work_ratio", "cpu_ratio", "stage_ratio", "motion_share")
+    ratios: dict[str, list[float]] = {name: [] for name in names}
+    for fast, job, decode, motion, network, stage, encode in zip(*results.values(), strict=True):
         ratios["fps_ratio"].append(fast[1] / job[1])
         ratios["work_ratio"].append(fast[0] / job[0])
         ratios["cpu_ratio"].append(job[0] / (decode[0] + motion[0] + network[0] + encode[0]))
+        ratios["stage_ratio"].append(job[0] / (decode[0] + motion[0] + stage[0] + encode[0]))
         ratios["motion_share"].append(motion[0] / job[0])
     return {
         "rounds": len(ratios["fps_ratio"]),
@@ -192,11 +229,26 @@ def frame_figures(model: str, rounds: int) -> dict[str, object]:
 def one_frame(upscaler: Upscaler) -> Callable[[], object]:
     """Run an engine eight times on a frame."""
     planes = torch.rand(1, 3, 180, 320)
-    inputs: tuple[Tensor, ...] = (planes[:, :1] if upscaler.card.color == "y" else planes,)
     if upscaler.card.recurrent:
-        inputs = (planes, planes[:, :1], planes[:, :1], torch.zeros(1, num_state_channels(upscaler), 180, 320))
+        return one_step(upscaler, planes)
+    inputs = (planes[:, :1] if upscaler.card.color == "y" else planes,)
     upscaler.engine(*inputs)
     return lambda: [upscaler.engine(*inputs) for _ in range(8)]
+
+
+def one_step(upscaler: Upscaler, planes: Tensor) -> Callable[[], object]:
+    """Run a network with memory eight times, each with the state before, to the image, as other engines give it."""
+    scale, luma = upscaler.card.scale, planes[:, :1]
+
+    def run() -> None:
+        state = torch.zeros(1, num_state_channels(upscaler), *planes.shape[2:], dtype=state_dtype(upscaler.engine))
+        for _ in range(8):
+            (state,) = upscaler.engine(planes, luma, luma, state)
+            detail, correction = details(state, scale)
+            shuffled(detail + luma, scale), shuffled(correction * CHROMA_GAIN, scale // 2)
+
+    run()
+    return run
 
 
 # -- seams -----------------------------------------------------------------------------------------------------

@@ -52,6 +52,7 @@ from vsr.media.read.options import InputOptions
 from vsr.media.read.reader import VideoReader
 from vsr.media.write.options import EncodingOptions
 from vsr.models.cards import ModelCard, shipped_cards
+from vsr.models.nets.recurrent import details
 from vsr.models.weights import load_int8_net, load_with_card
 from vsr.pipeline import temporal
 from vsr.pipeline.checked_network import CheckedNetwork
@@ -211,9 +212,10 @@ def _stepped(engine: Engine, card: ModelCard) -> list[Tensor]:
     images: list[Tensor] = []
     for _ in range(3 if card.recurrent else 1):
         outputs = dict(zip(signature.outputs, engine(*inputs), strict=True))
-        images += [outputs[name].float().cpu() for name in ("y", "luma") if name in outputs]
+        images += [outputs[name].float().cpu() for name in ("y",) if name in outputs]
         for taken, given in signature.states:
             inputs[signature.input_names.index(taken)] = outputs[given]
+            images.append((details(outputs[given], card.scale)[0] + inputs[0][:, :1]).cpu())
     return images
 
 

@@ -13,7 +13,7 @@ from vsr.backends.engine import Precision, Signature, image_signature
 from vsr.backends.onnx_export import export_onnx
 from vsr.errors import EngineError, MissingExtraError
 from vsr.models.nets import NETS
-from vsr.models.nets.recurrent import RecurrentNet
+from vsr.models.nets.recurrent import RecurrentNet, WithImages
 from vsr.models.weights import load_net, resolve
 
 onnx = pytest.importorskip("onnx")
@@ -166,7 +166,8 @@ def test_a_recurrent_network_has_named_inputs_and_outputs_that_share_their_sizes
     nn.init.normal_(net.tail.weight, std=0.1)
     inputs = (("planes", 3), ("previous", 1), ("following", 1), ("state", net.state_channels))
     signature = Signature(inputs, ("luma", "chroma", "next_state"), (("state", "next_state"),))
-    model = export_onnx(net, signature)
+    whole = WithImages(net)
+    model = export_onnx(whole, signature)
     graph = onnx.load_from_string(model).graph
     sizes = {
         tensor.name: [dim.dim_param or dim.dim_value for dim in tensor.type.tensor_type.shape.dim]
@@ -184,5 +185,5 @@ def test_a_recurrent_network_has_named_inputs_and_outputs_that_share_their_sizes
     for batch, height, width in ((1, 20, 26), (3, 16, 31)):
         xs = [_picture(channels, batch, height, width) for _, channels in inputs]
         outs = session.run(signature.outputs, dict(zip(signature.input_names, (x.numpy() for x in xs), strict=True)))
-        for out, expected in zip(outs, net(*xs), strict=True):
+        for out, expected in zip(outs, whole(*xs), strict=True):
             torch.testing.assert_close(torch.from_numpy(out), expected, rtol=0, atol=1e-4)

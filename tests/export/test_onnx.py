@@ -18,6 +18,7 @@ from vsr.export.int8 import calibrated, check_drop, measure_drop
 from vsr.export.onnx import export_model
 from vsr.models.cards import ModelCard, find_card
 from vsr.models.nets import SRVGG
+from vsr.models.nets.recurrent import WithImages
 from vsr.models.quantization import QuantizedConv2d, is_quantized, quantized_layers
 from vsr.models.weights import build_net, load_int8_net, load_net, resolve
 
@@ -212,7 +213,7 @@ def test_a_network_that_sees_time_has_its_state_among_inputs_and_outputs(tmp_pat
     session = onnxruntime.InferenceSession(str(output), providers=["CPUExecutionProvider"])
     names = ["planes", "previous", "following", "state"]
     found = session.run(None, {name: x.numpy() for name, x in zip(names, inputs, strict=True)})
-    for out, wanted in zip(found, net(*inputs), strict=True):
+    for out, wanted in zip(found, WithImages(net)(*inputs), strict=True):
         torch.testing.assert_close(torch.from_numpy(out), wanted, rtol=0, atol=1e-4)
 
 

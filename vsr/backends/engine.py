@@ -32,6 +32,7 @@ __all__ = [
     "own_stream",
     "release_buffers",
     "safer_precisions",
+    "state_dtype",
 ]
 
 Precision = Literal["int8", "fp16", "bf16", "fp32"]
@@ -116,6 +117,15 @@ def make_launch(engine: Engine, runner: DeviceRunner, shape: tuple[int, int, int
     """
     make: Callable[[DeviceRunner, tuple[int, int, int, int]], Launch] | None = getattr(engine, "make_launch", None)
     return None if make is None else make(runner, shape)
+
+
+def state_dtype(engine: Engine) -> torch.dtype:
+    """Return the type in which a state goes through an engine without a conversion: its `state_dtype` if it has one."""
+    own: torch.dtype | None = getattr(engine, "state_dtype", None)
+    if own is not None:
+        return own
+    is_known = engine.device.type in ("cpu", "cuda")  # to warp 16 bits
+    return engine.dtype if is_known and engine.dtype.is_floating_point else torch.float32
 
 
 def choose_device(asked: str = "auto") -> torch.device:

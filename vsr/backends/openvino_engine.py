@@ -150,6 +150,7 @@ class OpenVINOEngine:
     where torch has them; states are channels last, in the type that the layers compute in. Out of memory is a
     MemoryError; anything else that fails is an EngineError.
     division: of the CPU's cores, to be set before the first call where it is known; None goes by their number.
+    state_dtype: the type that states come in and go out in.
     """
 
     def __init__(
@@ -171,6 +172,7 @@ class OpenVINOEngine:
         self.name = f"OpenVINO {version}, {accelerator.lower()}, {precision}"
         self._core, self._model, self._signature = core, model, signature
         self._type, self._accelerator = _TYPES[others or precision], accelerator
+        self.state_dtype = _STATE_TYPES.get(self._type, torch.float32)
         self._inputs = _positions(model.inputs, signature.input_names)
         self._outputs = _positions(model.outputs, signature.outputs)
         self._sides = sides
@@ -213,7 +215,7 @@ class OpenVINOEngine:
         """Bring an input to its type and layout: (N, C, H, W) float32, or for a state (N, H, W, C)."""
         if not self._is_state(name):
             return x.to(torch.float32).contiguous()
-        return x.to(_STATE_TYPES.get(self._type, torch.float32)).permute(0, 2, 3, 1).contiguous()
+        return x.to(self.state_dtype).permute(0, 2, 3, 1).contiguous()
 
     def _empty_outputs(self, batch: int, height: int, width: int) -> tuple[Tensor, ...]:
         """Allocate the outputs, in type and layout like the inputs."""
@@ -221,7 +223,7 @@ class OpenVINOEngine:
         for name, channels, factor in zip(self._signature.outputs, self._out_channels, self._factors, strict=True):
             sides = (int(height * factor) - lost, int(width * factor) - lost)
             if self._is_state(name):
-                outs.append(torch.empty(batch, *sides, channels, dtype=_STATE_TYPES.get(self._type, torch.float32)))
+                outs.append(torch.empty(batch, *sides, channels, dtype=self.state_dtype))
             else:
                 outs.append(torch.empty(batch, channels, *sides))
         return tuple(outs)
@@ -271,6 +273,9 @@ class OpenVINOEngine:
             return model
         openvino = load_openvino()
         kind = getattr(openvino.Type, self._type if self._type in _STATE_TYPES else "f32")
+        for position, name in zip(self._outputs, self._signature.outputs, strict=True):
+            if self._is_state(name) and self._type in _STATE_TYPES:
+                _convert_before_joining(model, position, kind)
         steps = importlib.import_module("openvino.preprocess").PrePostProcessor(model)
         ports = [*zip(self._inputs, self._signature.input_names, [steps.input] * len(self._inputs), strict=True)]
         ports += zip(self._outputs, self._signature.outputs, [steps.output] * len(self._outputs), strict=True)
@@ -286,6 +291,21 @@ class OpenVINOEngine:
         channels = [channels for _, channels in self._signature.inputs]
         model.reshape({p: [1, c, height, width] for p, c in zip(self._inputs, channels, strict=True)})
         return model
+
+
+def _convert_before_joining(model: Any, position: int, kind: Any) -> None:
+    """Convert the parts of an output that a Concat joins, where they are made, and not once more all together.
+
+    The plugin computes in that type anyway, and copies an output whose type is converted last.
+    """
+    joined = model.outputs[position].get_node().input_value(0).get_node()
+    if joined.get_type_name() == "Concat":
+        operations, names = importlib.import_module("openvino.opset10"), joined.output(0).get_names()
+        parts = [operations.convert(part, kind.get_type_name()) for part in joined.input_values()]
+        whole = operations.concat(parts, joined.get_attributes()["axis"])
+        joined.output(0).replace(whole.output(0))
+        whole.output(0).set_names(names)
+        model.validate_nodes_and_infer_types()
 
 
 def _positions(ports: list[Any], names: tuple[str, ...]) -> list[int]:

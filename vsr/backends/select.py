@@ -22,6 +22,7 @@ from vsr.backends.engine import (
     make_launch,
     release_buffers,
     safer_precisions,
+    state_dtype,
 )
 from vsr.backends.installed import FASTEST, PACKAGES, Backend
 from vsr.backends.onnx_model import OnnxFile
@@ -396,6 +397,11 @@ class _Fallback:
     def __init__(self, engine: Engine, make_other: Callable[[], Engine], give_up: Callable[[str], None]) -> None:
         self._engine, self._make_other, self._give_up = engine, make_other, give_up
         self.name, self.device, self.dtype = engine.name, engine.device, engine.dtype
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        """See the function of this name."""
+        return state_dtype(self._engine)
 
     def release(self) -> None:
         """Let go of the buffers of earlier batches, where the engine holds any."""

@@ -63,9 +63,10 @@ def chroma_scale(color: Color) -> tuple[float, float]:
     return span, 2.0 ** (color.bit_depth - 1)
 
 
-def quantize(x: Tensor, scale: float, offset: float, color: Color) -> Tensor:
+def quantize(x: Tensor, scale: float, offset: float | Tensor, color: Color) -> Tensor:
     """Compute x · scale + offset, rounded half up and clamped to the code values of the bit depth."""
-    start = torch.full((), offset + 0.5, device=x.device)  # the cast below truncates
+    # The cast below truncates.
+    start = offset + 0.5 if isinstance(offset, Tensor) else torch.full((), offset + 0.5, device=x.device)
     return torch.add(start, x, alpha=scale).clamp_(0, 2.0**color.bit_depth - 0.5).to(sample_dtype(color, x.device))
 
 

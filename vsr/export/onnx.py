@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -15,6 +16,7 @@ from vsr.export.int8 import calibrated, check_drop, gate_set, measure_drop
 from vsr.files import check_target, naming_output, write_file
 from vsr.models.cards import ModelCard
 from vsr.models.conventions import Stated
+from vsr.models.nets.recurrent import RecurrentNet, WithImages
 from vsr.models.quantization import without_quantization
 from vsr.models.weights import load_int8_net, load_with_card
 from vsr.pipeline.loading import signature_of
@@ -36,6 +38,8 @@ def export_model(
     note: Callable[[str], None] = lambda line: None,
 ) -> str:
     """Write a model as ONNX, float32 (N, C, H, W), named as in `signature_of`; return a line that describes it.
+
+    A recurrent network gives its images, too: "luma" and "chroma" before "next_state", as in `WithImages`.
 
     Args:
         model: name or file of the model.
@@ -63,14 +67,21 @@ def export_model(
     if size is not None and any(side % card.multiple_of for side in size):
         raise OptionError(f"`size`: '{card.name}' takes sides that are multiples of {card.multiple_of}")
     shape = None if size is None else (batch or 1, size[1], size[0])
-    signature = signature_of(card)
     if precision == "int8":
         net = _integers(card, net, calibrate, validation, note)
-    data = export_onnx(net, signature, shape=shape, precision=precision)
+    data = _exported(card, net, shape, precision)
     with naming_output(output):
         write_file(output, data)
     sizes = "any size" if shape is None else f"{shape[0]} frames of {shape[2]}x{shape[1]}"
-    return f"{output}: {card.name}, {precision}, {_described(signature)}, {sizes}, {len(data) / 2**20:.1f} MiB"
+    return f"{output}: {card.name}, {precision}, {_described(signature_of(card))}, {sizes}, {len(data) / 2**20:.1f} MiB"
+
+
+def _exported(card: ModelCard, net: nn.Module, shape: tuple[int, int, int] | None, precision: Precision) -> bytes:
+    """Export a network; a recurrent one together with the images that are in its state."""
+    signature = signature_of(card)
+    if isinstance(net, RecurrentNet):
+        signature, net = replace(signature, outputs=("luma", "chroma", *signature.outputs)), WithImages(net)
+    return export_onnx(net, signature, shape=shape, precision=precision)
 
 
 def _loaded(model: str, stated: Stated | None, note: Callable[[str], None]) -> tuple[ModelCard, nn.Module]:

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from vsr.backends.engine import Engine, Precision, safer_precisions
+from vsr.backends.engine import Engine, Precision, safer_precisions, state_dtype
 from vsr.backends.torch_engine import TorchEngine
 from vsr.errors import EngineError
 from vsr.events import Note, NoteCode, OnNote
@@ -19,7 +19,7 @@ from vsr.models.cards import ModelCard
 from vsr.pipeline.precision_gate import GATE_TOLERANCE, PrecisionGate
 from vsr.pipeline.tiles import TiledNetwork
 
-__all__ = ["GAVE_NAN", "CheckedNetwork", "Computed", "Network", "SteppingNetwork", "is_finite", "state_dtype"]
+__all__ = ["GAVE_NAN", "CheckedNetwork", "Computed", "Network", "SteppingNetwork", "is_finite"]
 
 GAVE_NAN = "gave NaN or Inf"
 
@@ -50,16 +50,18 @@ class SteppingNetwork(Network, Protocol):
 
 def is_finite(outputs: tuple[Tensor, ...]) -> Tensor:
     """Return whether all values are finite, as a bool tensor on their device, without waiting for it."""
-    finite = torch.isfinite(outputs[0].sum(dtype=torch.float32))  # in 16 bits a sum of finite values can be Inf
+    finite = torch.isfinite(_sum(outputs[0]))
     for out in outputs[1:]:
-        finite = finite & torch.isfinite(out.sum(dtype=torch.float32))
+        finite = finite & torch.isfinite(_sum(out))
     return finite
 
 
-def state_dtype(engine: Engine) -> torch.dtype:
-    """Return the type in which a state goes through an engine without a conversion."""
-    is_known = engine.device.type in ("cpu", "cuda")  # to warp 16 bits
-    return engine.dtype if is_known and engine.dtype.is_floating_point else torch.float32
+def _sum(x: Tensor) -> Tensor:
+    """Add up all values in a type in which the sum of finite ones is finite, as that of fp16 is not.
+
+    bf16 has the range of float32, and is added up in it: to ask for that type would convert all values first.
+    """
+    return x.sum(dtype=None if x.dtype is torch.bfloat16 else torch.float32)
 
 
 class CheckedNetwork:

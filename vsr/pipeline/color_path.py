@@ -7,6 +7,7 @@ coded and correct the resized chroma.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -20,7 +21,9 @@ from vsr.color.encoding import Encode, encode_bands
 from vsr.color.pixel_formats import PixelFormat
 from vsr.color.resample import resample
 from vsr.color.rgb import planes_of_rgb
+from vsr.color.shuffle import shuffled
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
+from vsr.models.nets.recurrent import CHROMA_GAIN
 
 __all__ = [
     "NetworkColor",
@@ -99,7 +102,7 @@ class VideoInput:
     """A batch on its way through a recurrent network.
 
     planes: the network's first input, float32 (N, 3, H, W): luma, Cb and Cr as `RecurrentNet` takes them.
-    finish: makes the target's planes of the network's luma and chroma outputs.
+    finish: makes the target's planes of the `details` of luma and of chroma.
     """
 
     planes: Tensor
@@ -158,13 +161,12 @@ def _coded_to_video_network(luma: Tensor, chroma: Tensor | None, color: Color, t
         full = convert.upsample_chroma(centred, color, shift, (x.shape[-2], x.shape[-1]))
         full = full if shift == (1, 1) else _as_of_420(full)
 
-    def finish(sharp: Tensor, correction: Tensor) -> Planes:
-        out = _resized(sharp, (target.height, target.width))
-        out = convert.quantize(out, _luma_peak(target.color), 0, target.color)
+    def finish(detail: Tensor, correction: Tensor) -> Planes:
+        out = _quantized(x, detail, target)
         if target.pixel_format.kind == "gray":
             return (out,)
         unit = 255 * 2.0 ** (target.color.bit_depth - 8)
-        moved = _correction_on_grid(correction, sharp, target, target.pixel_format.chroma_shift).mul_(unit)
+        moved = _correction_on_grid(correction, luma, target, target.pixel_format.chroma_shift).mul_(unit * CHROMA_GAIN)
         if chroma is None:
             moved += 128 * unit / 255
         else:
@@ -182,14 +184,16 @@ def _rgb_to_video_network(rgb: Tensor, target: Target) -> VideoInput:
     """Pass RGB floats as BT.601 luma and chroma in limited range, which the network was trained on."""
     luma, chroma = convert.rgb_to_ycbcr(rgb.clamp(0, 1), Matrix.SMPTE170M)
     size = (target.height, target.width)
+    coded = luma * (219 / 255) + 16 / 255
 
-    def finish(sharp: Tensor, correction: Tensor) -> Planes:
-        full = resample(chroma, size) + _correction_on_grid(correction, sharp, target, (0, 0)) * (255 / 224)
-        out = _resized(sharp, size).sub(16 / 255).mul_(255 / 219)
+    def finish(detail: Tensor, correction: Tensor) -> Planes:
+        moved = _correction_on_grid(correction, luma, target, (0, 0)) * (255 / 224 * CHROMA_GAIN)
+        full = resample(chroma, size) + moved
+        out = _resized(shuffled(detail + coded, _scale_of(detail)), size).sub(16 / 255).mul_(255 / 219)
         large = convert.ycbcr_to_rgb(out, full, Matrix.SMPTE170M)
         return planes_of_rgb(large, target.pixel_format, target.color)
 
-    return VideoInput(torch.cat((luma * (219 / 255) + 16 / 255, _as_of_420(chroma) * (224 / 255)), 1), finish)
+    return VideoInput(torch.cat((coded, _as_of_420(chroma) * (224 / 255)), 1), finish)
 
 
 def _as_of_420(chroma: Tensor) -> Tensor:
@@ -209,12 +213,32 @@ _NETWORK_CHROMA = Color(
 )
 
 
-def _correction_on_grid(correction: Tensor, sharp: Tensor, target: Target, shift: tuple[int, int]) -> Tensor:
-    """Bring the network's correction of chroma to the target's size and chroma grid, in its own unit."""
-    height, width = sharp.shape[-2:]
+def _scale_of(detail: Tensor) -> int:
+    """Return the network's scale factor, whose square is the number of sub-pixels of luma."""
+    return math.isqrt(detail.shape[1])
+
+
+def _quantized(luma: Tensor, detail: Tensor, target: Target) -> Tensor:
+    """Make luma's code values of a frame's luma and its detail; in their places only then, as codes are small."""
+    scale = _scale_of(detail)
+    peak = _luma_peak(target.color)
+    if (target.height, target.width) == (detail.shape[-2] * scale, detail.shape[-1] * scale):
+        return shuffled(convert.quantize(detail, peak, luma * peak, target.color), scale)
+    out = _resized(shuffled(detail + luma, scale), (target.height, target.width))
+    return convert.quantize(out, peak, 0, target.color)
+
+
+def _correction_on_grid(sub_pixels: Tensor, luma: Tensor, target: Target, shift: tuple[int, int]) -> Tensor:
+    """Bring the network's correction of chroma to the target's size and chroma grid, in its own unit.
+
+    sub_pixels: of Cb and Cr.  luma: of the source, (N, 1, H, W), for its size.
+    """
+    half = math.isqrt(sub_pixels.shape[1] // 2)
+    correction = shuffled(sub_pixels, half)
+    height, width = (2 * half * side for side in luma.shape[-2:])
     size = (target.height, target.width)
     if size == (height, width) and shift == (1, 1) and target.color.chroma_location is ChromaLocation.LEFT:
-        return correction.clone()
+        return correction
     scale = (size[0] / height, size[1] / width)
     return convert.resize_chroma(correction, (_NETWORK_CHROMA, (1, 1)), (target.color, shift), scale, size)
 

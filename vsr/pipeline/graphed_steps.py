@@ -15,6 +15,7 @@ from vsr.backends.engine import Launch, make_launch, release_buffers
 from vsr.backends.step_graph import StepGraph
 from vsr.errors import EngineError
 from vsr.events import Note, NoteCode
+from vsr.models.nets.recurrent import details
 from vsr.pipeline.checked_network import CheckedNetwork, is_finite
 from vsr.pipeline.memory import Splittable, is_out_of_memory
 from vsr.pipeline.steps import State, Stepped
@@ -128,7 +129,7 @@ class GraphedSteps:
         launch = make_launch(self._network.engine, self._runner, (1, *planes.shape[1:]))
         if launch is None:
             return None
-        step = functools.partial(_step, launch, self._warping, dtype)
+        step = functools.partial(_step, launch, self._warping, dtype, self._network.card.scale)
         state_shape = (1, self._state_channels, *planes.shape[2:])
         return StepGraph(self._runner, step, frame, state_shape, dtype)
 
@@ -146,11 +147,14 @@ class GraphedSteps:
         self._graph, self._key, self._is_tried = None, (), False
 
 
-def _step(launch: Launch, warping: Warping, dtype: torch.dtype, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """Warp the state along the flow, and run the network; see `Step`.  dtype: in which the network takes a state."""
+def _step(launch: Launch, warping: Warping, dtype: torch.dtype, scale: int, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """Warp the state along the flow, run the network, and take the details out of its state; see `Step`.
+
+    dtype: in which the network takes a state.  scale: of the network.
+    """
     *frames, flow, state = inputs
-    outputs = launch(*frames, warping(flow).state(state, 0).to(dtype))
-    return (*outputs, is_finite(outputs))
+    (after,) = launch(*frames, warping(flow).state(state, 0).to(dtype))
+    return (*details(after, scale), after, is_finite((after,)))
 
 
 def _lack_of_memory(error: BaseException) -> BaseException | None:

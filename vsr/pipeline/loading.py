@@ -188,9 +188,9 @@ def _peak_of(net: nn.Module, signature: Signature, network: CheckedNetwork) -> C
 
 
 def signature_of(card: ModelCard) -> Signature:
-    """Return what the network of a card takes and gives."""
+    """Return what the network of a card takes and gives; the images of a recurrent one are in its state."""
     if not card.recurrent:
         return image_signature(1 if card.color == "y" else 3)
     state = ("state", state_channels(**card.options))
     inputs = (("planes", 3), ("previous", 1), ("following", 1), state)
-    return Signature(inputs, ("luma", "chroma", "next_state"), (("state", "next_state"),))
+    return Signature(inputs, ("next_state",), (("state", "next_state"),))

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vsr.pipeline.checked_network import CheckedNetwork, Computed, SteppingNetwork, is_finite, state_dtype
+from vsr.backends.engine import state_dtype
+from vsr.pipeline.checked_network import CheckedNetwork, Computed, SteppingNetwork, is_finite
 from vsr.pipeline.precision_gate import GATE_TOLERANCE
 from vsr.pipeline.steps import State, Stepped
 from vsr.pipeline.tiles import TiledNetwork
@@ -35,19 +36,20 @@ class SequenceGate:
         self.state: State = ()
         self._trust()
 
-    def passes(self, run: Stepped, num_frames: int, along: Callable[[SteppingNetwork, State], Stepped]) -> bool:
+    def passes(self, run: Stepped, luma: Tensor, along: Callable[[SteppingNetwork, State], Stepped]) -> bool:
         """Tell whether the next frames are right; where they are not, the network takes a safer precision.
 
         They are then to be run again, from `state`.
 
         Args:
-            run: what is compared, of at least num_frames frames; luma comes first, (N, 1, H, W).
-            along: runs a network along num_frames frames, from a state.
+            run: what is compared, of at least as many frames; the `details` of luma come first.
+            luma: of these frames, (N, 1, H, W) in [0, 1].
+            along: runs a network along them, from a state.
         """
         is_int8 = self._network.precision == "int8"
-        difference = self._difference(run, num_frames, along, is_int8)
+        difference = self._difference(run, luma, along, is_int8)
         if difference <= (_INT8_TOLERANCE if is_int8 else _TOLERANCE):  # false for NaN
-            self._go_on(num_frames)
+            self._go_on(len(luma))
             return True
         self._network.fall_back_from(difference)
         self._trust()  # anew, as int8 has a reference of its own
@@ -58,15 +60,15 @@ class SequenceGate:
         self._reference: Stepped | None = None
 
     def _difference(
-        self, run: Stepped, num_frames: int, along: Callable[[SteppingNetwork, State], Stepped], is_int8: bool
+        self, run: Stepped, luma: Tensor, along: Callable[[SteppingNetwork, State], Stepped], is_int8: bool
     ) -> float:
         """Return how far luma in [0, 1] strays: at most, or in int8 in the mean of squares; NaN where there is NaN."""
         if not run.is_finite:
             return math.nan
         if self._reference is None:
             self._reference = along(self._trusted, self.state)
-        found, wanted = run.planes[0][:num_frames], self._reference.planes[0]
-        strays = found.clamp(0, 1) - wanted.clamp(0, 1)
+        found, wanted = ((luma + each.planes[0][: len(luma)]).clamp_(0, 1) for each in (run, self._reference))
+        strays = found - wanted
         return (strays.square().mean(dim=(1, 2, 3)).max().sqrt() if is_int8 else strays.abs().max()).item()
 
     def _go_on(self, num_frames: int) -> None:

@@ -17,7 +17,7 @@ from vsr.backends.transfers import Transfers, make_transfers
 from vsr.color.pixel_formats import as_stored
 from vsr.errors import ModelError
 from vsr.frames import FrameBatch
-from vsr.models.nets.recurrent import state_channels
+from vsr.models.nets.recurrent import details, state_channels
 from vsr.pipeline.checked_network import CheckedNetwork, SteppingNetwork
 from vsr.pipeline.color_path import Target, VideoInput, batch_to_video_network, luma_to_video_network
 from vsr.pipeline.graphed_steps import GraphedSteps, make_runner
@@ -67,7 +67,7 @@ class TemporalProcessor:
         self._network, self._target = network, target
         self._warm_up = card.warm_up
         self._passages = Passages(card)
-        self._num_channels = state_channels(**card.options)
+        self._num_channels, self._scale = state_channels(**card.options), card.scale
         self._transfers = transfers or make_transfers(network.device)
         self._warping = warping or make_warping(network.device, network.note)
         runner = runner or make_runner(network.device)
@@ -128,12 +128,17 @@ class TemporalProcessor:
     def _compute(self, passage: Passage, state: State) -> Stepped:
         """Run the network along a passage, after its run-up if it has one, and make the target's planes."""
         if passage.run_up is not None:
-            self._gate = None
-            state = self._gated(passage.run_up, self._prepared(passage.run_up.batch).planes, ()).state
-        prepared = self._prepared(passage.batch)
-        run = self._gated(passage, prepared.planes, state)
-        luma, chroma = run.planes
-        return replace(run, planes=as_stored(prepared.finish(luma, chroma), self._target.pixel_format))
+            self._gate, state = None, ()
+            for part in _parts(passage.run_up, self._network.device):
+                state = self._gated(part, self._prepared(part.batch).planes, state).state
+        runs = []
+        for part in _parts(passage, self._network.device):
+            prepared = self._prepared(part.batch)
+            run = self._gated(part, prepared.planes, state)
+            state = run.state
+            runs.append(replace(run, planes=as_stored(prepared.finish(*run.planes), self._target.pixel_format)))
+        planes = tuple(_joined(frames) for frames in zip(*(run.planes for run in runs), strict=True))
+        return Stepped(planes, state, torch.stack([run.is_finite for run in runs]).all())
 
     def _gated(self, passage: Passage, planes: Tensor, state: State) -> Stepped:
         """Run the network along a passage; the first frames of a job until they are right."""
@@ -157,29 +162,29 @@ class TemporalProcessor:
         def along(network: SteppingNetwork, state: State) -> Stepped:
             return self._along(part, planes[:num], state, network)
 
-        if not gate.passes(run, num, along):
+        if not gate.passes(run, planes[:num, :1], along):
             return True
         self._gate = gate if gate.num_left else None
         return False
 
     def _along(self, passage: Passage, planes: Tensor, state: State, network: SteppingNetwork | None = None) -> Stepped:
-        """Run the network, or another, along the frames of a passage; luma and chroma as it gives them."""
+        """Run the network, or another, along the frames of a passage; gives the `details` of luma and chroma."""
         sight = self._sight(passage, planes)
         if network is None and self._graphed is not None:
             run = self._graphed.run(sight.frames, sight.flow, sight.goes_on, state)
             if run is not None:
                 return run
         network = network or self._network
-        outputs, are_finite = [], []
+        found, are_finite = [], []
         for position in range(passage.num_frames):
             moved = self._moved(sight, position, state).to(network.state_dtype)
-            computed = network.run(*(x[position : position + 1] for x in sight.frames), moved)
-            *output, after = computed.outputs
-            state = (after,)
-            outputs.append(output)
+            frame, *beside = (x[position : position + 1] for x in sight.frames)
+            computed = network.run(frame, *beside, moved)
+            state = computed.outputs
+            found.append(details(state[0], self._scale))
             are_finite.append(computed.is_finite)
-        images = tuple(torch.cat(frames) for frames in zip(*outputs, strict=True))
-        return Stepped(images, state, torch.stack(are_finite).all())
+        luma, chroma = (_joined(frames) for frames in zip(*found, strict=True))
+        return Stepped((luma, chroma), state, torch.stack(are_finite).all())
 
     def _prepared(self, batch: FrameBatch) -> VideoInput:
         return batch_to_video_network(self._transfers.upload(batch.planes), batch, self._target)
@@ -219,6 +224,16 @@ class TemporalProcessor:
             return sight.way.state(state[0], position)
         x = sight.frames[0][:1]
         return x.new_zeros(1, self._num_channels, *x.shape[2:])
+
+
+def _parts(passage: Passage, device: torch.device) -> list[Passage]:
+    """Divide a passage into single frames on a CPU, where a frame stays in the caches all its way."""
+    return passage.split(1) if device.type == "cpu" else [passage]
+
+
+def _joined(frames: tuple[Tensor, ...]) -> Tensor:
+    """Make one tensor of the frames of several, and no copy of a single one."""
+    return frames[0] if len(frames) == 1 else torch.cat(frames)
 
 
 @dataclass(frozen=True, slots=True)

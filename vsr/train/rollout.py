@@ -101,5 +101,5 @@ def unroll(net: RecurrentNet, sight: Sight) -> Iterator[tuple[Tensor, Tensor]]:
         if time:
             state = sight.warps[time](state)
             state = state if keep is None else state * keep
-        luma, chroma, state = net(sight.planes[time], sight.previous[time], sight.following[time], state)
-        yield luma.float(), chroma.float()
+        state = net(sight.planes[time], sight.previous[time], sight.following[time], state)
+        yield net.images(sight.planes[time], state)

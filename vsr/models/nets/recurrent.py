@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from vsr.models.quantization import QuantizedConv2d
 
-__all__ = ["RecurrentNet", "state_channels"]
+__all__ = ["CHROMA_GAIN", "RecurrentNet", "WithImages", "details", "state_channels"]
 
 # Corrections of chroma are an order of magnitude smaller than those of luma. As outputs of the same layer they would
 # need weights so small that the optimiser's steps swamp them.
-_CHROMA_GAIN = 0.125
+CHROMA_GAIN = 0.125
 
 
 class RecurrentNet(nn.Module):
@@ -20,7 +20,9 @@ class RecurrentNet(nn.Module):
 
     A flow-warped recurrence in the manner of FRVSR (Sajjadi et al. 2018) and RLSP (Fuoli et al. 2019): a head of
     3×3 convolutions on frame and state, residual blocks, a tail, and pixel shuffles (Shi et al. 2016). It holds no
-    state and no motion: its caller warps neighbours and state to the frame, so the graph is plain convolutions.
+    state and no motion: its caller warps neighbours and state to the frame, so the graph is plain convolutions. The
+    images are in the state that it gives: its caller takes them out (`images`), or makes code values of the `details`
+    before these are shuffled to their places.
 
     Inputs, of one height and width (N, C, H, W), float32 but for the state:
         planes: 3 channels at the luma grid: Y as it is coded, over 255 (16/255 to 235/255 in limited range), and
@@ -29,11 +31,7 @@ class RecurrentNet(nn.Module):
             Where there is none, the frame's own luma. A network with `uses_next=False` leaves `following` unused.
         state: `state_channels`, the `features` of the last layer but one and then the output of the last, of the
             step before, warped to this frame; zeros at a start (`initial_state`). Of any floating type.
-    Outputs:
-        luma: (N, 1, H·scale, W·scale), unclamped.
-        chroma: (N, 2, H·scale/2, W·scale/2), the correction to add to the bicubically upscaled chroma, about zero
-            and in the same unit, where an output of 4:2:0 with left siting has its samples.
-        state: to warp to the next frame, of the type of the state that came in.
+    Output: the state, to warp to the next frame, of the type of the state that came in.
 
     In 16 bits luma and its weights go into the first convolution in two parts each, as eight bits of mantissa are too
     few for them, and luma is added to the result in float32.
@@ -47,7 +45,6 @@ class RecurrentNet(nn.Module):
         if scale % 2:
             raise ValueError(f"scale {scale} is odd, and chroma has half the samples of luma")
         self.features, self.scale, self.uses_next = features, scale, uses_next
-        self.num_luma_details = scale * scale  # sub-pixels of an input pixel; those of Cb and Cr follow
         self.state_channels = state_channels(features, scale=scale)
         num_details = self.state_channels - features
         self.pixels = _Pixels(5 if uses_next else 4, features, 3, padding=1)
@@ -64,22 +61,57 @@ class RecurrentNet(nn.Module):
         num, _, height, width = planes.shape
         return planes.new_zeros(num, self.state_channels, height, width)
 
-    def forward(
-        self, planes: Tensor, previous: Tensor, following: Tensor, state: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, planes: Tensor, previous: Tensor, following: Tensor, state: Tensor) -> Tensor:
         luma, chroma = torch.split(planes, [1, 2], 1)
         changes = [previous - luma, following - luma] if self.uses_next else [previous - luma]
         dtype = self.state.weight.dtype
         seen = self.pixels(torch.cat((luma, chroma, *changes), 1), dtype)
         features = self.activation(self.state(state.to(dtype)) + seen)
         features = self.body(features)
-        coded = self.tail(features)
-        detail = coded.to(planes.dtype)
-        num_luma = self.num_luma_details
-        luma_detail, chroma_detail = torch.split(detail, [num_luma, detail.shape[1] - num_luma], 1)
-        sharp = F.pixel_shuffle(luma_detail + luma, self.scale)
-        correction = F.pixel_shuffle(chroma_detail * _CHROMA_GAIN, self.scale // 2)
-        return sharp, correction, torch.cat((features, coded), 1).to(state.dtype)
+        return torch.cat((features, self.tail(features)), 1).to(state.dtype)
+
+    def images(self, planes: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the images of a frame out of the state that was made of it, float32.
+
+        Returns luma, (N, 1, H·scale, W·scale), unclamped, and chroma, (N, 2, H·scale/2, W·scale/2): the correction to
+        add to the bicubically upscaled chroma, about zero and in the same unit, where an output of 4:2:0 with left
+        siting has its samples.
+        """
+        luma, chroma = details(state, self.scale)
+        return (
+            F.pixel_shuffle(luma + planes[:, :1], self.scale),
+            F.pixel_shuffle(chroma * CHROMA_GAIN, self.scale // 2),
+        )
+
+
+class WithImages(nn.Module):
+    """Let a recurrent network give luma and chroma, as `RecurrentNet.images` makes them, and then the state.
+
+    For users of the network alone, such as those of an ONNX file.
+    """
+
+    def __init__(self, net: RecurrentNet) -> None:
+        super().__init__()
+        self.net = net
+        self.float32_weights = tuple(f"net.{name}" for name in net.float32_weights)
+
+    def forward(
+        self, planes: Tensor, previous: Tensor, following: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        after = self.net(planes, previous, following, state)
+        return (*self.net.images(planes, after), after)
+
+
+def details(state: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    """Take the output of the last layer out of the state that a frame has left, float32.
+
+    Returns that of luma, (N, scale², H, W), to which the frame's luma is to be added, and that of chroma,
+    (N, scale²/2, H, W), in units of `CHROMA_GAIN`; pixel shuffles by scale and scale/2 bring both to their places.
+    """
+    num_luma = scale * scale  # sub-pixels of an input pixel; those of Cb and Cr follow
+    parts = torch.split(state[:, state.shape[1] - num_luma * 3 // 2 :], [num_luma, num_luma // 2], 1)
+    luma, chroma = (part.to(torch.float32, copy=True) for part in parts)  # a copy lets go of the state
+    return luma, chroma
 
 
 class _Pixels(nn.Conv2d):
