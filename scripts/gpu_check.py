@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vsr.backends.compiled import compile_step
+from vsr.backends.compiled import FusedSamples, compile_step
 from vsr.backends.engine import Engine, Precision, own_stream
 from vsr.backends.engine_store import EngineStore
 from vsr.backends.installed import describe_backends, is_installed
@@ -41,6 +41,7 @@ from vsr.backends.select import EngineMaker, Place
 from vsr.backends.tuning import processor_name
 from vsr.color.encoding import Coding, encode_bands, encode_step, encode_whole
 from vsr.color.pixel_formats import FORMATS, allocate_planes
+from vsr.color.sub_pixels import Samples, samples_step
 from vsr.errors import VsrError
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
 from vsr.jobs.encoding import check_encoder_size
@@ -251,6 +252,7 @@ def planes(setting: Setting) -> Checks:
         for color in ("y", "rgb"):
             yield f"{format_}, network of {color}", functools.partial(_planes, setting, format_, color)
     yield "RGB to planes, compiled against in bands", functools.partial(_compiled_planes, setting)
+    yield "samples of a state, by one kernel against the CPU", functools.partial(_samples, setting)
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         name = f"state of {str(dtype).partition('.')[2]} along motion, by one kernel against the CPU"
         yield name, functools.partial(_warped, setting, dtype)
@@ -306,6 +308,20 @@ def _warped(setting: Setting, dtype: torch.dtype) -> str:
         times.append(f"by taps {_device_ms(setting, functools.partial(TapsWay(along).state, on_device, 0)):.2f} ms")
     assert not notes, "; ".join(notes)
     return ", ".join(times)
+
+
+def _samples(setting: Setting) -> str:
+    """Make the luma of 2880p of a state as that of `video`."""
+    setting.need_gpu()
+    notes, samples = list[str](), Samples(1020.0, 1020.0, 10)
+    state = torch.randn(1, 88, 720, 1280).mul_(0.3).to(torch.float16).contiguous(memory_format=torch.channels_last)
+    base, on_device = torch.rand(1, 1, 720, 1280), state.to(setting.device)[:, 64:80]
+    run = functools.partial(FusedSamples(note=notes.append), on_device, base.to(setting.device), samples)
+    found, wanted = run(), samples_step(state[:, 64:80], base, samples.constants(base.device), 4, True)
+    assert found is not None and not notes, "; ".join(notes)
+    strays = (found.cpu().to(torch.int32) - wanted.to(torch.int32)).abs()
+    assert strays.max() <= 1, f"off by up to {int(strays.max())} codes"
+    return f"{float((strays > 0).float().mean()):.4%} of samples off by one; {_device_ms(setting, run):.2f} ms"
 
 
 def _device_ms(setting: Setting, run: Callable[[], object], rounds: int = 10) -> float:

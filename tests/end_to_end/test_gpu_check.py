@@ -44,8 +44,10 @@ def test_on_a_cpu_all_parts_run_and_what_needs_a_gpu_is_skipped_by_name(script: 
     assert lines["speed", "time of a batch"]["outcome"] == "pass"
     assert lines["steady", "a state: steps 1 to 8 are equal twice"]["outcome"] == "pass"
     assert lines["planes", "frames for the encoder, as they were fetched"]["outcome"] == "pass"
+    assert lines["planes", "state of float16 along motion, by one kernel against the CPU"]["outcome"] == "pass"
     for part, name in (
         ("planes", "the sample by NVDEC, fetched by DLPack"),
+        ("planes", "samples of a state, by one kernel against the CPU"),
         ("steady", "several GPUs make the file of one"),
         ("steady", "a state and its graph, PyTorch: runs 1, 2 and 100 are equal, and equal steps without"),
     ):

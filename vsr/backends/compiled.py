@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,16 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from vsr.color.encoding import Coding, EncodeStep, encode_bands, encode_step, encode_whole
+from vsr.color.sub_pixels import MakeSamples, Samples, SamplesStep, no_samples, samples_step
 from vsr.events import Note, NoteCode, OnNote
 
 __all__ = [
     "CompiledEncoding",
     "CompiledNet",
     "Compiler",
+    "FusedSamples",
+    "Kernel",
     "StepCompiler",
+    "choose_samples",
     "compared",
     "compile_for_gpu",
+    "compile_samples",
     "compile_step",
+    "empty_alike",
+    "fused",
     "reason_of",
 ]
 
@@ -47,20 +55,92 @@ def reason_of(error: Exception) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:_LONGEST_REASON]
 
 
-def compared(compiled: Function, reference: Function, probe: Callable[..., tuple[Tensor, ...]]) -> Function:
+class Kernel:
+    """A function of tensors as one compiled loop; it gives None from when it does not compile, or gives other values.
+
+    Compiled when it is first called: a loop that took over later would round otherwise than what ran before it, and a
+    job that was resumed would differ in its last bits. Out of memory surfaces as itself.
+    """
+
+    def __init__(self, compiled: Function, name: str, note: OnNote = lambda line: None) -> None:
+        """name: of what it does, for the note that tells why it does not.  note: called with that, once."""
+        self._compiled, self._name, self._note = compiled, name, note
+        self.has_failed = False
+
+    def __call__(self, *inputs: Any) -> Tensor | None:
+        if self.has_failed:
+            return None
+        try:
+            out: Tensor = self._compiled(*inputs)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # see `CompiledNet`
+            self.has_failed = True
+            text = f"{self._name} is not compiled ({reason_of(error)}): going on without"
+            self._note(Note(NoteCode.FALLBACK, text))
+            return None
+        return out
+
+
+class FusedSamples:
+    """See `MakeSamples`: by one loop, on a GPU."""
+
+    def __init__(
+        self, compiler: Callable[[SamplesStep], SamplesStep] | None = None, note: OnNote = lambda line: None
+    ) -> None:
+        """compiler: makes the loop of `samples_step`; `compile_samples` unless given.  note: see `Kernel`."""
+        self._kernel = Kernel((compiler or compile_samples)(samples_step), "the making of samples", note)
+
+    def __call__(self, sub_pixels: Tensor, base: Tensor, samples: Samples) -> Tensor | None:
+        factor = math.isqrt(sub_pixels.shape[1] // base.shape[1])
+        return self._kernel(sub_pixels, base, samples.constants(sub_pixels.device), factor, samples.is_wide)
+
+
+def fused(step: Function) -> Function:
+    """Compile a function of tensors to one loop for all sizes.
+
+    Products and sums stay rounded by themselves, so that loops for other orders of memory give the same bits. Indices
+    are taken to be right.
+    """
+    compiled: Function = torch.compile(
+        step,
+        dynamic=True,
+        fullgraph=True,
+        options={"emulate_precision_casts": True, "assert_indirect_indexing": False},
+    )
+    return compiled
+
+
+def choose_samples(device: torch.device, note: OnNote) -> MakeSamples:
+    """Make what makes samples on a device at once, if it is a GPU of CUDA.  note: see `Kernel`."""
+    return FusedSamples(note=note) if device.type == "cuda" else no_samples
+
+
+def compile_samples(step: SamplesStep) -> SamplesStep:
+    """Fuse all of the step; it is compared with the step itself at the first of each size."""
+    return compared(fused(step), step, _probed_samples)
+
+
+def _probed_samples(sub_pixels: Tensor, base: Tensor, constants: Tensor, *rest: object) -> tuple[Any, ...]:
+    """Make noise in the order of memory of the inputs, of which some is clamped at either end."""
+    corrections, shown = empty_alike(sub_pixels).normal_(0, 0.3), empty_alike(base).uniform_()
+    return corrections, shown.mul_(constants[2] / constants[1]), constants, *rest
+
+
+def compared(compiled: Function, reference: Function, probe: Callable[..., tuple[Any, ...]]) -> Function:
     """Compare what a compiled function gives with a reference, once for each shape; RuntimeError where they differ.
 
     For kernels whose numbers nothing else checks. The first call with shapes, strides and types that are new waits for
     the device, and must be no part of a capture.
 
     Args:
-        compiled, reference: take tensors and give one.
+        compiled, reference: take tensors and constants and give a tensor.
         probe: makes inputs to compare by, like those that it is given, which may be all zeros.
     """
     seen = set[tuple[object, ...]]()
 
-    def run(*inputs: Tensor) -> Tensor:
-        kind = tuple((x.shape, x.stride(), x.dtype, x.device) for x in inputs)
+    def run(*inputs: Any) -> Tensor:
+        kind = tuple((x.shape, x.stride(), x.dtype, x.device) if isinstance(x, Tensor) else x for x in inputs)
         if kind not in seen:
             made = probe(*inputs)
             strays = _strays(compiled(*made), reference(*made))
@@ -73,11 +153,16 @@ def compared(compiled: Function, reference: Function, probe: Callable[..., tuple
     return run
 
 
+def empty_alike(x: Tensor) -> Tensor:
+    """Allocate a tensor of the strides of another, also where that is a part of a third: kernels may depend on them."""
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device)
+
+
 def _strays(found: Tensor, wanted: Tensor) -> float:
-    """Return the largest difference in units in the last place of the largest value; of integers, in quarters of 1."""
+    """Return the largest difference in units in the last place of the largest value; a 1 of integers is as the most."""
     difference = (found.to(torch.float32) - wanted.to(torch.float32)).abs().max()
     if not wanted.dtype.is_floating_point:
-        return 4 * float(difference)
+        return _MOST_STRAYS * float(difference)
     return float(difference / (wanted.abs().max().to(torch.float32) * torch.finfo(wanted.dtype).eps).clamp_min(1e-30))
 
 

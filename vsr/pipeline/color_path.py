@@ -22,6 +22,7 @@ from vsr.color.pixel_formats import PixelFormat
 from vsr.color.resample import resample
 from vsr.color.rgb import planes_of_rgb
 from vsr.color.shuffle import shuffled
+from vsr.color.sub_pixels import MakeSamples, Samples, no_samples
 from vsr.frames import ChromaLocation, Color, FrameBatch, Matrix, Primaries, Range, Transfer
 from vsr.models.nets.recurrent import CHROMA_GAIN
 
@@ -109,13 +110,16 @@ class VideoInput:
     finish: Callable[[Tensor, Tensor], Planes]
 
 
-def batch_to_video_network(planes: Planes, batch: FrameBatch, target: Target) -> VideoInput:
+def batch_to_video_network(
+    planes: Planes, batch: FrameBatch, target: Target, make_samples: MakeSamples = no_samples
+) -> VideoInput:
     """Convert a batch for a recurrent network, and prepare the rest of its way.
 
     Args:
         planes: those of the batch, on the network's device.
+        make_samples: makes the target's samples at once, where the network's sub-pixels are on their grid.
     """
-    main = _main_to_video_network(planes, batch, target)
+    main = _main_to_video_network(planes, batch, target, make_samples)
     if not target.pixel_format.alpha:
         return main
     alpha = planes[-1] if batch.alpha is not None else None
@@ -135,11 +139,12 @@ def luma_to_video_network(planes: Planes, batch: FrameBatch, target: Target) -> 
     return batch_to_video_network(planes, batch, target).planes[:, :1]
 
 
-def _main_to_video_network(planes: Planes, batch: FrameBatch, target: Target) -> VideoInput:
+def _main_to_video_network(planes: Planes, batch: FrameBatch, target: Target, make_samples: MakeSamples) -> VideoInput:
     """Choose the path of all planes but alpha."""
     color, luma = batch.color, planes[0]
     if not color.is_rgb and _same_ycbcr(color, target.color):
-        return _coded_to_video_network(luma, planes[1] if batch.chroma is not None else None, color, target)
+        chroma = planes[1] if batch.chroma is not None else None
+        return _coded_to_video_network((luma, chroma), color, target, make_samples)
     if color.is_rgb:
         rgb = convert.dequantize_luma(luma, color)
     elif batch.chroma is None:
@@ -149,8 +154,11 @@ def _main_to_video_network(planes: Planes, batch: FrameBatch, target: Target) ->
     return _rgb_to_video_network(rgb, target)
 
 
-def _coded_to_video_network(luma: Tensor, chroma: Tensor | None, color: Color, target: Target) -> VideoInput:
+def _coded_to_video_network(
+    planes: tuple[Tensor, Tensor | None], color: Color, target: Target, make_samples: MakeSamples
+) -> VideoInput:
     """Pass luma and chroma as they are coded; no chroma is grey."""
+    luma, chroma = planes
     x = _coded_luma(luma, color)
     if chroma is None:
         full = x.new_zeros(x.shape[0], 2, *x.shape[2:])
@@ -162,15 +170,18 @@ def _coded_to_video_network(luma: Tensor, chroma: Tensor | None, color: Color, t
         full = full if shift == (1, 1) else _as_of_420(full)
 
     def finish(detail: Tensor, correction: Tensor) -> Planes:
-        out = _quantized(x, detail, target)
+        out = _quantized(x, detail, target, make_samples)
         if target.pixel_format.kind == "gray":
             return (out,)
         unit = 255 * 2.0 ** (target.color.bit_depth - 8)
-        moved = _correction_on_grid(correction, luma, target, target.pixel_format.chroma_shift).mul_(unit * CHROMA_GAIN)
-        if chroma is None:
-            moved += 128 * unit / 255
-        else:
-            moved += _moved_chroma(luma, chroma, color, target) * 2.0 ** (target.color.bit_depth - color.bit_depth)
+        gain, depth = unit * CHROMA_GAIN, 2.0 ** (target.color.bit_depth - color.bit_depth)
+        base = None if chroma is None else _moved_chroma(luma, chroma, color, target)
+        if base is not None and _is_on_grid(correction, luma, target, target.pixel_format.chroma_shift):
+            made = make_samples(correction, base, Samples(gain, depth, target.color.bit_depth))
+            if made is not None:
+                return out, made
+        moved = _correction_on_grid(correction, luma, target, target.pixel_format.chroma_shift).mul_(gain)
+        moved += 128 * unit / 255 if base is None else base * depth
         return out, convert.quantize(moved, 1, 0, target.color)
 
     return VideoInput(torch.cat((x, full), 1), finish)
@@ -218,11 +229,14 @@ def _scale_of(detail: Tensor) -> int:
     return math.isqrt(detail.shape[1])
 
 
-def _quantized(luma: Tensor, detail: Tensor, target: Target) -> Tensor:
+def _quantized(luma: Tensor, detail: Tensor, target: Target, make_samples: MakeSamples) -> Tensor:
     """Make luma's code values of a frame's luma and its detail; in their places only then, as codes are small."""
     scale = _scale_of(detail)
     peak = _luma_peak(target.color)
     if (target.height, target.width) == (detail.shape[-2] * scale, detail.shape[-1] * scale):
+        made = make_samples(detail, luma, Samples(peak, peak, target.color.bit_depth))
+        if made is not None:
+            return made
         return shuffled(convert.quantize(detail, peak, luma * peak, target.color), scale)
     out = _resized(shuffled(detail + luma, scale), (target.height, target.width))
     return convert.quantize(out, peak, 0, target.color)
@@ -234,13 +248,20 @@ def _correction_on_grid(sub_pixels: Tensor, luma: Tensor, target: Target, shift:
     sub_pixels: of Cb and Cr.  luma: of the source, (N, 1, H, W), for its size.
     """
     half = math.isqrt(sub_pixels.shape[1] // 2)
-    correction = shuffled(sub_pixels, half)
+    correction = shuffled(sub_pixels.to(torch.float32), half)
+    if _is_on_grid(sub_pixels, luma, target, shift):
+        return correction
     height, width = (2 * half * side for side in luma.shape[-2:])
     size = (target.height, target.width)
-    if size == (height, width) and shift == (1, 1) and target.color.chroma_location is ChromaLocation.LEFT:
-        return correction
     scale = (size[0] / height, size[1] / width)
     return convert.resize_chroma(correction, (_NETWORK_CHROMA, (1, 1)), (target.color, shift), scale, size)
+
+
+def _is_on_grid(sub_pixels: Tensor, luma: Tensor, target: Target, shift: tuple[int, int]) -> bool:
+    """Tell whether the network's correction of chroma lies where the target has its samples."""
+    half = math.isqrt(sub_pixels.shape[1] // 2)
+    is_of_size = (target.height, target.width) == tuple(2 * half * side for side in luma.shape[-2:])
+    return is_of_size and shift == (1, 1) and target.color.chroma_location is ChromaLocation.LEFT
 
 
 def _main_to_network(

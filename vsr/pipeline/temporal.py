@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vsr.backends.compiled import choose_samples
 from vsr.backends.cuda_runner import DeviceRunner
 from vsr.backends.engine import Engine
 from vsr.backends.transfers import Transfers, make_transfers
 from vsr.color.pixel_formats import as_stored
+from vsr.color.sub_pixels import MakeSamples
 from vsr.errors import ModelError
 from vsr.frames import FrameBatch
 from vsr.models.nets.recurrent import details, state_channels
@@ -50,6 +52,7 @@ class TemporalProcessor:
         transfers: Transfers | None = None,
         warping: Warping | None = None,
         runner: DeviceRunner | None = None,
+        make_samples: MakeSamples | None = None,
     ) -> None:
         """Begin before the first frame.
 
@@ -57,6 +60,7 @@ class TemporalProcessor:
             transfers: bring frames to the network's device and back; chosen by the device unless given.
             warping: warps neighbours and state there; chosen by the device unless given.
             runner: replays steps as graphs; a `CudaRunner` on CUDA unless given.
+            make_samples: makes the target's samples; by one compiled loop on CUDA unless given.
         """
         card = network.card
         if card.restart_interval < 1 or not 0 <= card.warm_up <= card.restart_interval:
@@ -70,6 +74,7 @@ class TemporalProcessor:
         self._num_channels, self._scale = state_channels(**card.options), card.scale
         self._transfers = transfers or make_transfers(network.device)
         self._warping = warping or make_warping(network.device, network.note)
+        self._make_samples = make_samples or choose_samples(network.device, network.note)
         runner = runner or make_runner(network.device)
         self._graphed = None if runner is None else GraphedSteps(network, self._num_channels, self._warping, runner)
         own = weakref.proxy(self)  # in no circle: the memory of a graph goes with its processor, at once
@@ -187,7 +192,8 @@ class TemporalProcessor:
         return Stepped((luma, chroma), state, torch.stack(are_finite).all())
 
     def _prepared(self, batch: FrameBatch) -> VideoInput:
-        return batch_to_video_network(self._transfers.upload(batch.planes), batch, self._target)
+        planes = self._transfers.upload(batch.planes)
+        return batch_to_video_network(planes, batch, self._target, self._make_samples)
 
     def _luma(self, batch: FrameBatch) -> Tensor:
         return luma_to_video_network(self._transfers.upload(batch.planes), batch, self._target)

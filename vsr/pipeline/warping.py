@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from vsr.backends.compiled import compared, reason_of
-from vsr.events import Note, NoteCode, OnNote
+from vsr.backends.compiled import Kernel, compared, empty_alike, fused
+from vsr.events import OnNote
 from vsr.pipeline.motion import Taps, along_axis, sampling_of, taps_of, warp, warp_plane
 
 __all__ = ["FusedWarping", "TapsWay", "WarpStep", "Warping", "Way", "compile_warp", "make_warping", "warp_step"]
@@ -56,11 +56,7 @@ class TapsWay:
 
 
 class FusedWarping:
-    """Warp by one kernel, compiled when it is first needed; by taps where it does not compile, or gives other values.
-
-    From the first frame of a job, short or long: a kernel that took over later would round otherwise than the taps
-    before it, and a job that was resumed would differ in its last bits. Out of memory surfaces as itself.
-    """
+    """Warp by one kernel; by taps where that does not compile, or gives other values."""
 
     def __init__(
         self, compiler: Callable[[WarpStep], WarpStep] | None = None, note: OnNote = lambda line: None
@@ -71,42 +67,27 @@ class FusedWarping:
             compiler: makes a kernel of `warp_step`; `compile_warp` unless given.
             note: called with the reason where taps go on.
         """
-        self._step, self._note = (compiler or compile_warp)(warp_step), note
-        self._has_failed = False
+        self._kernel = Kernel((compiler or compile_warp)(warp_step), "warping along motion", note)
 
     def __call__(self, flow: Tensor) -> Way:
-        return TapsWay(flow) if self._has_failed else _FusedWay(flow, self)
-
-    def warp(self, x: Tensor, flow: Tensor) -> Tensor | None:
-        """Warp frames along flows, or return None where that cannot be compiled."""
-        if self._has_failed:
-            return None
-        try:
-            return self._step(x, flow)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # whatever a compiler, which may be missing, makes of it
-            self._has_failed = True
-            text = f"warping along motion is not compiled ({reason_of(error)}): going on without"
-            self._note(Note(NoteCode.FALLBACK, text))
-            return None
+        return TapsWay(flow) if self._kernel.has_failed else _FusedWay(flow, self._kernel)
 
 
 class _FusedWay:
     """See `Way`: by the kernel of a `FusedWarping`."""
 
-    def __init__(self, flow: Tensor, warping: FusedWarping) -> None:
-        self._flow, self._warping = flow, warping
+    def __init__(self, flow: Tensor, kernel: Kernel) -> None:
+        self._flow, self._kernel = flow, kernel
 
     def plane(self, x: Tensor) -> Tensor:
         # Frame by frame, as the state: one frame and many would be kernels of their own, each with its compilation.
         frames = zip(torch.split(x, 1), torch.split(self._flow, 1), strict=True)
-        warped = [self._warping.warp(*frame) for frame in frames]
+        warped = [self._kernel(*frame) for frame in frames]
         known = [frame for frame in warped if frame is not None]
         return torch.cat(known) if len(known) == len(warped) else self._taps.plane(x)
 
     def state(self, x: Tensor, position: int) -> Tensor:
-        warped = self._warping.warp(x, self._flow[position : position + 1])
+        warped = self._kernel(x, self._flow[position : position + 1])
         return self._taps.state(x, position) if warped is None else warped
 
     @functools.cached_property
@@ -115,17 +96,13 @@ class _FusedWay:
 
 
 def compile_warp(step: WarpStep) -> WarpStep:
-    """Fuse all of the step; one kernel serves all sizes of frames, and is compared with taps at the first of each.
-
-    Places are kept within the frame by the step itself.
-    """
-    compiled: WarpStep = torch.compile(step, dynamic=True, fullgraph=True, options={"assert_indirect_indexing": False})
-    return compared(compiled, lambda x, flow: warp(x, taps_of(flow)), _probe)
+    """Fuse all of the step; it is compared with taps at the first of each size of frames."""
+    return compared(fused(step), lambda x, flow: warp(x, taps_of(flow)), _probe)
 
 
 def _probe(x: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     """Make noise in the order of memory of x, and flows that leave the frame."""
-    return torch.empty_like(x).uniform_(), torch.empty_like(flow).normal_(0, _PROBED_MOTION)
+    return empty_alike(x).uniform_(), empty_alike(flow).normal_(0, _PROBED_MOTION)
 
 
 def warp_step(x: Tensor, flow: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ class RecurrentNet(nn.Module):
         add to the bicubically upscaled chroma, about zero and in the same unit, where an output of 4:2:0 with left
         siting has its samples.
         """
-        luma, chroma = details(state, self.scale)
+        luma, chroma = (part.to(planes.dtype) for part in details(state, self.scale))
         return (
             F.pixel_shuffle(luma + planes[:, :1], self.scale),
             F.pixel_shuffle(chroma * CHROMA_GAIN, self.scale // 2),
@@ -103,15 +103,18 @@ class WithImages(nn.Module):
 
 
 def details(state: Tensor, scale: int) -> tuple[Tensor, Tensor]:
-    """Take the output of the last layer out of the state that a frame has left, float32.
+    """Take the output of the last layer out of the state that a frame has left: on a CPU float32, else a view of it.
+
+    On a GPU whoever reads them converts them, as each copy is another way through memory.
 
     Returns that of luma, (N, scale², H, W), to which the frame's luma is to be added, and that of chroma,
     (N, scale²/2, H, W), in units of `CHROMA_GAIN`; pixel shuffles by scale and scale/2 bring both to their places.
     """
     num_luma = scale * scale  # sub-pixels of an input pixel; those of Cb and Cr follow
     parts = torch.split(state[:, state.shape[1] - num_luma * 3 // 2 :], [num_luma, num_luma // 2], 1)
-    luma, chroma = (part.to(torch.float32, copy=True) for part in parts)  # a copy lets go of the state
-    return luma, chroma
+    if state.device.type == "cpu":
+        parts = tuple(part.to(torch.float32, copy=True) for part in parts)  # a copy lets go of the state
+    return parts[0], parts[1]
 
 
 class _Pixels(nn.Conv2d):
