@@ -15,6 +15,7 @@ from torch import nn
 from vsr.errors import ModelError
 from vsr.models.cards import CARD_KEY, SHIPPED, ModelCard, card_from_json, shipped_cards
 from vsr.models.nets import LumaNet, SRResNet
+from vsr.models.nets.recurrent import WithImages
 from vsr.models.weights import (
     build_net,
     fold_batch_norm,
@@ -217,7 +218,7 @@ def test_shipped_models_keep_the_brightness_of_a_flat_image(name: str) -> None:
     if card.recurrent:
         luma, x = x[:, :1], x[:, :1]
         gray = torch.cat((luma, torch.zeros(1, 2, 24, 24)), 1)
-        out = net(gray, luma, luma, net.initial_state(gray))[0]
+        out = WithImages(net)(gray, luma, luma, net.initial_state(gray))[0]
     else:
         out = net(x)
     assert out.shape == (1, x.shape[1], 24 * card.scale, 24 * card.scale)

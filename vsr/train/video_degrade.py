@@ -145,7 +145,7 @@ class CodecDegradation:
     """
 
     codecs: tuple[tuple[str, CodecChoice], ...] = _CODEC_CHOICES
-    clean_probability: float = 0.15
+    clean_probability: float = 0.35
     second_generation_probability: float = 0.1
     first_size_factor: tuple[float, float] = (0.9, 1.5)
     lead_in_frames: tuple[int, int] = (0, 8)
