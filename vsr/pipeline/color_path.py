@@ -136,7 +136,8 @@ def luma_to_video_network(planes: Planes, batch: FrameBatch, target: Target) -> 
     """
     if not batch.color.is_rgb and _same_ycbcr(batch.color, target.color):
         return _coded_luma(planes[0], batch.color)
-    return batch_to_video_network(planes, batch, target).planes[:, :1]
+    luma, _ = convert.rgb_to_ycbcr(_rgb_of(planes, batch).clamp(0, 1), Matrix.SMPTE170M)
+    return _limited(luma)
 
 
 def _main_to_video_network(planes: Planes, batch: FrameBatch, target: Target, make_samples: MakeSamples) -> VideoInput:
@@ -145,13 +146,17 @@ def _main_to_video_network(planes: Planes, batch: FrameBatch, target: Target, ma
     if not color.is_rgb and _same_ycbcr(color, target.color):
         chroma = planes[1] if batch.chroma is not None else None
         return _coded_to_video_network((luma, chroma), color, target, make_samples)
+    return _rgb_to_video_network(_rgb_of(planes, batch), target)
+
+
+def _rgb_of(planes: Planes, batch: FrameBatch) -> Tensor:
+    """Convert planes of any colour to RGB floats, (N, 3, H, W)."""
+    color, luma = batch.color, planes[0]
     if color.is_rgb:
-        rgb = convert.dequantize_luma(luma, color)
-    elif batch.chroma is None:
-        rgb = convert.dequantize_luma(luma, color).expand(-1, 3, -1, -1)
-    else:
-        rgb = convert.ycbcr_to_rgb(convert.dequantize_luma(luma, color), _full_chroma(planes, color), color.matrix)
-    return _rgb_to_video_network(rgb, target)
+        return convert.dequantize_luma(luma, color)
+    if batch.chroma is None:
+        return convert.dequantize_luma(luma, color).expand(-1, 3, -1, -1)
+    return convert.ycbcr_to_rgb(convert.dequantize_luma(luma, color), _full_chroma(planes, color), color.matrix)
 
 
 def _coded_to_video_network(
@@ -195,7 +200,7 @@ def _rgb_to_video_network(rgb: Tensor, target: Target) -> VideoInput:
     """Pass RGB floats as BT.601 luma and chroma in limited range, which the network was trained on."""
     luma, chroma = convert.rgb_to_ycbcr(rgb.clamp(0, 1), Matrix.SMPTE170M)
     size = (target.height, target.width)
-    coded = luma * (219 / 255) + 16 / 255
+    coded = _limited(luma)
 
     def finish(detail: Tensor, correction: Tensor) -> Planes:
         moved = _correction_on_grid(correction, luma, target, (0, 0)) * (255 / 224 * CHROMA_GAIN)
@@ -205,6 +210,11 @@ def _rgb_to_video_network(rgb: Tensor, target: Target) -> VideoInput:
         return planes_of_rgb(large, target.pixel_format, target.color)
 
     return VideoInput(torch.cat((coded, _as_of_420(chroma) * (224 / 255)), 1), finish)
+
+
+def _limited(luma: Tensor) -> Tensor:
+    """Code luma, black 0 and white 1, in limited range over 255, as recurrent networks were trained on it."""
+    return luma * (219 / 255) + 16 / 255
 
 
 def _as_of_420(chroma: Tensor) -> Tensor:
@@ -269,16 +279,13 @@ def _main_to_network(
 ) -> NetworkInput:
     """Choose the path of all planes but alpha."""
     color, luma = batch.color, planes[0]
-    if color.is_rgb:
-        return _through_rgb(convert.dequantize_luma(luma, color), target, network_color, encode)
-    if batch.chroma is None:
-        if network_color == "y" and target.pixel_format.kind == "gray" and color.range is target.color.range:
-            return _through_luma(luma, None, color, target)
-        return _through_rgb(convert.dequantize_luma(luma, color).expand(-1, 3, -1, -1), target, network_color, encode)
-    if network_color == "y" and _same_ycbcr(color, target.color):
-        return _through_luma(luma, planes[1], color, target)
-    rgb = convert.ycbcr_to_rgb(convert.dequantize_luma(luma, color), _full_chroma(planes, color), color.matrix)
-    return _through_rgb(rgb, target, network_color, encode)
+    if network_color == "y" and not color.is_rgb:
+        if batch.chroma is None:
+            if target.pixel_format.kind == "gray" and color.range is target.color.range:
+                return _through_luma(luma, None, color, target)
+        elif _same_ycbcr(color, target.color):
+            return _through_luma(luma, planes[1], color, target)
+    return _through_rgb(_rgb_of(planes, batch), target, network_color, encode)
 
 
 def _through_luma(luma: Tensor, chroma: Tensor | None, color: Color, target: Target) -> NetworkInput:
